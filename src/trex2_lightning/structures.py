@@ -1,0 +1,98 @@
+"""What travels between data, models, losses and metrics: one NamedTuple for each thing, no behaviour.
+
+B images, C categories in the batch vocabulary, T prompt tokens (T = C for phrases and visual prompts),
+M exemplar boxes per category, S image tokens over all L levels, D model width, Q queries, N noised queries,
+K decoder layers.
+
+Boxes are cxcywh in [0, 1] of the unpadded image. Every mask is True where something is real (`valid`), may be
+seen (`attend`) or is known (`judged`).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    """A padded batch of images."""
+
+    pixels: Tensor  # (B, 3, H, W) normalised, zero in the padding
+    valid: Tensor  # (B, H, W) bool, False in the padding
+    sizes: Tensor  # (B, 2) int, height and width of the original file in pixels
+
+
+class Prompts(NamedTuple):
+    """What to look for: category c is `phrases[c]`, or the exemplars `boxes[:, c]`, or both."""
+
+    phrases: tuple[str, ...] = ()  # C phrases
+    boxes: Tensor | None = None  # (B, C, M, 4); of a point only cx, cy are read
+    box_valid: Tensor | None = None  # (B, C, M) bool
+    is_point: bool = False
+    judged: Tensor | None = None  # (B, C) bool, False where the data set does not say; None: all judged
+
+
+class Targets(NamedTuple):
+    """The ground truth of one image, in terms of the batch vocabulary."""
+
+    labels: Tensor  # (n,) int64, index into the batch vocabulary
+    boxes: Tensor  # (n, 4)
+    image_id: int
+
+
+class Batch(NamedTuple):
+    """What the collate function gives to the training or evaluation step."""
+
+    images: Images
+    prompts: Prompts
+    targets: tuple[Targets, ...]  # B
+    skipped: int = 0  # unreadable images that were replaced by another one of the data set
+
+
+class FeatureMaps(NamedTuple):
+    """Image features of all levels, flattened and concatenated from the finest level to the coarsest."""
+
+    tokens: Tensor  # (B, S, D)
+    pos: Tensor  # (B, S, D) sine position plus level embedding
+    valid: Tensor  # (B, S) bool
+    shapes: tuple[tuple[int, int], ...]  # L x (height, width)
+    valid_ratios: Tensor  # (B, L, 2) share of width and height that is not padding
+
+
+class PromptTokens(NamedTuple):
+    """Encoded prompts; of batch size 1 where they hold for every image (text)."""
+
+    embed: Tensor  # (B or 1, T, D)
+    valid: Tensor  # (B or 1, T) bool
+    category: Tensor  # (T,) int64, the category that a token belongs to, -1 for a separator
+    attend: Tensor  # (T, T) bool, which token may see which
+    position: Tensor  # (T,) int64, place of the token within its phrase
+    text: Tensor | None = None  # (B or 1, C, D) category vectors for the alignment loss
+    visual: Tensor | None = None  # (B, C, D)
+
+
+class NoisedQueries(NamedTuple):
+    """Ground truth with noise that the decoder must undo (contrastive denoising, DINO section 3.3)."""
+
+    labels: Tensor  # (B, N) int64, category that the query claims to be
+    boxes: Tensor  # (B, N, 4)
+    target: Tensor  # (B, N) int64, the target to recover, -1 for a negative, which must predict "nothing"
+    valid: Tensor  # (B, N) bool
+    attend: Tensor  # (N + Q, N + Q) bool, rows see columns
+
+
+class Detections(NamedTuple):
+    """Predictions of K layers at once."""
+
+    logits: Tensor  # (K, B, Q, T)
+    boxes: Tensor  # (K, B, Q, 4)
+
+
+class DetectorOutput(NamedTuple):
+    """What a detector returns; `proposals` are the encoder's (K = 1)."""
+
+    queries: Detections
+    proposals: Detections
+    noised: Detections | None  # (K, B, N, ...)
+    prompts: PromptTokens
