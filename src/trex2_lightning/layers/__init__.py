@@ -1,0 +1,1 @@
+"""Neural network modules that know nothing of text, prompts or fusion."""
