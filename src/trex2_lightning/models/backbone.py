@@ -1,0 +1,97 @@
+"""Image features: a timm backbone, and a neck that brings its maps to one width (Deformable DETR, section 4.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from timm.layers import freeze_batch_norm_2d
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trex2_lightning.config import BackboneConfig
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.weights import load_backbone_weights
+from trex2_lightning.ops.position import map_embedding
+from trex2_lightning.structures import FeatureMaps
+
+
+class Backbone(nn.Module):
+    """A timm model that returns feature maps of images of any size, finest first."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        is_swin = "swin" in config.name
+        options: dict[str, Any] = ({"strict_img_size": False} if is_swin else {}) | config.options
+        model: Any = timm.create_model(
+            config.name,
+            features_only=True,
+            pretrained=config.weights == "timm",
+            out_indices=tuple(config.out_indices),
+            **options,
+        )
+        if is_swin:
+            model.patch_embed.dynamic_img_pad = True
+        if config.weights not in ("", "timm"):
+            load_backbone_weights(model, config.name, config.weights)
+        self.model: nn.Module = freeze_batch_norm_2d(model) if config.frozen_batchnorm else model
+        self._freeze(config.frozen)
+        self.channels: list[int] = model.feature_info.channels()
+        # Detection with Swin normalises every map it takes out (Swin Transformer's detection code).
+        norm = nn.LayerNorm if is_swin else nn.Identity
+        self.norms = nn.ModuleList(norm(channels) for channels in self.channels)
+        self.channels_last = is_swin
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""
+        maps = [norm(x) for norm, x in zip(self.norms, self.model(pixels), strict=True)]
+        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
+
+    def _freeze(self, prefixes: list[str]) -> None:
+        for prefix in prefixes:
+            matches = [p for name, p in self.model.named_parameters() if name.startswith(prefix)]
+            if not matches:
+                names = sorted({name.split(".")[0] for name, _ in self.model.named_parameters()})
+                raise InputError(f"model.backbone.frozen: no parameter starts with '{prefix}'; there are {names}")
+            for parameter in matches:
+                parameter.requires_grad_(False)
+
+
+class Neck(nn.Module):
+    """Projects each map to D channels and adds coarser levels by strided convolutions."""
+
+    def __init__(self, channels: list[int], width: int, levels: int) -> None:
+        super().__init__()
+        inputs = [*channels, channels[-1], *[width] * levels][:levels]
+        self.projections = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs[level], width, 1)
+                if level < len(channels)
+                else nn.Conv2d(inputs[level], width, 3, stride=2, padding=1),
+                nn.GroupNorm(32, width),
+            )
+            for level in range(levels)
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.constant_(module.get_parameter("bias"), 0)
+        self.level_embedding = nn.Parameter(torch.randn(levels, width))
+
+    def forward(self, maps: list[Tensor], valid: Tensor) -> FeatureMaps:
+        """Backbone maps and the images' valid pixels (B, H, W) -> FeatureMaps of all levels."""
+        tokens, positions, valids, shapes, ratios = [], [], [], [], []
+        coarsest = maps[-1]  # what the next extra level is made of
+        for level, projection in enumerate(self.projections):
+            x = projection(maps[level] if level < len(maps) else coarsest)
+            coarsest = x if level >= len(maps) else coarsest
+            level_valid = F.interpolate(valid[:, None].float(), x.shape[-2:])[:, 0] > 0.5
+            tokens.append(x.flatten(2).transpose(1, 2))
+            positions.append(map_embedding(level_valid, x.shape[1]).to(x.dtype) + self.level_embedding[level])
+            valids.append(level_valid.flatten(1))
+            shapes.append((x.shape[2], x.shape[3]))
+            ratios.append(torch.stack([level_valid[:, 0].float().mean(1), level_valid[:, :, 0].float().mean(1)], -1))
+        return FeatureMaps(
+            torch.cat(tokens, 1), torch.cat(positions, 1), torch.cat(valids, 1), tuple(shapes), torch.stack(ratios, 1)
+        )

@@ -1,0 +1,195 @@
+"""The one interface of all fusions, and the parts that they share.
+
+B images, C categories, T prompt tokens, S image tokens, Q queries, N noised queries, K decoder layers, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from trex2_lightning.errors import InputError
+from trex2_lightning.layers.decoder import BoxHead, Decoder
+from trex2_lightning.layers.encoder import DeformableEncoder
+from trex2_lightning.models.backbone import Backbone, Neck
+from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.ops.proposals import anchors
+from trex2_lightning.structures import (
+    Detections,
+    DetectorOutput,
+    FeatureMaps,
+    Images,
+    NoisedQueries,
+    Prompts,
+    PromptTokens,
+)
+
+
+class PromptedDetector(nn.Module, ABC):
+    """Finds in images what prompts ask for. Where prompts meet the image is the subclass's matter."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        neck: Neck,
+        text_encoder: PhraseEncoder,
+        encoder: DeformableEncoder,
+        selection: QuerySelection,
+        decoder: Decoder,
+        prior: float,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.neck = neck
+        self.text_encoder = text_encoder
+        self.encoder = encoder
+        self.selection = selection
+        self.decoder = decoder
+        self.heads = nn.ModuleList(SimilarityHead(prior) for _ in decoder.layers)
+        self.noised_content = nn.Linear(decoder.width, decoder.width)
+
+    @abstractmethod
+    def encode_image(self, images: Images) -> FeatureMaps:
+        """What can be computed of the images before any prompt is known."""
+
+    @abstractmethod
+    def decode(
+        self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None
+    ) -> DetectorOutput:
+        """Find what the prompts ask for."""
+
+    def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:  # noqa: ARG002
+        """One vector per phrase.
+
+        Args:
+            prompts: what to look for.
+            reference: the images that exemplar boxes lie on; phrases need none.
+        """
+        text = self.text_encoder(prompts.phrases)[None]  # (1, C, D)
+        index = torch.arange(text.shape[1], device=text.device)
+        return PromptTokens(
+            embed=text,
+            valid=torch.ones_like(text[..., 0], dtype=torch.bool),
+            category=index,
+            attend=torch.eye(len(index), dtype=torch.bool, device=text.device),
+            position=torch.zeros_like(index),
+            text=text,
+        )
+
+    def forward(self, images: Images, prompts: Prompts, noised: NoisedQueries | None = None) -> DetectorOutput:
+        features = self.encode_image(images)
+        return self.decode(features, self.encode_prompts(prompts, features), noised)
+
+    def _decode_queries(
+        self,
+        content: Tensor,
+        proposals: Detections,
+        features: FeatureMaps,
+        prompts: PromptTokens,
+        noised: NoisedQueries | None,
+    ) -> DetectorOutput:
+        """Decode the selected queries, and the noised ones in front of them where there are any."""
+        boxes = proposals.boxes[0].detach()
+        attend, num_noised = None, 0
+        if noised is not None:
+            num_noised = noised.labels.shape[1]
+            content = torch.cat([self._noised_content(noised, prompts), content], 1)
+            boxes = torch.cat([noised.boxes, boxes], 1)
+            attend = attention_with_noised(noised)
+        x, boxes = self.decoder(content, boxes, features, attend)
+        logits = torch.stack([head(layer, prompts) for head, layer in zip(self.heads, x, strict=True)])
+        return DetectorOutput(
+            queries=Detections(logits[:, :, num_noised:], boxes[:, :, num_noised:]),
+            proposals=proposals,
+            noised=None if noised is None else Detections(logits[:, :, :num_noised], boxes[:, :, :num_noised]),
+            prompts=prompts,
+        )
+
+    def _noised_content(self, noised: NoisedQueries, prompts: PromptTokens) -> Tensor:
+        """A noised query starts from the vector of the category that it claims to be: (B, N, D)."""
+        vectors = category_vectors(prompts).expand(len(noised.labels), -1, -1)
+        index = noised.labels[..., None].expand(-1, -1, vectors.shape[-1])
+        return self.noised_content(vectors.gather(1, index))
+
+
+def category_vectors(prompts: PromptTokens) -> Tensor:
+    """One vector per category, the mean of its tokens: (B or 1, C, D)."""
+    num_categories = int(prompts.category.max()) + 1
+    member = prompts.category == torch.arange(num_categories, device=prompts.category.device)[:, None]  # (C, T)
+    share = member.to(prompts.embed) / member.sum(1, keepdim=True)
+    return share @ prompts.embed
+
+
+def attention_with_noised(noised: NoisedQueries) -> Tensor:
+    """Which query sees which, (B, N + Q, N + Q): as `noised.attend`, but slots without a target are seen by none."""
+    size = len(noised.attend)
+    real = torch.ones(len(noised.valid), size, dtype=torch.bool, device=noised.valid.device)
+    real[:, : noised.valid.shape[1]] = noised.valid
+    itself = torch.eye(size, dtype=torch.bool, device=real.device)  # an empty row of a mask gives NaN
+    return (noised.attend & real[:, None]) | itself
+
+
+class SimilarityHead(nn.Module):
+    """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias.
+
+    T-Rex2 names neither scale nor bias; without them training does not start (docs/deviations.md).
+    """
+
+    def __init__(self, prior: float) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor(-math.log(1 / prior - 1)))
+
+    def forward(self, x: Tensor, prompts: PromptTokens) -> Tensor:
+        """(B, Q, D) -> (B, Q, T)."""
+        return x @ prompts.embed.transpose(1, 2) / math.sqrt(x.shape[-1]) + self.bias
+
+
+class QuerySelection(nn.Module):
+    """Turns the image tokens most similar to any prompt into queries (Grounding DINO section 3.2).
+
+    The chosen tokens give the queries' boxes; their content is learned (T-Rex issue 82).
+    """
+
+    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float, use_memory: bool) -> None:
+        super().__init__()
+        self.num_queries = num_queries
+        self.anchor_size = anchor_size
+        self.project = nn.Linear(width, width)
+        self.norm = nn.LayerNorm(width)
+        self.head = SimilarityHead(prior)
+        self.box_head = BoxHead(width)
+        self.content = nn.Parameter(torch.randn(num_queries, width))
+        self.from_memory = nn.Linear(width, width) if use_memory else None
+
+    def forward(self, features: FeatureMaps, prompts: PromptTokens) -> tuple[Tensor, Detections]:
+        """Choose Q tokens.
+
+        Returns:
+            Content of the queries (B, Q, D) and the proposals (K = 1), whose boxes start the queries.
+
+        Raises:
+            InputError: the image has fewer tokens than there are queries.
+        """
+        if features.tokens.shape[1] < self.num_queries:
+            raise InputError(
+                f"model.num_queries={self.num_queries} is more than the {features.tokens.shape[1]} tokens of an image "
+                f"with levels {features.shapes}: lower it, or raise data.size"
+            )
+        boxes, usable = anchors(features.shapes, features.valid, features.valid_ratios, self.anchor_size)
+        memory = self.norm(self.project(features.tokens.masked_fill(~usable[..., None], 0)))
+        logits = self.head(memory, prompts)  # (B, S, T)
+        best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
+        chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices[..., None]  # (B, Q, 1)
+
+        def take(x: Tensor) -> Tensor:
+            return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))
+
+        memory = take(memory)
+        proposals = Detections(take(logits)[None], self.box_head(memory, take(boxes))[None])
+        content = self.content.expand(len(memory), -1, -1)
+        if self.from_memory is not None:
+            content = content + self.from_memory(memory.detach())
+        return content, proposals

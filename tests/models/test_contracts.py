@@ -1,0 +1,187 @@
+"""What every (granularity, fusion) cell promises, whatever its weights."""
+
+import inspect
+
+import pytest
+import torch
+
+from trex2_lightning import build
+from trex2_lightning.config import BackboneConfig, LossConfig, ModelConfig, TextConfig, TransformerConfig
+from trex2_lightning.errors import InputError
+from trex2_lightning.losses.criterion import Criterion
+from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.models.detector import QuerySelection
+from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens, Targets
+
+CELLS = [("phrase", "late")]
+PHRASES = ("red star", "blue ring", "green moon", "a cross")
+QUERIES = 20
+
+
+@pytest.fixture(params=CELLS, ids="-".join)
+def detector(request):
+    granularity, fusion = request.param
+    torch.manual_seed(0)
+    model = build.detector(
+        ModelConfig(
+            granularity=granularity,
+            fusion=fusion,
+            width=32,
+            num_levels=3,
+            num_queries=QUERIES,
+            backbone=BackboneConfig("test_resnet", out_indices=[2, 3, 4]),
+            text=TextConfig(name="custom", width=32, layers=1, heads=2),
+            transformer=TransformerConfig(encoder_layers=1, decoder_layers=2, heads=4, ffn=64),
+        )
+    )
+    for parameter in model.parameters():  # out of the symmetric start: offsets, box heads and biases say something
+        parameter.data += 0.05 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def random_images(batch=2, size=64):
+    generator = torch.Generator().manual_seed(1)
+    return Images(
+        torch.randn(batch, 3, size, size, generator=generator),
+        torch.ones(batch, size, size, dtype=torch.bool),
+        torch.full((batch, 2), size),
+    )
+
+
+def padded(images, extra=32):
+    """The same images with a border of `extra` pixels right and below."""
+    return Images(
+        torch.nn.functional.pad(images.pixels, (0, extra, 0, extra)),
+        torch.nn.functional.pad(images.valid, (0, extra, 0, extra)),
+        images.sizes,
+    )
+
+
+def assert_same_boxes(one, other):
+    torch.testing.assert_close(one.queries.boxes, other.queries.boxes, rtol=1e-4, atol=1e-5)
+
+
+def test_permuting_categories_permutes_scores_and_leaves_boxes(detector):
+    order = [2, 0, 3, 1]
+    one = detector(random_images(), Prompts(PHRASES))
+    other = detector(random_images(), Prompts(tuple(PHRASES[i] for i in order)))
+    assert_same_boxes(one, other)
+    torch.testing.assert_close(one.queries.logits[..., order], other.queries.logits, rtol=1e-4, atol=1e-4)
+
+
+def test_an_invalid_category_changes_nothing(detector):
+    features = detector.encode_image(random_images())
+    prompts = detector.encode_prompts(Prompts(PHRASES))
+    off = torch.zeros_like(prompts.valid[:, :1])
+    extended = prompts._replace(
+        embed=torch.cat([prompts.embed, 100 * torch.ones_like(prompts.embed[:, :1])], 1),
+        valid=torch.cat([prompts.valid, off], 1),
+        category=torch.tensor([0, 1, 2, 3, 4]),
+    )
+    one, other = detector.decode(features, prompts), detector.decode(features, extended)
+    assert_same_boxes(one, other)
+    torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :4])
+
+
+def test_what_stands_in_padding_changes_nothing(detector):
+    features = detector.encode_image(padded(random_images()))
+    assert not features.valid.all()
+    noise = torch.randn_like(features.tokens).masked_fill(features.valid[..., None], 0)
+    prompts = detector.encode_prompts(Prompts(PHRASES))
+    one = detector.decode(features, prompts)
+    other = detector.decode(features._replace(tokens=features.tokens + 10 * noise), prompts)
+    assert_same_boxes(one, other)
+    torch.testing.assert_close(one.queries.logits, other.queries.logits)
+
+
+def test_more_padding_changes_nothing_behind_the_neck(detector):
+    """Padding of the coarser levels. The backbone's convolutions and the neck's GroupNorm do see padding, and DINO's
+    decoder embeds its boxes as shares of the padded finest map (docs/deviations.md)."""
+    small = detector.neck(detector.backbone(random_images().pixels), random_images().valid)
+    large = grown_coarse_levels(small)
+    prompts = detector.encode_prompts(Prompts(PHRASES))
+    one, other = (detector.decode(detector.encoder(features), prompts) for features in (small, large))
+    assert_same_boxes(one, other)
+    torch.testing.assert_close(one.queries.logits, other.queries.logits, rtol=1e-4, atol=1e-4)
+
+
+def grown_coarse_levels(features):
+    """All levels but the finest with a further row and column of padding that holds rubbish."""
+    counts = [h * w for h, w in features.shapes]
+    columns = []
+    for x, rubbish in ((features.tokens, 7.0), (features.pos, 3.0), (features.valid.float()[..., None], 0.0)):
+        levels = list(x.split(counts, 1))
+        for level, (h, w) in enumerate(features.shapes[1:], start=1):
+            map_ = levels[level].unflatten(1, (h, w))
+            levels[level] = torch.nn.functional.pad(map_, (0, 0, 0, 1, 0, 1), value=rubbish).flatten(1, 2)
+        columns.append(torch.cat(levels, 1))
+    tokens, pos, valid = columns
+    shapes = (features.shapes[0], *((h + 1, w + 1) for h, w in features.shapes[1:]))
+    ratios = [[w / new_w, h / new_h] for (h, w), (new_h, new_w) in zip(features.shapes, shapes, strict=True)]
+    return FeatureMaps(tokens, pos, valid[..., 0].bool(), shapes, torch.tensor([ratios] * len(tokens)))
+
+
+def test_batched_equals_one_by_one(detector):
+    images, prompts = random_images(), Prompts(PHRASES)
+    both = detector(images, prompts)
+    for i in range(2):
+        alone = detector(Images(*(x[i : i + 1] for x in images)), prompts)
+        torch.testing.assert_close(both.queries.boxes[:, i : i + 1], alone.queries.boxes, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(both.queries.logits[:, i : i + 1], alone.queries.logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_boxes", [0, 3])
+def test_a_batch_backpropagates_to_every_parameter(detector, num_boxes):
+    """Without a single box too: under DDP a parameter without a gradient would make the other ranks wait for ever."""
+    targets = [Targets(torch.zeros(num_boxes, dtype=torch.int64), torch.rand(num_boxes, 4), i) for i in range(2)]
+    config = LossConfig()
+    noised = noise_queries(targets, len(PHRASES), QUERIES, config.denoising, torch.Generator().manual_seed(0))
+    output = detector.train()(random_images(), Prompts(PHRASES), noised)
+    loss = sum(Criterion(config)(output, targets, None, noised).values())
+    loss.backward()
+    assert loss.isfinite()
+    untouched = [name for name, p in detector.named_parameters() if p.grad is None]
+    assert untouched == []
+    assert all(p.grad.isfinite().all() for p in detector.parameters())
+
+
+def test_noised_queries_do_not_change_the_others(detector):
+    targets = [Targets(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), i) for i in range(2)]
+    noised = noise_queries(targets, len(PHRASES), QUERIES, LossConfig().denoising, torch.Generator().manual_seed(0))
+    with_noise = detector(random_images(), Prompts(PHRASES), noised)
+    without = detector(random_images(), Prompts(PHRASES))
+    assert_same_boxes(with_noise, without)
+    torch.testing.assert_close(with_noise.queries.logits, without.queries.logits)
+    assert with_noise.noised.logits.shape == (2, 2, noised.labels.shape[1], len(PHRASES))
+
+
+def test_late_fusion_encodes_an_image_without_any_prompt(detector):
+    assert list(inspect.signature(detector.encode_image).parameters) == ["images"]
+
+
+def test_late_fusion_scores_a_category_without_regard_to_the_others(detector):
+    """For a given query; which tokens become queries is chosen by all prompts together."""
+    prompts = detector.encode_prompts(Prompts(PHRASES))
+    first = detector.encode_prompts(Prompts(PHRASES[:1]))
+    query = torch.randn(1, 5, 32)
+    torch.testing.assert_close(detector.heads[0](query, prompts)[..., :1], detector.heads[0](query, first))
+
+
+def test_initial_scores_are_the_prior(detector):
+    """Focal loss needs it to start (RetinaNet, section 4.1): of few objects, not of half a million."""
+    fresh = QuerySelection(32, 5, anchor_size=0.05, prior=0.01, use_memory=False)
+    assert fresh.head.bias.sigmoid().item() == pytest.approx(0.01)
+
+
+def test_more_queries_than_tokens_is_an_error_that_says_what_to_do(detector):
+    with pytest.raises(InputError, match=r"model\.num_queries=20.*data\.size"):
+        detector(random_images(size=24), Prompts(PHRASES))
+
+
+def test_prompt_tokens_of_phrases(detector):
+    prompts = detector.encode_prompts(Prompts(PHRASES))
+    assert isinstance(prompts, PromptTokens)
+    assert prompts.embed.shape == (1, 4, 32)
+    assert prompts.category.tolist() == [0, 1, 2, 3]
+    assert prompts.valid.all()
+    assert torch.equal(prompts.attend, torch.eye(4, dtype=torch.bool))

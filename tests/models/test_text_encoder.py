@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from trex2_lightning.config import TextConfig
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.text_encoder import PhraseEncoder, PhraseError, text_tower
+
+PHRASES = ("red star", "a rather long phrase about one ring", "x")
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return PhraseEncoder(TextConfig(name="custom", width=32, layers=2, heads=2, context_length=12), width=24)
+
+
+def test_trimming_the_context_changes_nothing(encoder):
+    full = encoder.tokenizer(list(PHRASES))  # padded to the whole context
+    assert encoder.tokenize(PHRASES).shape[1] < full.shape[1]
+    expected = encoder.norm(encoder.projection(encoder.tower(full)))
+    torch.testing.assert_close(encoder(PHRASES), expected)
+
+
+def test_a_phrase_does_not_depend_on_its_neighbours(encoder):
+    torch.testing.assert_close(encoder(PHRASES)[:1], encoder(PHRASES[:1]))
+
+
+def test_the_tower_is_trained(encoder):
+    encoder(PHRASES).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+@pytest.mark.parametrize("phrase", ["", "  "])
+def test_an_empty_phrase_is_refused(encoder, phrase):
+    with pytest.raises(PhraseError, match="empty"):
+        encoder(("red star", phrase))
+
+
+def test_a_phrase_longer_than_the_context_is_refused_and_never_truncated(encoder):
+    assert encoder(("one two three four five six seven eight nine ten",)).shape == (1, 24)  # 12 with start and end
+    with pytest.raises(PhraseError, match=r"13 tokens.*reads 12"):
+        encoder(("one two three four five six seven eight nine ten eleven",))
+
+
+def test_the_text_side_of_a_published_clip_is_taken():
+    tower = text_tower(TextConfig(name="ViT-B-32-quickgelu"))
+    assert (tower.context_length, tower.width, tower.output_dim) == (77, 512, 512)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("no-such-clip", "no-such-clip"), ("ViT-B-16-SigLIP", "causal")])
+def test_other_text_towers_are_refused(name, reason):
+    with pytest.raises(InputError, match=reason):
+        text_tower(TextConfig(name=name))
