@@ -1,0 +1,1 @@
+"""Matching and loss terms; they never see a model."""

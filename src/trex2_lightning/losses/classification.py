@@ -1,0 +1,46 @@
+"""Sigmoid focal loss over prompt tokens: a category's target is spread over its tokens.
+
+A phrase or a visual prompt is one token, so T = C and this is the loss of Deformable DETR and DINO; with several
+tokens per category it is that of Grounding DINO (its section 3.5).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
+
+from trex2_lightning.structures import PromptTokens
+
+
+def token_targets(labels: Tensor, category: Tensor) -> Tensor:
+    """Which tokens belong to the category that each query should predict.
+
+    Args:
+        labels: (...) int64 categories, -1 for "nothing".
+        category: (T,) int64, the category of each token, -1 for a separator.
+
+    Returns:
+        (..., T) bool, all False in a row of "nothing".
+    """
+    labels = labels.unsqueeze(-1)
+    return (labels == category) & (labels >= 0)
+
+
+def known_tokens(prompts: PromptTokens, judged: Tensor | None) -> Tensor:
+    """(B or 1, T) bool: tokens that are real, belong to a category, and whose category `judged` (B, C) knows about."""
+    known = prompts.valid & (prompts.category >= 0)
+    return known if judged is None else known & judged[:, prompts.category.clamp(min=0)]
+
+
+def focal_loss(logits: Tensor, targets: Tensor, mask: Tensor, alpha: float, gamma: float) -> Tensor:
+    """Sum of the sigmoid focal loss (RetinaNet, equation 5) where `mask` is True; elsewhere logits may be infinite.
+
+    Args:
+        logits: (..., T).
+        targets: (..., T) bool.
+        mask: broadcastable to (..., T) bool.
+        alpha: weight of the positive targets against 1 - alpha of the negative ones.
+        gamma: exponent that plays down what is predicted well.
+    """
+    losses = sigmoid_focal_loss(logits.masked_fill(~mask, 0), targets.to(logits.dtype), alpha, gamma)
+    return losses.masked_fill(~mask, 0).sum()

@@ -1,0 +1,112 @@
+"""The set prediction loss of the DETR family on decoder layers, proposals and noised queries (T-Rex2, appendix A.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.functional import l1_loss
+from torchvision.ops import generalized_box_iou_loss
+
+from trex2_lightning.config import LossConfig
+from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
+from trex2_lightning.losses.matcher import HungarianMatcher
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.structures import Detections, DetectorOutput, NoisedQueries, Targets
+
+
+class Criterion(nn.Module):
+    """Focal, L1 and GIoU loss, each summed over the decoder layers; every layer is matched on its own."""
+
+    def __init__(self, config: LossConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.matcher = HungarianMatcher(config.cost, config.focal_alpha, config.focal_gamma)
+
+    def forward(
+        self,
+        output: DetectorOutput,
+        targets: Sequence[Targets],
+        judged: Tensor | None = None,
+        noised: NoisedQueries | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted loss terms, whose sum is the loss to minimise.
+
+        Queries and proposals are divided by the number of target boxes, noised queries by the number of their
+        positives (DINO's boxes times groups), both averaged over the ranks. Arithmetic is in float32 under autocast
+        too. Without a single box all terms are finite and still depend on every prediction, so DDP does not hang.
+
+        Args:
+            output: of the detector.
+            targets: B images.
+            judged: (B, C) bool, False for categories about which the data set does not say; None: all are judged.
+            noised: the queries behind `output.noised`.
+
+        Returns:
+            Scalars `queries/classification`, `queries/l1`, `queries/giou`, the same of `proposals/` and, where
+            there are noised queries, of `noised/`.
+
+        Raises:
+            ValueError: predictions or target boxes are not finite, or one of `noised` and `output.noised` is missing.
+        """
+        if (noised is None) != (output.noised is None):
+            raise ValueError("noised queries and the detector's output for them must be given together")
+        known = known_tokens(output.prompts, judged)[:, None]  # (B or 1, 1, T)
+        num_boxes, num_positives = self._normalisers(targets, noised, known.device)
+        terms: dict[str, Tensor] = {}
+        with torch.autocast(known.device.type, enabled=False):
+            for name, detections in (("queries", output.queries), ("proposals", output.proposals)):
+                detections = _full_precision(detections)
+                assigned = self.matcher(detections, output.prompts, targets)
+                losses = self._losses(detections, assigned, targets, output.prompts.category, known)
+                terms |= {f"{name}/{term}": loss / num_boxes for term, loss in losses.items()}
+            if noised is not None and output.noised is not None:
+                detections = _full_precision(output.noised)
+                assigned = noised.target.expand(detections.logits.shape[:3])
+                known = known & noised.valid[..., None]  # (B, N, T)
+                losses = self._losses(detections, assigned, targets, output.prompts.category, known)
+                terms |= {f"noised/{term}": loss / num_positives for term, loss in losses.items()}
+        return terms
+
+    def _losses(
+        self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], category: Tensor, known: Tensor
+    ) -> dict[str, Tensor]:
+        """Weighted sums over layers, images and queries; `assigned` (K, B, Q) is the target of a query or -1."""
+        matched = assigned >= 0
+        image = matched.nonzero()[:, 1]
+        counts = torch.tensor([0, *(len(target.labels) for target in targets)], device=assigned.device)
+        index = assigned[matched] + counts.cumsum(0)[image]
+        labels = torch.full_like(assigned, -1)
+        labels[matched] = torch.cat([target.labels for target in targets])[index]
+        boxes = torch.cat([target.boxes for target in targets])[index].to(detections.boxes.dtype)
+        predicted = detections.boxes[matched]
+        # Boxes are shares of the image: a small object's area is of the order of torchvision's default eps.
+        giou = generalized_box_iou_loss(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes), reduction="sum", eps=1e-12)
+        config = self.config
+        classification = focal_loss(
+            detections.logits, token_targets(labels, category), known, config.focal_alpha, config.focal_gamma
+        )
+        return {
+            "classification": config.classification * classification,
+            "l1": config.l1 * l1_loss(predicted, boxes, reduction="sum"),
+            "giou": config.giou * giou,
+        }
+
+    def _normalisers(
+        self, targets: Sequence[Targets], noised: NoisedQueries | None, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Target boxes and positive noised queries per rank, at least 1."""
+        num_boxes = torch.tensor(sum(len(target.labels) for target in targets), device=device)
+        num_positives = torch.zeros_like(num_boxes) if noised is None else (noised.target >= 0).sum()
+        counts = torch.stack([num_boxes, num_positives]).float()
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.all_reduce(counts)
+            counts /= distributed.get_world_size()
+        num_boxes, num_positives = counts.clamp(min=1)
+        return num_boxes, num_positives
+
+
+def _full_precision(detections: Detections) -> Detections:
+    """Half precision to float32; float64 stays."""
+    return Detections(*(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in detections))

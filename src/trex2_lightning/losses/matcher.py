@@ -1,0 +1,72 @@
+"""One-to-one matching of queries and targets (DETR section 3.1, with Deformable DETR's focal cost)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
+
+from trex2_lightning.config import CostConfig
+from trex2_lightning.losses.classification import token_targets
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.structures import Detections, PromptTokens, Targets
+
+
+class HungarianMatcher:
+    """Matches each decoder layer on its own; the costs of all layers and images leave the device in one transfer."""
+
+    def __init__(self, cost: CostConfig, focal_alpha: float, focal_gamma: float) -> None:
+        self.cost = cost
+        self.focal_alpha = focal_alpha
+        self.focal_gamma = focal_gamma
+
+    @torch.no_grad()
+    def __call__(self, detections: Detections, prompts: PromptTokens, targets: Sequence[Targets]) -> Tensor:
+        """Assign to every query the target that it must predict.
+
+        Returns:
+            (K, B, Q) int64, an index into the image's targets, -1 for "nothing". Every target has exactly one query;
+            where there are more targets than queries, the dearest targets have none.
+
+        Raises:
+            ValueError: predictions or target boxes are not finite.
+        """
+        num_layers, num_images, num_queries = detections.boxes.shape[:3]
+        valid = prompts.valid.expand(num_images, -1)
+        costs = [
+            self._costs(detections.logits[:, i], detections.boxes[:, i], prompts.category, valid[i], targets[i])
+            for i in range(num_images)
+        ]
+        costs = torch.cat(costs, -1).cpu().split([cost.shape[-1] for cost in costs], -1)
+        assigned = torch.full((num_layers, num_images, num_queries), -1)
+        for image, layers in enumerate(costs):
+            if not layers.isfinite().all():
+                raise ValueError(
+                    f"the matching cost of image {targets[image].image_id} is not finite: its predictions or target "
+                    "boxes hold NaN or infinity; if training has diverged, lower optim.lr or use "
+                    "train.precision=32-true"
+                )
+            for layer, cost in enumerate(layers.numpy()):
+                queries, matched = linear_sum_assignment(cost)
+                assigned[layer, image, queries] = torch.as_tensor(matched)
+        return assigned.to(detections.boxes.device)
+
+    def _costs(self, logits: Tensor, boxes: Tensor, category: Tensor, valid: Tensor, target: Targets) -> Tensor:
+        """Costs of one image, (K, Q, n): of a category with several tokens the mean, as Grounding DINO has it."""
+        logits = logits.masked_fill(~valid, 0)
+        positive, negative = (
+            sigmoid_focal_loss(logits, torch.full_like(logits, value), self.focal_alpha, self.focal_gamma)
+            for value in (1, 0)
+        )
+        share = (token_targets(target.labels, category) & valid).to(logits.dtype)  # (n, T)
+        share = share / share.sum(-1, keepdim=True).clamp(min=1)
+        target_boxes = target.boxes.to(boxes.dtype)
+        giou = generalized_box_iou(cxcywh_to_xyxy(boxes).flatten(0, 1), cxcywh_to_xyxy(target_boxes))
+        return (
+            self.cost.classification * ((positive - negative) @ share.T)
+            + self.cost.l1 * torch.cdist(boxes, target_boxes, p=1)
+            - self.cost.giou * giou.unflatten(0, boxes.shape[:2])
+        )
