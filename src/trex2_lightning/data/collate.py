@@ -1,0 +1,70 @@
+"""Examples of different sizes to one `Batch`.
+
+B images, C categories in the batch vocabulary, n boxes of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trex2_lightning.data.prompts import batch_vocabulary
+from trex2_lightning.structures import Batch, Images, Prompts, Targets
+
+STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
+
+
+class Example(NamedTuple):
+    """One image as the data set gives it."""
+
+    pixels: Tensor  # (3, h, w) normalised
+    boxes: Tensor  # (n, 4) cxcywh in [0, 1]
+    labels: Tensor  # (n,) int64, index into the data set's names
+    size: tuple[int, int]  # height and width of the original file in pixels
+    image_id: int
+    seed: int = 0  # what the example was augmented with
+    skipped: int = 0  # unreadable images that it stands for
+
+
+def collate_train(examples: Sequence[Example], names: Sequence[str], pool: Sequence[str], count: int) -> Batch:
+    """A batch that asks for its own categories and `count` negatives out of `pool`; drawn by the first one's seed."""
+    generator = torch.Generator().manual_seed(examples[0].seed)
+    vocabulary = batch_vocabulary([example.labels for example in examples], names, pool, count, generator)
+    return _batch(examples, vocabulary.phrases, vocabulary.labels)
+
+
+def collate_eval(examples: Sequence[Example], names: Sequence[str]) -> Batch:
+    """A batch that asks for all names in the data set's order."""
+    return _batch(examples, tuple(names), [example.labels for example in examples])
+
+
+def pad(images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Images:
+    """Zeros right and below, up to the largest height and width, rounded up to a multiple of 32.
+
+    Args:
+        images: B x (3, h, w).
+        sizes: B heights and widths of the original files.
+    """
+    height, width = (-(-max(image.shape[axis] for image in images) // STRIDE) * STRIDE for axis in (1, 2))
+    pixels = images[0].new_zeros(len(images), 3, height, width)
+    valid = torch.zeros(len(images), height, width, dtype=torch.bool)
+    for index, image in enumerate(images):
+        _, h, w = image.shape
+        pixels[index, :, :h, :w] = image
+        valid[index, :h, :w] = True
+    return Images(pixels, valid, torch.tensor(sizes))
+
+
+def _batch(examples: Sequence[Example], phrases: tuple[str, ...], labels: Iterable[Tensor]) -> Batch:
+    return Batch(
+        images=pad([example.pixels for example in examples], [example.size for example in examples]),
+        prompts=Prompts(phrases),
+        targets=tuple(
+            Targets(categories, example.boxes, example.image_id)
+            for example, categories in zip(examples, labels, strict=True)
+        ),
+        skipped=sum(example.skipped for example in examples),
+    )

@@ -1,0 +1,230 @@
+"""The Lightning datamodule: an endless stream of augmented training images, and evaluation splits in file order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.tv_tensors import BoundingBoxes
+
+from trex2_lightning.config import DataConfig, SplitConfig
+from trex2_lightning.data import shapes
+from trex2_lightning.data.collate import Example, collate_eval, collate_train
+from trex2_lightning.data.prompts import negative_pool
+from trex2_lightning.data.records import CocoError, ImageRecord, Records, read_coco
+from trex2_lightning.data.stream import Sample, TrainStream
+from trex2_lightning.data.transforms import ImageError, eval_transform, read_image, train_transform
+from trex2_lightning.ops.boxes import xyxy_to_cxcywh
+
+logger = logging.getLogger(__name__)
+
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+
+
+class DetectionDataModule(lightning.LightningDataModule):
+    """Batches of a data set in COCO format, or of the synthetic `shapes`.
+
+    After `setup` the records of the stage's splits are there, and `names`: what evaluation prompts, in label order.
+    The trainer must have `use_distributed_sampler=False`, and sees the whole run as one epoch.
+
+    Args:
+        config: the data set.
+        seed: of the order of the images, the augmentations and the negatives; not negative.
+        total_steps: optimizer steps of the whole run.
+        accumulate: batches per optimizer step.
+        eval_batch_size: images per device in evaluation.
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(
+        self, config: DataConfig, *, seed: int, total_steps: int, accumulate: int, eval_batch_size: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.seed = seed
+        self.total_steps = total_steps
+        self.accumulate = accumulate
+        self.eval_batch_size = eval_batch_size
+        self._records: dict[str, Records] = {}
+
+    def prepare_data(self) -> None:
+        self._root()
+
+    def setup(self, stage: str) -> None:
+        """Read the annotations of the splits that the stage uses, unless they were read before.
+
+        Raises:
+            CocoError: a file is missing or broken.
+        """
+        for split in SPLITS[stage]:
+            if split not in self._records:
+                self._records[split] = self._read(split)
+            self.names = self._records[split].names
+
+    @property
+    def train_records(self) -> Records:
+        return _limited(self._records["train"], self.config.limit)
+
+    @property
+    def val_records(self) -> Records:
+        return self._records["val"]
+
+    @property
+    def test_records(self) -> Records:
+        return self._records["test"]
+
+    def train_dataloader(self) -> DataLoader[Example]:
+        """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""
+        records = self.train_records
+        stream = TrainStream(
+            num_images=len(records.images),
+            batch_size=self.config.batch_size,
+            seed=self.seed,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world=self._world,
+            start=self.trainer.global_step * self.accumulate if self.trainer else 0,
+            stop=self.total_steps * self.accumulate,
+        )
+        return TrainLoader(
+            TrainImages(records.images, train_transform(self.config)),
+            batch_sampler=stream,
+            collate_fn=partial(
+                collate_train,
+                names=records.names,
+                pool=negative_pool(self.config.negatives, _annotated_names(self._records["train"])),
+                count=self.config.negatives.count,
+            ),
+            **self._loading,
+        )
+
+    def val_dataloader(self) -> DataLoader[Example]:
+        return self._eval_dataloader(self.val_records)
+
+    def test_dataloader(self) -> DataLoader[Example]:
+        return self._eval_dataloader(self.test_records)
+
+    def _eval_dataloader(self, records: Records) -> DataLoader[Example]:
+        dataset = EvalImages(records.images, eval_transform(self.config))
+        return DataLoader(
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=DistributedSampler(dataset, shuffle=False) if self._world > 1 else None,
+            collate_fn=partial(collate_eval, names=records.names),
+            **self._loading,
+        )
+
+    @property
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return {
+            "num_workers": self.config.num_workers,
+            "persistent_workers": self.config.num_workers > 0,
+            "pin_memory": on_gpu,
+            "generator": torch.Generator().manual_seed(self.seed),  # else loading would advance the model's randomness
+        }
+
+    def _root(self) -> Path:
+        if self.config.format == "shapes":
+            return shapes.prepare(self.config.shapes, self.config.root)
+        return Path(self.config.root)
+
+    def _read(self, split: str) -> Records:
+        files: SplitConfig = getattr(self.config, split)
+        root = self._root()
+        return read_coco(root / files.annotations, root / files.images)
+
+
+class TrainLoader(DataLoader[Example]):
+    """Tells Lightning that it resumes exactly; where it stands follows from the trainer's step, so nothing is saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class TrainImages(Dataset[Example]):
+    """Augmented images by `Sample`; an unreadable one gives way to the next that can be read."""
+
+    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
+        self.images = images
+        self.transform = transform
+        self.warned = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # by any worker
+
+    def __getitem__(self, sample: Sample) -> Example:
+        """Raises ImageError: no image can be read."""
+        for skipped in range(len(self.images)):
+            index = (sample.image + skipped) % len(self.images)
+            try:
+                return _load(self.images[index], self.transform, sample.seed)._replace(skipped=skipped)
+            except ImageError as error:
+                last = error
+                if not self.warned[index]:
+                    self.warned[index] = True
+                    logger.warning("%s; skipped in training", error)
+        raise ImageError(f"{last}; nor can any other training image: check data.root and data.train.images")
+
+
+class EvalImages(Dataset[Example]):
+    """Images in the file's order."""
+
+    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises ImageError: without the image the figures would not be what they claim to be."""
+        try:
+            return _load(self.images[index], self.transform)
+        except ImageError as error:
+            raise ImageError(f"{error}; restore the file, or remove it from the annotations") from error
+
+
+def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> Example:
+    image = read_image(record.path, (record.height, record.width))
+    real = ~record.crowd
+    boxes = BoundingBoxes(record.boxes[real], format="XYXY", canvas_size=(record.height, record.width))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPU's generator too
+        pixels, target = transform(image, {"boxes": boxes, "labels": record.labels[real]})
+    height, width = pixels.shape[-2:]
+    return Example(
+        pixels=pixels.as_subclass(Tensor),
+        boxes=xyxy_to_cxcywh(target["boxes"].as_subclass(Tensor) / torch.tensor([width, height, width, height])),
+        labels=target["labels"],
+        size=(record.height, record.width),
+        image_id=record.id,
+        seed=seed,
+    )
+
+
+def _limited(records: Records, limit: int) -> Records:
+    if not limit:
+        return records
+    with_boxes = [image for image in records.images if not image.crowd.all()]
+    if not with_boxes:
+        raise CocoError(
+            f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
+        )
+    return records._replace(images=with_boxes[:limit])
+
+
+def _annotated_names(records: Records) -> list[str]:
+    """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
+    return [records.names[label] for label in torch.cat([image.labels for image in records.images]).unique().tolist()]

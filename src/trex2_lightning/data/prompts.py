@@ -1,0 +1,83 @@
+"""The batch vocabulary: which phrases a training batch is asked for (T-Rex2, section 3.3).
+
+Positives are the categories of the batch; negatives are drawn from the rest of the data set's names, from a dictionary
+of frequent phrases, or from both. The paper does not give their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trex2_lightning.config import NegativesConfig
+
+
+class Vocabulary(NamedTuple):
+    """C phrases and what the images' labels are called in terms of them."""
+
+    phrases: tuple[str, ...]  # C
+    labels: tuple[Tensor, ...]  # B x (n,) int64, index into `phrases`
+
+
+def batch_vocabulary(
+    labels: Sequence[Tensor], names: Sequence[str], pool: Sequence[str], count: int, generator: torch.Generator
+) -> Vocabulary:
+    """The categories present in any image and `count` negatives from `pool`, in random order.
+
+    Two phrases that differ only in case or outer spaces count as one, so that a negative is never a positive. The
+    order is random over both kinds, so that a phrase's position says nothing. A batch without boxes gets at least one
+    negative: a detector needs something to look for.
+
+    Args:
+        labels: per image (n,) int64, index into `names`.
+        names: the data set's category names.
+        pool: phrases to draw negatives from without replacement; may contain positives.
+        count: negatives to draw, fewer where the pool has fewer.
+        generator: the only source of randomness.
+    """
+    present = torch.cat([*labels]).unique()
+    phrases = [names[category] for category in present.tolist()]
+    taken = {_key(phrase) for phrase in phrases}
+    wanted = len(phrases) + (count if phrases else max(count, 1))
+    for candidate in torch.randperm(len(pool), generator=generator).tolist():
+        if len(phrases) == wanted:
+            break
+        if _key(pool[candidate]) not in taken:
+            taken.add(_key(pool[candidate]))
+            phrases.append(pool[candidate])
+
+    order = torch.randperm(len(phrases), generator=generator)
+    position = torch.full((len(names),), -1)
+    position[present] = order.argsort()[: len(present)]
+    return Vocabulary(tuple(phrases[i] for i in order.tolist()), tuple(position[image] for image in labels))
+
+
+def negative_pool(config: NegativesConfig, names: Sequence[str]) -> tuple[str, ...]:
+    """The phrases that `data.negatives` draws from, for a data set with these category names."""
+    dataset = tuple(names) if config.source != "dictionary" else ()
+    dictionary = read_dictionary(Path(config.dictionary)) if config.source != "dataset" else ()
+    return dataset + dictionary
+
+
+def read_dictionary(path: Path) -> tuple[str, ...]:
+    """The phrases of a text file, one a line; blank lines are ignored.
+
+    Raises:
+        ValueError: the file is missing, not text, or has no phrase.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as text; set data.negatives.dictionary= to a text file") from error
+    phrases = tuple(line.strip() for line in lines if line.strip())
+    if not phrases:
+        raise ValueError(f"{path}: has no phrase; write one a line, or set data.negatives.source=dataset")
+    return phrases
+
+
+def _key(phrase: str) -> str:
+    return phrase.strip().casefold()

@@ -1,0 +1,171 @@
+"""The embedded synthetic data set `shapes`: coloured shapes with a long tail and held-out categories, in COCO format.
+
+A category is a colour and a shape ("red star") and belongs to a group, kept as `group` in the COCO file:
+
+    frequent  known shapes in known colours
+    common    the same, ten times rarer
+    rare      shapes whose words occur nowhere else, 4 to 14 instances in 6000 training images
+    composed  held out from training: a known colour with a known shape, never seen together
+    novel     held out from training: shapes that are never seen
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from trex2_lightning.config import ShapesConfig
+from trex2_lightning.data.drawing import Instance, draw
+from trex2_lightning.data.layout import PRESETS, SPLITS, categories, image_rng, place, plan
+from trex2_lightning.errors import InputError
+
+FORMAT = 1  # raise it whenever the pictures or the files change
+MARKER = "shapes.json"  # holds the parameters of a finished folder
+
+
+def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
+    """Render the data set unless that was done before, and return its folder.
+
+    The folder holds `<split>.json` (COCO) and `<split>/*.jpg` for the splits train, val, test and reference. It is
+    `root`, or a folder of the user's cache. Several processes may call this at the same time.
+
+    Raises:
+        InputError: `root` holds something else or cannot be written, or a parameter makes no sense.
+    """
+    _check(config)
+    parameters = {"format": FORMAT, **asdict(config)}
+    folder = Path(root) if root else _cache_folder(parameters)
+    if _is_finished(folder, parameters):
+        return folder
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder.parent}: set data.root to a folder that can be written") from error
+    with temporary as workplace:
+        rendering = Path(workplace) / "shapes"
+        _render_splits(config, rendering)
+        (rendering / MARKER).write_text(json.dumps(parameters))
+        try:
+            rendering.rename(folder)
+        except OSError:
+            if not _is_finished(folder, parameters):  # else another process was faster: use its pictures
+                raise
+    return folder
+
+
+class _Job(NamedTuple):
+    """One image to render."""
+
+    folder: Path
+    config: ShapesConfig
+    split: str
+    number: int
+    categories: NDArray[np.int64]
+
+
+def _check(config: ShapesConfig) -> None:
+    if config.num_train < 1:
+        raise InputError(f"data.shapes.num_train={config.num_train} must be at least 1")
+    if config.seed < 0:
+        raise InputError(f"data.shapes.seed={config.seed} must not be negative")
+
+
+def _cache_folder(parameters: dict[str, Any]) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
+    return cache / "trex2_lightning" / f"shapes-{parameters['preset']}-{digest}"
+
+
+def _is_finished(folder: Path, parameters: dict[str, Any]) -> bool:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    marker = folder / MARKER
+    if not marker.is_file():
+        raise InputError(
+            f"{folder} holds something other than a rendered shapes data set: set data.root to a new folder"
+        )
+    found = json.loads(marker.read_text())
+    if found != parameters:
+        told = " ".join(f"{key}={value}" for key, value in found.items())
+        wanted = " ".join(f"{key}={value}" for key, value in parameters.items())
+        raise InputError(f"{folder} was rendered with {told}, not {wanted}: delete it or set data.root to a new folder")
+    return True
+
+
+def _render_splits(config: ShapesConfig, folder: Path) -> None:
+    jobs = []
+    for split in SPLITS:
+        (folder / split).mkdir(parents=True)
+        jobs += [_Job(folder, config, split, index, planned) for index, planned in enumerate(plan(config, split))]
+    console = Console(stderr=True)
+    progress = partial(
+        track,
+        description=f"Rendering shapes ({config.preset})",
+        total=len(jobs),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    workers = os.cpu_count() or 1
+    if workers == 1 or multiprocessing.current_process().daemon:  # a daemon may not have children
+        rendered = list(progress(map(_render, jobs)))
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            rendered = list(progress(pool.map(_render, jobs, chunksize=32)))
+    for split in SPLITS:
+        images = [instances for job, instances in zip(jobs, rendered, strict=True) if job.split == split]
+        (folder / f"{split}.json").write_text(json.dumps(_coco(config.preset, images)))
+
+
+def _render(job: _Job) -> list[Instance]:
+    preset = PRESETS[job.config.preset]
+    rng = image_rng(job.config, job.split, job.number)
+    instances = place(job.config.preset, job.categories, rng)
+    picture = draw(instances, preset.side, preset.fills, rng)
+    picture.save(job.folder / job.split / _file_name(job.number), quality=95, subsampling=0)
+    return instances
+
+
+def _coco(preset: str, images: list[list[Instance]]) -> dict[str, Any]:
+    """Ids count from 1; an annotation's `area` is its box's."""
+    side = PRESETS[preset].side
+    annotations: list[dict[str, Any]] = []
+    for image_id, instances in enumerate(images, start=1):
+        for instance in instances:
+            x0, y0, x1, y1 = instance.box
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": instance.category + 1,
+                    "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+                    "area": round((x1 - x0) * (y1 - y0), 2),
+                    "iscrowd": 0,
+                }
+            )
+    return {
+        "info": {"description": f"trex2_lightning shapes, preset {preset}"},
+        "images": [
+            {"id": index + 1, "file_name": _file_name(index), "width": side, "height": side}
+            for index in range(len(images))
+        ],
+        "annotations": annotations,
+        "categories": [{"id": index + 1, **category._asdict()} for index, category in enumerate(categories(preset))],
+    }
+
+
+def _file_name(index: int) -> str:
+    return f"{index + 1:06d}.jpg"

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import torch
+
+from trex2_lightning.data.collate import Example, collate_eval, collate_train, pad
+
+NAMES = ("cat", "dog", "cow")
+
+
+def example(height: int, width: int, labels: list[int], image_id: int, seed: int = 0, skipped: int = 0) -> Example:
+    return Example(
+        pixels=torch.full((3, height, width), float(image_id)),
+        boxes=torch.full((len(labels), 4), 0.5),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        size=(2 * height, 2 * width),
+        image_id=image_id,
+        seed=seed,
+        skipped=skipped,
+    )
+
+
+def test_padding_is_right_and_below_to_a_multiple_of_32() -> None:
+    images = pad([torch.ones(3, 30, 65), torch.ones(3, 33, 10)], [(60, 130), (66, 20)])
+    assert images.pixels.shape == (2, 3, 64, 96)
+    assert images.valid.dtype == torch.bool
+    assert images.sizes.tolist() == [[60, 130], [66, 20]]
+    for index, (height, width) in enumerate([(30, 65), (33, 10)]):
+        assert images.valid[index].sum() == height * width
+        assert images.valid[index, :height, :width].all()
+        assert images.pixels[index].sum() == 3 * height * width  # zero outside
+        assert images.pixels[index, :, :height, :width].all()
+
+
+def test_a_multiple_of_32_is_not_padded() -> None:
+    images = pad([torch.ones(3, 64, 32)], [(64, 32)])
+    assert images.pixels.shape == (1, 3, 64, 32)
+    assert images.valid.all()
+
+
+def test_train_batch() -> None:
+    examples = [example(20, 30, [2, 0], 4, seed=5), example(40, 30, [], 7, seed=6, skipped=2)]
+    batch = collate_train(examples, NAMES, NAMES, 1)
+    assert sorted(batch.prompts.phrases) == sorted(NAMES)
+    assert [batch.prompts.phrases[label] for label in batch.targets[0].labels] == ["cow", "cat"]
+    assert batch.prompts.judged is None
+    assert [target.image_id for target in batch.targets] == [4, 7]
+    assert batch.targets[1].boxes.shape == (0, 4)
+    assert batch.images.sizes.tolist() == [[40, 60], [80, 60]]
+    assert batch.skipped == 2
+
+
+def test_train_vocabulary_follows_from_the_first_key() -> None:
+    pool = tuple(f"phrase {number}" for number in range(100))
+
+    def phrases(seed: int) -> tuple[str, ...]:
+        return collate_train([example(8, 8, [0], 1, seed)], NAMES, pool, 5).prompts.phrases
+
+    torch.manual_seed(0)
+    first = phrases(3)
+    torch.manual_seed(1)
+    assert phrases(3) == first != phrases(4)
+
+
+def test_eval_batch_asks_for_all_names_in_order() -> None:
+    batch = collate_eval([example(20, 30, [2, 0], 4)], NAMES)
+    assert batch.prompts.phrases == NAMES
+    assert batch.targets[0].labels.tolist() == [2, 0]
+    assert batch.skipped == 0

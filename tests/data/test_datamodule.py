@@ -1,0 +1,303 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from trex2_lightning.config import AugmentConfig, DataConfig, NegativesConfig, ShapesConfig
+from trex2_lightning.data import shapes
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.records import CocoError
+from trex2_lightning.data.stream import Sample, TrainStream
+from trex2_lightning.data.transforms import ImageError
+from trex2_lightning.structures import Batch
+
+ALL_AUGMENTATIONS = AugmentConfig(vertical_flip=0.5, color_jitter=0.3, crop=0.5)
+
+
+def datamodule(
+    root: Path, stage: str = "fit", steps: int = 6, accumulate: int = 1, **values: Any
+) -> DetectionDataModule:
+    settings = {"batch_size": 2, "num_workers": 0, "negatives": NegativesConfig(count=1), **values}
+    config = DataConfig(root=str(root), size=48, max_size=96, train_sizes=[32, 48], **settings)
+    module = DetectionDataModule(config, seed=3, total_steps=steps, accumulate=accumulate, eval_batch_size=2)
+    module.prepare_data()
+    module.setup(stage)
+    return module
+
+
+def edit(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def fingerprint(batch: Batch) -> tuple[Any, ...]:
+    ids = tuple(target.image_id for target in batch.targets)
+    return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, [t.boxes.tolist() for t in batch.targets]
+
+
+# The stream
+
+
+def stream(**values: Any) -> list[list[Sample]]:
+    settings = {"num_images": 5, "batch_size": 2, "seed": 0, "rank": 0, "world": 1, "start": 0, "stop": 10}
+    return list(TrainStream(**(settings | values)))
+
+
+def test_every_epoch_is_another_permutation() -> None:
+    images = [sample.image for batch in stream() for sample in batch]
+    epochs = [images[start : start + 5] for start in range(0, 20, 5)]
+    assert all(sorted(epoch) == [0, 1, 2, 3, 4] for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_no_two_positions_share_a_seed() -> None:
+    seeds = [sample.seed for batch in stream(stop=500) for sample in batch]
+    assert len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert set(seeds).isdisjoint(sample.seed for batch in stream(stop=500, seed=1) for sample in batch)
+
+
+def test_ranks_share_the_stream_of_one() -> None:
+    ranks = [stream(batch_size=2, world=2, rank=rank) for rank in (0, 1)]
+    assert [[*first, *second] for first, second in zip(*ranks, strict=True)] == stream(batch_size=4)
+
+
+def test_a_later_start_is_the_rest() -> None:
+    assert stream(start=4) == stream()[4:]
+    assert len(TrainStream(5, 2, 0, rank=0, world=1, start=4, stop=10)) == 10
+
+
+# Training batches
+
+
+def test_train_batches_hold_the_objects_where_they_are(tiny_coco: Path) -> None:
+    """Every box's centre has the color that its phrase names, whatever the augmentation."""
+    matches = []
+    for batch in datamodule(tiny_coco, steps=15, augment=AugmentConfig(vertical_flip=0.5, crop=0.5)).train_dataloader():
+        for index, target in enumerate(batch.targets):
+            height, width = (int(batch.images.valid[index].any(axis).sum()) for axis in (1, 0))
+            for box, label in zip(target.boxes.tolist(), target.labels.tolist(), strict=True):
+                pixel = batch.images.pixels[index, :, int(box[1] * height), int(box[0] * width)]
+                color = ("red", "green", "blue")[int(pixel.argmax())]
+                matches.append(batch.prompts.phrases[label] == f"{color} block")
+    assert len(matches) > 20
+    assert sum(matches) / len(matches) > 0.9  # objects may cover each other
+
+
+def test_items_depend_on_their_key_alone(tiny_coco: Path) -> None:
+    torch.manual_seed(0)
+    first = [fingerprint(batch) for batch in datamodule(tiny_coco, augment=ALL_AUGMENTATIONS).train_dataloader()]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    again = [fingerprint(b) for b in datamodule(tiny_coco, augment=ALL_AUGMENTATIONS, num_workers=2).train_dataloader()]
+    assert again == first
+    assert torch.equal(torch.get_rng_state(), state)  # the model's random numbers are left alone
+
+
+def test_images_without_boxes_are_trained_on(tiny_coco: Path) -> None:
+    batches = list(datamodule(tiny_coco, steps=3).train_dataloader())  # one epoch
+    assert sorted(target.image_id for batch in batches for target in batch.targets) == [1, 2, 3, 4, 5, 6]
+    assert any(len(target.boxes) == 0 for batch in batches for target in batch.targets)
+
+
+def test_limit_takes_the_first_images_with_boxes(tiny_coco: Path) -> None:
+    path = tiny_coco / "train.json"
+    annotations = [item for item in json.loads(path.read_text())["annotations"] if item["image_id"] != 1]
+    edit(path, annotations=annotations)
+    module = datamodule(tiny_coco, limit=2)
+    assert [image.id for image in module.train_records.images] == [2, 3]
+    assert {t.image_id for batch in module.train_dataloader() for t in batch.targets} == {2, 3}
+    edit(path, annotations=[])
+    with pytest.raises(CocoError, match=r"no image has boxes, and data\.limit=2"):
+        datamodule(tiny_coco, limit=2).train_dataloader()
+
+
+def test_crowds_are_not_targets(tiny_coco: Path) -> None:
+    for split in ("train", "val"):
+        path = tiny_coco / f"{split}.json"
+        crowds = [item | {"iscrowd": 1} for item in json.loads(path.read_text())["annotations"]]
+        edit(path, annotations=crowds)
+    module = datamodule(tiny_coco)
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        assert all(len(target.boxes) == 0 for batch in loader for target in batch.targets)
+
+
+def test_held_out_names_are_never_negatives(tiny_coco: Path) -> None:
+    path = tiny_coco / "train.json"
+    edit(path, categories=[*json.loads(path.read_text())["categories"], {"id": 9, "name": "held-out block"}])
+    module = datamodule(tiny_coco, steps=10, negatives=NegativesConfig(count=80))
+    assert {len(batch.prompts.phrases) for batch in module.train_dataloader()} == {3}
+
+
+def test_unreadable_images_are_replaced_counted_and_reported_once(
+    tiny_coco: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truncate(tiny_coco / "train" / "2.jpg")
+    module = datamodule(tiny_coco, steps=6)  # two epochs
+    with caplog.at_level(logging.WARNING):
+        batches = list(module.train_dataloader())
+    ids = [target.image_id for batch in batches for target in batch.targets]
+    assert len(ids) == 12
+    assert 2 not in ids
+    assert ids.count(3) == 4  # its own two places, and those of image 2
+    assert sum(batch.skipped for batch in batches) == 2
+    [message] = caplog.messages
+    assert "2.jpg: cannot be read" in message
+
+
+def test_all_images_unreadable_is_an_error(tiny_coco: Path) -> None:
+    for path in (tiny_coco / "train").iterdir():
+        truncate(path)
+    with pytest.raises(ImageError) as error:
+        list(datamodule(tiny_coco).train_dataloader())
+    assert "nor can any other training image" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+# Evaluation batches
+
+
+def test_eval_batches_are_the_file_in_order(tiny_coco: Path) -> None:
+    module = datamodule(tiny_coco, "test")
+    batches = list(module.test_dataloader())
+    assert [target.image_id for batch in batches for target in batch.targets] == [1, 2, 3]
+    assert module.names == ("red block", "green block", "blue block")
+    for batch in batches:
+        assert batch.prompts.phrases == module.names
+    for target, record in zip(batches[0].targets, module.test_records.images, strict=False):
+        size = torch.tensor([record.width, record.height])
+        corners = torch.cat(
+            [target.boxes[:, :2] - target.boxes[:, 2:] / 2, target.boxes[:, :2] + target.boxes[:, 2:] / 2], 1
+        )
+        torch.testing.assert_close(corners * size.repeat(2), record.boxes)
+        assert torch.equal(target.labels, record.labels)
+    assert batches[0].images.sizes.tolist() == [[r.height, r.width] for r in module.test_records.images[:2]]
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_ends_evaluation_with_its_name(tiny_coco: Path, num_workers: int) -> None:
+    truncate(tiny_coco / "val" / "3.jpg")
+    with pytest.raises(ImageError) as error:
+        list(datamodule(tiny_coco, num_workers=num_workers).val_dataloader())
+    assert str(error.value).startswith(str(tiny_coco / "val" / "3.jpg"))
+    assert "restore the file" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif("TREX2_DATA" not in os.environ, reason="TREX2_DATA names no folder with real photographs")
+@pytest.mark.parametrize("name", ["bccd", "coco128"])
+def test_real_photographs(name: str) -> None:
+    module = datamodule(Path(os.environ["TREX2_DATA"]) / name, "validate")
+    batches = list(module.val_dataloader())
+    assert sum(len(batch.targets) for batch in batches) == len(module.val_records.images) > 0
+    for batch in batches:
+        assert batch.images.pixels.isfinite().all()
+        assert all((target.boxes >= 0).all() and (target.boxes <= 1).all() for target in batch.targets)
+
+
+# Splits
+
+
+def test_only_the_splits_in_use_must_exist(tiny_coco: Path) -> None:
+    (tiny_coco / "test.json").unlink()
+    module = datamodule(tiny_coco, "fit")
+    assert len(module.train_records.images) == 6
+    assert len(module.val_records.images) == 3
+    with pytest.raises(CocoError, match=r"test\.json: no such annotation file; set data\.root="):
+        module.setup("test")
+
+
+def test_setup_reads_a_file_once(tiny_coco: Path) -> None:
+    module = datamodule(tiny_coco, "fit")
+    (tiny_coco / "val.json").unlink()
+    module.setup("validate")
+    assert len(module.val_records.images) == 3
+
+
+def test_missing_data_set_says_what_to_set(tmp_path: Path) -> None:
+    with pytest.raises(CocoError, match=r"set data\.root="):
+        datamodule(tmp_path / "nowhere")
+
+
+def test_shapes_are_rendered_before_they_are_read(tiny_coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
+        asked.append((config, root))
+        return tiny_coco
+
+    monkeypatch.setattr(shapes, "prepare", prepare)
+    module = datamodule(Path("cache"), format="shapes", shapes=ShapesConfig(preset="hard"))
+    assert asked[0] == (ShapesConfig(preset="hard"), "cache")
+    assert len(module.train_records.images) == 6
+
+
+# Resume
+
+
+class Recorder(lightning.LightningModule):
+    """Trains one weight and notes every batch; at step `die_at` it fails."""
+
+    def __init__(self, die_at: int | None = None) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.die_at = die_at
+        self.seen: list[Any] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        if self.global_step == self.die_at:
+            raise RuntimeError("killed")
+        self.seen.append(fingerprint(batch))
+        return (self.weight - batch.images.pixels.mean()).square().sum()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(root: Path, folder: Path, model: Recorder, ckpt: Path | None = None, num_workers: int = 0) -> lightning.Trainer:
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        max_steps=10,
+        accumulate_grad_batches=2,
+        val_check_interval=8,
+        use_distributed_sampler=False,
+        callbacks=[ModelCheckpoint(folder, filename="{step}", every_n_train_steps=5, save_top_k=-1)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = datamodule(root, steps=10, accumulate=2, augment=ALL_AUGMENTATIONS, num_workers=num_workers)
+    trainer.fit(model, data, ckpt_path=ckpt)
+    return trainer
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.filterwarnings("error:You're resuming from a checkpoint")
+def test_resume_sees_exactly_the_batches_that_are_left(tiny_coco: Path, tmp_path: Path, num_workers: int) -> None:
+    whole = Recorder()
+    fit(tiny_coco, tmp_path / "whole", whole)
+    assert len(whole.seen) == 20
+
+    killed, resumed = Recorder(die_at=7), Recorder()
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(tiny_coco, tmp_path / "killed", killed)
+    trainer = fit(tiny_coco, tmp_path / "killed", resumed, tmp_path / "killed" / "step=5.ckpt", num_workers)
+    assert trainer.global_step == 10
+    assert killed.seen == whole.seen[:14]
+    assert resumed.seen == whole.seen[10:]
+    assert resumed.weight.item() == whole.weight.item()
