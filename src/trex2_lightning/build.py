@@ -1,0 +1,181 @@
+"""Configuration to objects: plain functions, and the only place that chooses between classes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+)
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from trex2_lightning.callbacks.prediction_table import PredictionTable
+from trex2_lightning.callbacks.resources import ResourceMonitor
+from trex2_lightning.config import Config, ConfigError, ModelConfig, to_dict
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.records import Records
+from trex2_lightning.layers.decoder import Decoder
+from trex2_lightning.layers.encoder import DeformableEncoder
+from trex2_lightning.losses.criterion import Criterion
+from trex2_lightning.metrics.detection import DetectionMetric, Truth
+from trex2_lightning.models.backbone import Backbone, Neck
+from trex2_lightning.models.detector import PromptedDetector, QuerySelection
+from trex2_lightning.models.late_fusion import LateFusionDetector
+from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.module import DetectionModule
+
+
+def detector(config: ModelConfig) -> PromptedDetector:
+    """The detector of `model.granularity` and `model.fusion`, with pretrained parts where the config names them."""
+    sizes = config.transformer
+    shared = (config.width, sizes.heads, config.num_levels, sizes.points, sizes.ffn, sizes.dropout)
+    backbone = Backbone(config.backbone)
+    return LateFusionDetector(
+        backbone=backbone,
+        neck=Neck(backbone.channels, config.width, config.num_levels),
+        text_encoder=PhraseEncoder(config.text, config.width),
+        encoder=DeformableEncoder(sizes.encoder_layers, *shared),
+        selection=QuerySelection(
+            config.width, config.num_queries, config.anchor_size, config.prior, config.query_content == "memory"
+        ),
+        decoder=Decoder(sizes.decoder_layers, *shared),
+        prior=config.prior,
+    )
+
+
+def module(config: Config) -> DetectionModule:
+    """The detector with its losses and optimizer."""
+    return DetectionModule(
+        detector(config.model),
+        Criterion(config.loss),
+        config.optim,
+        config.loss.denoising,
+        to_dict(config),
+        seed=config.seed,
+        max_detections=config.eval.max_detections,
+    )
+
+
+def datamodule(config: Config) -> DetectionDataModule:
+    """The data of the run; the length of the training stream is that of the run."""
+    return DetectionDataModule(
+        config.data,
+        seed=config.seed,
+        total_steps=config.train.max_steps,
+        accumulate=config.accumulate,
+        eval_batch_size=config.eval.batch_size,
+    )
+
+
+def metric(config: Config, records: Records) -> DetectionMetric:
+    """AP against the ground truth of one split."""
+    truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
+    return DetectionMetric(
+        truth,
+        records.names,
+        records.groups,
+        backend=config.eval.backend,
+        max_detections=config.eval.max_detections,
+    )
+
+
+def trainer(config: Config) -> L.Trainer:
+    """The Lightning trainer of a training run, which writes to `config.folder`.
+
+    Raises:
+        ConfigError: the machine has fewer devices than asked for.
+    """
+    train = config.train
+    return L.Trainer(
+        **_devices(config),
+        precision=train.precision,
+        max_steps=train.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.optim.clip_norm,
+        val_check_interval=min(train.val_every, train.max_steps) * config.accumulate,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=min(config.logging.every, train.max_steps),
+        logger=_loggers(config),
+        callbacks=_callbacks(config),
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def evaluator(config: Config) -> L.Trainer:
+    """The Lightning trainer of an evaluation, which writes nothing by itself."""
+    return L.Trainer(
+        **_devices(config),
+        precision=config.train.precision,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[RichProgressBar()],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def _devices(config: Config) -> dict[str, Any]:
+    train = config.train
+    found = torch.cuda.device_count()
+    if train.accelerator == "gpu" and found < train.devices:
+        raise ConfigError(
+            f"train.devices={train.devices} GPUs were asked for, but this machine has {found}: "
+            f"GPUS={found} (0 trains on the CPU), or train.accelerator=cpu train.devices=1"
+        )
+    strategy = "auto"
+    if train.world_size > 1:  # without denoising its projection gets no gradient, which plain DDP does not allow
+        strategy = "ddp" if config.loss.denoising.queries else "ddp_find_unused_parameters_true"
+    return {
+        "accelerator": train.accelerator,
+        "devices": train.devices,
+        "num_nodes": train.nodes,
+        "strategy": strategy,
+    }
+
+
+def _callbacks(config: Config) -> list[Callback]:
+    callbacks: list[Callback] = [
+        RichProgressBar(),
+        LearningRateMonitor("step"),
+        ResourceMonitor(config.train.total_batch),
+        PredictionTable(config.eval.num_pictures),
+        ModelCheckpoint(
+            config.folder / "checkpoints",
+            filename="best",
+            monitor="val/ap",
+            mode="max",
+            save_last=True,
+            save_on_exception=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if config.train.ema_decay:
+        callbacks.insert(0, EMAWeightAveraging(decay=config.train.ema_decay))
+    return callbacks
+
+
+def _loggers(config: Config) -> list[Logger]:
+    """A CSV always (a resumed run adds a file), and W&B unless it is disabled."""
+    loggers: list[Logger] = [CSVLogger(config.folder, name="csv")]
+    settings = config.logging
+    if settings.wandb != "disabled":
+        loggers.append(
+            WandbLogger(
+                name=config.name,
+                save_dir=config.folder,
+                offline=settings.wandb == "offline",
+                project=settings.project,
+                group=settings.group or config.name,
+                job_type=settings.job_type,
+                tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
+                config=to_dict(config),
+            )
+        )
+    return loggers
