@@ -146,9 +146,9 @@ class ModelConfig:
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
-        if self.width % self.transformer.heads or self.width % 4:
+        if self.width % self.transformer.heads or self.width % 32:  # the neck normalises 32 groups of channels
             raise ConfigError(
-                f"model.width={self.width} must be a multiple of 4 and of "
+                f"model.width={self.width} must be a multiple of 32 and of "
                 f"model.transformer.heads={self.transformer.heads}"
             )
         if not 0 < self.prior < 1:

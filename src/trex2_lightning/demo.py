@@ -25,8 +25,8 @@ console = Console()
 def demo(arguments: list[str]) -> None:
     """Everything anew, with `key=value` overrides of experiments/demo/stage1.yaml."""
     started = time.monotonic()
-    config = load("experiments/demo/stage1.yaml", arguments)
-    output = config.folder.parent
+    config = load("experiments/demo/stage1.yaml", [*arguments, "name=demo/stage1"])
+    output = Path(config.output) / "demo"
     shutil.rmtree(output, ignore_errors=True)
     module = run.train(config)
 

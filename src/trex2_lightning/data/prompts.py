@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import NegativesConfig
+from trex2_lightning.errors import InputError
 
 
 class Vocabulary(NamedTuple):
@@ -67,15 +68,15 @@ def read_dictionary(path: Path) -> tuple[str, ...]:
     """The phrases of a text file, one a line; blank lines are ignored.
 
     Raises:
-        ValueError: the file is missing, not text, or has no phrase.
+        InputError: the file is missing, not text, or has no phrase.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: cannot be read as text; set data.negatives.dictionary= to a text file") from error
+        raise InputError(f"{path}: cannot be read as text; set data.negatives.dictionary= to a text file") from error
     phrases = tuple(line.strip() for line in lines if line.strip())
     if not phrases:
-        raise ValueError(f"{path}: has no phrase; write one a line, or set data.negatives.source=dataset")
+        raise InputError(f"{path}: has no phrase; write one a line, or set data.negatives.source=dataset")
     return phrases
 
 

@@ -135,7 +135,7 @@ def attention_with_noised(noised: NoisedQueries) -> Tensor:
 class SimilarityHead(nn.Module):
     """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias.
 
-    T-Rex2 names neither scale nor bias; without them training does not start (docs/deviations.md).
+    T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md).
     """
 
     def __init__(self, prior: float) -> None:

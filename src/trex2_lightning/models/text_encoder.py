@@ -1,4 +1,4 @@
-"""Phrases to vectors by a CLIP text tower (T-Rex2 section 3.2; open_clip).
+"""Phrases to vectors by a CLIP text tower (T-Rex2 section 3; open_clip).
 
 Each phrase goes through the tower alone and becomes one vector: the pooled output at the end-of-text token,
 which the paper calls [CLS]. There is no prompt template.

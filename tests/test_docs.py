@@ -1,0 +1,125 @@
+"""The documents speak of what exists, and their examples run."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from trex2_lightning.config import Config
+
+ROOT = Path(__file__).parents[1]
+DOCS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").glob("*.md"))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SPAN = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+TARGET = re.compile(r"\bmake ([a-z][\w-]*)")
+FILE = re.compile(r"(?<![\w/.])(?:scripts|experiments|docs|src|tests)/[\w./-]*")
+KEY = re.compile(rf"(?<![\w./-])(?:{'|'.join(field.name for field in fields(Config))})(?:\.[a-z]\w*)+(?![\w/(])")
+
+
+def code(path: Path) -> str:
+    """All that a document shows as code, one snippet a line."""
+    text = path.read_text()
+    blocks = [content for language, content in FENCE.findall(text) if language != "bibtex"]
+    return "\n".join(blocks + SPAN.findall(FENCE.sub("", text)))
+
+
+def python_blocks(path: Path) -> list[str]:
+    return [content for language, content in FENCE.findall(path.read_text()) if language == "python"]
+
+
+def missing_links(path: Path) -> list[str]:
+    links = [link.split("#")[0] for link in LINK.findall(path.read_text()) if "://" not in link]
+    return [link for link in links if not (path.parent / link).exists()]
+
+
+def missing_files(text: str) -> list[str]:
+    return [name for name in FILE.findall(text) if not (ROOT / name.rstrip(".")).exists()]
+
+
+def missing_targets(text: str) -> set[str]:
+    targets = re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    return set(TARGET.findall(text)) - set(targets)
+
+
+def unknown_keys(text: str) -> set[str]:
+    return {key for key in KEY.findall(text) if not is_key(key) and not is_file(key)}
+
+
+@cache
+def is_key(key: str) -> bool:
+    kind: object = Config
+    for name in key.split("."):
+        hints = get_type_hints(kind) if is_dataclass(kind) else {}
+        if name not in hints:
+            return False
+        kind = hints[name]
+    return True
+
+
+def is_file(name: str) -> bool:
+    """data/records.py and train.json look like keys."""
+    return name.endswith((".py", ".json"))
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_what_a_document_names_exists(path: Path) -> None:
+    assert missing_links(path) == []
+    assert missing_files(code(path)) == []
+    assert missing_targets(code(path)) == set()
+    assert unknown_keys(code(path)) == set()
+
+
+def test_the_checks_themselves(tmp_path: Path) -> None:
+    path = tmp_path / "x.md"
+    path.write_text("[a](gone.md) [b](https://x.y/z) [c](x.md#d) `make tset`\n```\nmake test\nscripts/gone.py\n```\n")
+    assert missing_links(path) == ["gone.md"]
+    assert missing_files(code(path)) == ["scripts/gone.py"]
+    assert missing_targets(code(path)) == {"tset"}
+    assert unknown_keys("train.max_stps=3 train.max_steps=4 model.text optim.py train.json") == {"train.max_stps"}
+
+
+def test_deviations_name_settings() -> None:
+    keys = set(KEY.findall(code(ROOT / "docs" / "deviations.md")))
+    assert {"model.prior", "loss.denoising.queries", "optim.clip_norm", "data.negatives.count"} <= keys
+
+
+@pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
+def test_python_examples_compile_and_import_what_exists(path: Path) -> None:
+    for block in python_blocks(path):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(str(node.module))
+                for alias in node.names:
+                    assert hasattr(module, alias.name) or importlib.import_module(f"{node.module}.{alias.name}")
+
+
+def test_the_interface_example_finds_what_each_list_asks_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    exec(python_blocks(ROOT / "docs" / "interface.md")[0], {})
+    first, second = re.findall(r"^\[(.*?)\]", capsys.readouterr().out, re.MULTILINE)
+    assert set(first.split(", ")) <= {"'red star'", "'blue ring'"}
+    assert second.split(", ") == ["'green moon'"] * 3
+
+
+def test_the_parameter_table_is_what_its_snippet_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    path = ROOT / "docs" / "interface.md"
+    exec(python_blocks(path)[1], {})
+    counted: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        _, part, count = line.split()
+        counted.setdefault(part, []).append(count)
+    rows = re.findall(r"^\| `?(\w+)`?[^|]* \| ([\d,]+) \| ([\d,]+) \|$", path.read_text(), re.MULTILINE)
+    assert {part: list(counts) for part, *counts in rows} == counted
