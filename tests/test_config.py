@@ -87,6 +87,12 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("train.max_steps", "'train.max_steps' is not an override: write key=value"),
         ("--resume=1", "'--resume=1' is not an override"),
         ("=3", "'=3' is not an override"),
+        ("train.rhythm.text=0", "train.rhythm.visual=0 and train.rhythm.text=0 must not be negative, nor both 0"),
+        ("train.rhythm.visual=-1", "train.rhythm.visual=-1 and train.rhythm.text=1 must not be negative"),
+        ("train.prompt_scope=rank", "expected one of ['image', 'batch', 'world']"),
+        ("data.exemplars.limit=0", "data.exemplars.limit=0 must be at least 1"),
+        ("data.exemplars.points=50", "data.exemplars.points=50.0 must lie between 0 and 1"),
+        ("loss.alignment.temperature=0", "loss.alignment.temperature=0.0 must be more than 0"),
         ("name=[x", "the value of 'name=[x' is not valid YAML: put it into quotes"),
     ],
 )

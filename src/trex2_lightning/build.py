@@ -28,6 +28,7 @@ from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.late_fusion import LateFusionDetector
 from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.module import DetectionModule
 
 
@@ -40,6 +41,9 @@ def detector(config: ModelConfig) -> PromptedDetector:
         backbone=backbone,
         neck=Neck(backbone.channels, config.width, config.num_levels),
         text_encoder=PhraseEncoder(config.text, config.width),
+        visual_encoder=VisualPromptEncoder(
+            config.visual, config.width, sizes.heads, config.num_levels, sizes.points, sizes.dropout
+        ),
         encoder=DeformableEncoder(sizes.encoder_layers, *shared),
         selection=QuerySelection(
             config.width, config.num_queries, config.anchor_size, config.prior, config.query_content == "memory"
@@ -50,15 +54,19 @@ def detector(config: ModelConfig) -> PromptedDetector:
 
 
 def module(config: Config) -> DetectionModule:
-    """The detector with its losses and optimizer."""
+    """The detector with its losses and optimizer; a prompt encoder that no iteration trains is frozen."""
+    model = detector(config.model)
+    rhythm, alignment = config.train.rhythm, config.loss.alignment
+    model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
     return DetectionModule(
-        detector(config.model),
+        model,
         Criterion(config.loss),
         config.optim,
         config.loss.denoising,
         to_dict(config),
         seed=config.seed,
         max_detections=config.eval.max_detections,
+        prompt_scope=config.train.prompt_scope,
     )
 
 
@@ -69,6 +77,7 @@ def datamodule(config: Config) -> DetectionDataModule:
         seed=config.seed,
         total_steps=config.train.max_steps,
         accumulate=config.accumulate,
+        rhythm=config.train.rhythm,
         eval_batch_size=config.eval.batch_size,
     )
 

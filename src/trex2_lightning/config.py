@@ -60,6 +60,19 @@ class NegativesConfig:
 
 
 @dataclass
+class ExemplarsConfig:
+    """Ground-truth boxes that visual iterations show as prompts."""
+
+    limit: int = 16  # most of them per category and image
+    points: float = 0.5  # share of the visual iterations that show the boxes' centres instead
+
+    def __post_init__(self) -> None:
+        _check_positive("data.exemplars", self, "limit")
+        if not 0 <= self.points <= 1:
+            raise ConfigError(f"data.exemplars.points={self.points} must lie between 0 and 1")
+
+
+@dataclass
 class DataConfig:
     """Where images come from and how a batch is made of them."""
 
@@ -75,6 +88,7 @@ class DataConfig:
     train_sizes: list[int] = field(default_factory=list)  # shorter sides to draw from; empty: `size`
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    exemplars: ExemplarsConfig = field(default_factory=ExemplarsConfig)
     batch_size: int = 8  # images per device and forward pass
     num_workers: int = 2  # decoding processes per device
 
@@ -130,6 +144,20 @@ class TransformerConfig:
 
 
 @dataclass
+class VisualPromptConfig:
+    """The visual prompt encoder; the alternatives are those that the sources disagree about."""
+
+    layers: int = 3  # blocks of cross-attention, self-attention and feed-forward
+    ffn: int = 1024  # hidden width of the feed-forward networks
+    combine: Literal["add", "concat"] = "add"  # content and position; concat: concatenated, then a linear layer
+    order: Literal["cross_first", "self_first"] = "cross_first"  # of the two attentions of a block
+    source: Literal["encoder", "neck"] = "encoder"  # the features that exemplars are read from
+
+    def __post_init__(self) -> None:
+        _check_positive("model.visual", self, "layers", "ffn")
+
+
+@dataclass
 class ModelConfig:
     """The detector."""
 
@@ -143,6 +171,7 @@ class ModelConfig:
     prior: float = 0.01  # initial score of every query; sets the bias of the similarity heads
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     text: TextConfig = field(default_factory=TextConfig)
+    visual: VisualPromptConfig = field(default_factory=VisualPromptConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
 
     def __post_init__(self) -> None:
@@ -179,6 +208,24 @@ class CostConfig:
 
 
 @dataclass
+class AlignmentConfig:
+    """What pulls the visual vectors of a category to its text vector, in visual iterations."""
+
+    weight: float = 1.0  # of InfoNCE; 0: visual iterations leave the text encoder alone
+    temperature: float = 1.0  # dot products are divided by it
+    normalize: bool = False  # compare directions alone
+    symmetric: bool = False  # text against visual vectors too, half of the weight each
+    relation: float = 0.0  # weight of DETR-ViP's relation distillation
+    text_temperature: float = 0.07  # of the texts' likeness that it teaches
+    visual_temperature: float = 0.1  # of the visual vectors' likeness that it trains
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "text_temperature", "visual_temperature"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"loss.alignment.{name}={getattr(self, name)} must be more than 0")
+
+
+@dataclass
 class LossConfig:
     """Weights of the loss terms."""
 
@@ -189,6 +236,7 @@ class LossConfig:
     focal_gamma: float = 2.0
     cost: CostConfig = field(default_factory=CostConfig)
     denoising: DenoisingConfig = field(default_factory=DenoisingConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
 
 
 @dataclass
@@ -210,6 +258,20 @@ class OptimConfig:
 
 
 @dataclass
+class RhythmConfig:
+    """How many optimizer steps in a row have visual and then text prompts, over and over."""
+
+    visual: int = 0
+    text: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.visual, self.text) < 0 or self.visual + self.text == 0:
+            raise ConfigError(
+                f"train.rhythm.visual={self.visual} and train.rhythm.text={self.text} must not be negative, nor both 0"
+            )
+
+
+@dataclass
 class TrainConfig:
     """How long, on what, and how often it is looked at."""
 
@@ -222,6 +284,10 @@ class TrainConfig:
     ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
     val_every: int = 5000  # optimizer steps
     init_from: str = ""  # checkpoint whose weights the run starts from
+    rhythm: RhythmConfig = field(default_factory=RhythmConfig)
+    # A visual iteration asks an image with its own vectors and, for what it lacks, those of the others in its batch
+    # (image), or all with the mean over the images of the batch (batch) or of all ranks (world).
+    prompt_scope: Literal["image", "batch", "world"] = "image"
 
     def __post_init__(self) -> None:
         _check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every")

@@ -16,7 +16,8 @@ from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.detections import category_scores, rank, to_pixels
-from trex2_lightning.structures import Batch, DetectorOutput, Images, Prompts, PromptTokens
+from trex2_lightning.ops.prompt_scope import Scope, share_prompts
+from trex2_lightning.structures import Batch, Images, Prompts, PromptTokens
 
 
 class DetectionModule(L.LightningModule):
@@ -30,6 +31,7 @@ class DetectionModule(L.LightningModule):
         resolved_config: plain values, written into every checkpoint so that it can be rebuilt from the file alone.
         seed: of the denoising.
         max_detections: kept per image in evaluation.
+        prompt_scope: whose exemplars an image is asked with in a visual iteration.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class DetectionModule(L.LightningModule):
         *,
         seed: int,
         max_detections: int,
+        prompt_scope: Scope,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -54,22 +57,31 @@ class DetectionModule(L.LightningModule):
         self._resolved_config = resolved_config
         self._seed = seed
         self._max_detections = max_detections
+        self._prompt_scope: Scope = prompt_scope
         self._encoded: PromptTokens | None = None  # all phrases of the evaluation under way
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One iteration with text or with visual prompts, as the batch has them."""
+        features = self.detector.encode_image(batch.images)
+        prompts = self.detector.encode_prompts(batch.prompts, features)
+        phrases, targets, shown, kind = batch.prompts.phrases, batch.targets, None, "loss"
+        if batch.prompts.boxes is not None:
+            shown, kind = prompts.valid, "visual_loss"
+            prompts, phrases, places = share_prompts(prompts, phrases, self._prompt_scope)
+            targets = tuple(target._replace(labels=places[target.labels]) for target in targets)
         noised = noise_queries(
-            batch.targets,
-            len(batch.prompts.phrases),
+            targets,
+            len(phrases),
             self.detector.selection.num_queries,
             self._denoising,
             self._denoising_generator(batch_idx),
         )
-        output: DetectorOutput = self.detector(batch.images, batch.prompts, noised)
-        terms = self.criterion(output, batch.targets, batch.prompts.judged, noised)
+        output = self.detector.decode(features, prompts, noised)
+        terms = self.criterion(output, targets, batch.prompts.judged, noised, shown)
         loss = torch.stack(list(terms.values())).sum()
         self.skipped_images += batch.skipped
         self.log("loss", loss, prog_bar=True)
-        self.log_dict({f"loss/{name}": term for name, term in terms.items()})
+        self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
         self.log("data/skipped_images", float(self.skipped_images))
         return loss
 

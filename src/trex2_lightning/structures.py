@@ -58,6 +58,7 @@ class FeatureMaps(NamedTuple):
     valid: Tensor  # (B, S) bool
     shapes: tuple[tuple[int, int], ...]  # L x (height, width)
     valid_ratios: Tensor  # (B, L, 2) share of width and height that is not padding
+    neck: Tensor  # (B, S, D) the tokens as the neck made them, before any encoder
 
 
 class PromptTokens(NamedTuple):

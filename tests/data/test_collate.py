@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import pytest
 import torch
 
 from trex2_lightning.data.collate import Example, collate_eval, collate_train, pad
+from trex2_lightning.data.stream import Kind
 
 NAMES = ("cat", "dog", "cow")
 
 
-def example(height: int, width: int, labels: list[int], image_id: int, seed: int = 0, skipped: int = 0) -> Example:
+def example(
+    height: int, width: int, labels: list[int], image_id: int, seed: int = 0, skipped: int = 0, kind: Kind = "text"
+) -> Example:
     return Example(
         pixels=torch.full((3, height, width), float(image_id)),
         boxes=torch.full((len(labels), 4), 0.5),
@@ -16,6 +20,7 @@ def example(height: int, width: int, labels: list[int], image_id: int, seed: int
         image_id=image_id,
         seed=seed,
         skipped=skipped,
+        kind=kind,
     )
 
 
@@ -39,10 +44,11 @@ def test_a_multiple_of_32_is_not_padded() -> None:
 
 def test_train_batch() -> None:
     examples = [example(20, 30, [2, 0], 4, seed=5), example(40, 30, [], 7, seed=6, skipped=2)]
-    batch = collate_train(examples, NAMES, NAMES, 1)
+    batch = collate_train(examples, NAMES, NAMES, 1, 16)
     assert sorted(batch.prompts.phrases) == sorted(NAMES)
     assert [batch.prompts.phrases[label] for label in batch.targets[0].labels] == ["cow", "cat"]
     assert batch.prompts.judged is None
+    assert batch.prompts.boxes is None
     assert [target.image_id for target in batch.targets] == [4, 7]
     assert batch.targets[1].boxes.shape == (0, 4)
     assert batch.images.sizes.tolist() == [[40, 60], [80, 60]]
@@ -53,12 +59,28 @@ def test_train_vocabulary_follows_from_the_first_key() -> None:
     pool = tuple(f"phrase {number}" for number in range(100))
 
     def phrases(seed: int) -> tuple[str, ...]:
-        return collate_train([example(8, 8, [0], 1, seed)], NAMES, pool, 5).prompts.phrases
+        return collate_train([example(8, 8, [0], 1, seed)], NAMES, pool, 5, 16).prompts.phrases
 
     torch.manual_seed(0)
     first = phrases(3)
     torch.manual_seed(1)
     assert phrases(3) == first != phrases(4)
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+def test_visual_batch_asks_for_what_it_has_by_exemplars_of_each_image(kind: Kind) -> None:
+    examples = [example(20, 30, [2, 0, 2], 4, kind=kind), example(40, 30, [], 7, kind=kind)]
+    prompts = collate_train(examples, NAMES, NAMES, 80, 1).prompts
+    assert sorted(prompts.phrases) == ["cat", "cow"]  # no negatives but what other images have
+    assert prompts.is_point == (kind == "points")
+    assert prompts.boxes.shape == (2, 2, 1, 4)
+    assert prompts.box_valid.tolist() == [[[True]] * 2, [[False]] * 2]
+
+
+def test_visual_batch_without_boxes_asks_for_something() -> None:
+    prompts = collate_train([example(20, 30, [], 4, kind="boxes")], NAMES, NAMES, 80, 1).prompts
+    assert len(prompts.phrases) == 1
+    assert not prompts.box_valid.any()
 
 
 def test_eval_batch_asks_for_all_names_in_order() -> None:

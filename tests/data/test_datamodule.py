@@ -12,23 +12,26 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from trex2_lightning.config import AugmentConfig, DataConfig, NegativesConfig, ShapesConfig
+from trex2_lightning.config import AugmentConfig, DataConfig, NegativesConfig, RhythmConfig, ShapesConfig
 from trex2_lightning.data import shapes
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import CocoError
-from trex2_lightning.data.stream import Sample, TrainStream
+from trex2_lightning.data.stream import Sample, TrainStream, turn
 from trex2_lightning.data.transforms import ImageError
 from trex2_lightning.structures import Batch
 
+TEXT = RhythmConfig()
 ALL_AUGMENTATIONS = AugmentConfig(vertical_flip=0.5, color_jitter=0.3, crop=0.5)
 
 
 def datamodule(
-    root: Path, stage: str = "fit", steps: int = 6, accumulate: int = 1, **values: Any
+    root: Path, stage: str = "fit", steps: int = 6, accumulate: int = 1, rhythm: RhythmConfig = TEXT, **values: Any
 ) -> DetectionDataModule:
     settings = {"batch_size": 2, "num_workers": 0, "negatives": NegativesConfig(count=1), **values}
     config = DataConfig(root=str(root), size=48, max_size=96, train_sizes=[32, 48], **settings)
-    module = DetectionDataModule(config, seed=3, total_steps=steps, accumulate=accumulate, eval_batch_size=2)
+    module = DetectionDataModule(
+        config, seed=3, total_steps=steps, accumulate=accumulate, rhythm=rhythm, eval_batch_size=2
+    )
     module.prepare_data()
     module.setup(stage)
     return module
@@ -44,7 +47,9 @@ def truncate(path: Path) -> None:
 
 def fingerprint(batch: Batch) -> tuple[Any, ...]:
     ids = tuple(target.image_id for target in batch.targets)
-    return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, [t.boxes.tolist() for t in batch.targets]
+    boxes = [target.boxes.tolist() for target in batch.targets]
+    shown = None if batch.prompts.boxes is None else (batch.prompts.is_point, batch.prompts.boxes.tolist())
+    return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, boxes, shown
 
 
 # The stream
@@ -76,7 +81,53 @@ def test_ranks_share_the_stream_of_one() -> None:
 
 def test_a_later_start_is_the_rest() -> None:
     assert stream(start=4) == stream()[4:]
+    assert stream(start=4, accumulate=2, rhythm=MIXED) == stream(accumulate=2, rhythm=MIXED)[4:]
     assert len(TrainStream(5, 2, 0, rank=0, world=1, start=4, stop=10)) == 10
+
+
+# The rhythm
+
+MIXED = RhythmConfig(visual=2, text=1)
+
+
+def test_eight_visual_steps_then_one_with_text() -> None:
+    turns = [turn(step, RhythmConfig(visual=8, text=1)) for step in range(19)]
+    assert [place.visual for place in turns] == ([True] * 8 + [False]) * 2 + [True]
+    assert [place.before for place in turns] == [*range(8), 0, *range(8, 16), 1, 16]
+
+
+@pytest.mark.parametrize("rhythm", [TEXT, RhythmConfig(visual=1, text=0), RhythmConfig(visual=3, text=2)])
+def test_a_step_has_as_many_of_its_kind_before_it_as_there_were(rhythm: RhythmConfig) -> None:
+    turns = [turn(step, rhythm) for step in range(40)]
+    for visual in (True, False):
+        before = [place.before for place in turns if place.visual == visual]
+        assert before == list(range(len(before)))
+
+
+def test_all_batches_of_a_step_are_of_one_kind_on_all_ranks() -> None:
+    ranks = [stream(stop=60, world=2, rank=rank, accumulate=2, rhythm=MIXED) for rank in (0, 1)]
+    steps = [
+        {sample.kind for rank in ranks for batch in rank[2 * s : 2 * s + 2] for sample in batch} for s in range(30)
+    ]
+    assert all(len(kinds) == 1 for kinds in steps)
+    assert [kinds == {"text"} for kinds in steps] == [False, False, True] * 10
+
+
+def test_each_kind_has_a_stream_of_its_own() -> None:
+    """Text batches are those of a run with text alone, whatever lies between; visual ones are others."""
+    mixed = stream(stop=30, accumulate=2, rhythm=MIXED)
+    text = [batch for batch in mixed if batch[0].kind == "text"]
+    assert text == stream(stop=10, accumulate=2)
+    visual = [sample for batch in mixed for sample in batch if sample.kind != "text"]
+    for epoch in range(8):
+        assert sorted(sample.image for sample in visual[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+    assert {sample.seed for sample in visual}.isdisjoint(sample.seed for batch in text for sample in batch)
+
+
+@pytest.mark.parametrize(("points", "low", "high"), [(0.0, 0, 0), (0.5, 160, 240), (1.0, 400, 400)])
+def test_share_of_steps_with_points(points: float, low: int, high: int) -> None:
+    batches = stream(stop=400, rhythm=RhythmConfig(visual=1, text=0), points=points)
+    assert low <= sum(batch[0].kind == "points" for batch in batches) <= high
 
 
 # Training batches
@@ -110,6 +161,19 @@ def test_images_without_boxes_are_trained_on(tiny_coco: Path) -> None:
     batches = list(datamodule(tiny_coco, steps=3).train_dataloader())  # one epoch
     assert sorted(target.image_id for batch in batches for target in batch.targets) == [1, 2, 3, 4, 5, 6]
     assert any(len(target.boxes) == 0 for batch in batches for target in batch.targets)
+
+
+def test_exemplars_lie_on_their_own_image_after_augmentation(tiny_coco: Path) -> None:
+    rhythm = RhythmConfig(visual=1, text=0)
+    num_exemplars = 0
+    for batch in datamodule(tiny_coco, steps=15, rhythm=rhythm, augment=ALL_AUGMENTATIONS).train_dataloader():
+        prompts = batch.prompts
+        for index, target in enumerate(batch.targets):
+            for category in range(len(prompts.phrases)):
+                chosen = prompts.boxes[index, category][prompts.box_valid[index, category]].tolist()
+                assert all(box in target.boxes[target.labels == category].tolist() for box in chosen)
+                num_exemplars += len(chosen)
+    assert num_exemplars > 20
 
 
 def test_limit_takes_the_first_images_with_boxes(tiny_coco: Path) -> None:
@@ -281,7 +345,7 @@ def fit(root: Path, folder: Path, model: Recorder, ckpt: Path | None = None, num
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    data = datamodule(root, steps=10, accumulate=2, augment=ALL_AUGMENTATIONS, num_workers=num_workers)
+    data = datamodule(root, steps=10, accumulate=2, rhythm=MIXED, augment=ALL_AUGMENTATIONS, num_workers=num_workers)
     trainer.fit(model, data, ckpt_path=ckpt)
     return trainer
 

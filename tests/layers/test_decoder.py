@@ -13,6 +13,7 @@ def random_features(batch=1):
         valid=torch.ones(batch, 12, dtype=torch.bool),
         shapes=((3, 4),),
         valid_ratios=torch.ones(batch, 1, 2),
+        neck=torch.randn(batch, 12, 16),
     )
 
 

@@ -1,4 +1,4 @@
-"""What every (granularity, fusion) cell promises, whatever its weights."""
+"""What every (granularity, fusion) cell promises, whatever its weights and whichever way it is prompted."""
 
 import inspect
 
@@ -11,11 +11,13 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.models.detector import QuerySelection
+from trex2_lightning.ops.prompts import average
 from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens, Targets
 
 CELLS = [("phrase", "late")]
 PHRASES = ("red star", "blue ring", "green moon", "a cross")
 QUERIES = 20
+KINDS = ["text", "box", "point"]
 
 
 @pytest.fixture(params=CELLS, ids="-".join)
@@ -48,6 +50,19 @@ def random_images(batch=2, size=64):
     )
 
 
+def prompts_of(kind, order=(0, 1, 2, 3), images=slice(None)):
+    """The four categories in some order; two images show the first two, only the second image the other two."""
+    if kind == "text":
+        return Prompts(tuple(PHRASES[i] for i in order))
+    generator = torch.Generator().manual_seed(2)
+    boxes = 0.2 + 0.4 * torch.rand(2, 4, 3, 4, generator=generator)
+    valid = torch.rand(2, 4, 3, generator=generator) > 0.5
+    valid[:, :, 0] = torch.tensor([[True, True, False, False], [True] * 4])
+    valid[0, 2:] = False
+    order = list(order)
+    return Prompts(boxes=boxes[images, order], box_valid=valid[images, order], is_point=kind == "point")
+
+
 def padded(images, extra=32):
     """The same images with a border of `extra` pixels right and below."""
     return Images(
@@ -61,17 +76,19 @@ def assert_same_boxes(one, other):
     torch.testing.assert_close(one.queries.boxes, other.queries.boxes, rtol=1e-4, atol=1e-5)
 
 
-def test_permuting_categories_permutes_scores_and_leaves_boxes(detector):
+@pytest.mark.parametrize("kind", KINDS)
+def test_permuting_categories_permutes_scores_and_leaves_boxes(detector, kind):
     order = [2, 0, 3, 1]
-    one = detector(random_images(), Prompts(PHRASES))
-    other = detector(random_images(), Prompts(tuple(PHRASES[i] for i in order)))
+    one = detector(random_images(), prompts_of(kind))
+    other = detector(random_images(), prompts_of(kind, order))
     assert_same_boxes(one, other)
     torch.testing.assert_close(one.queries.logits[..., order], other.queries.logits, rtol=1e-4, atol=1e-4)
 
 
-def test_an_invalid_category_changes_nothing(detector):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_invalid_category_changes_nothing(detector, kind):
     features = detector.encode_image(random_images())
-    prompts = detector.encode_prompts(Prompts(PHRASES))
+    prompts = detector.encode_prompts(prompts_of(kind), features)
     off = torch.zeros_like(prompts.valid[:, :1])
     extended = prompts._replace(
         embed=torch.cat([prompts.embed, 100 * torch.ones_like(prompts.embed[:, :1])], 1),
@@ -83,24 +100,41 @@ def test_an_invalid_category_changes_nothing(detector):
     torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :4])
 
 
-def test_what_stands_in_padding_changes_nothing(detector):
+@pytest.mark.parametrize("kind", ["box", "point"])
+def test_a_category_without_exemplars_is_an_invalid_one(detector, kind):
+    features = detector.encode_image(random_images())
+    prompts = prompts_of(kind)
+    encoded = detector.encode_prompts(prompts, features)
+    assert torch.equal(encoded.valid, prompts.box_valid.any(-1))
+    assert encoded.embed.isfinite().all()
+    assert not encoded.valid.all()
+    extended = prompts._replace(
+        boxes=torch.cat([prompts.boxes, torch.zeros(2, 1, 3, 4)], 1),
+        box_valid=torch.cat([prompts.box_valid, torch.zeros(2, 1, 3, dtype=torch.bool)], 1),
+    )
+    one, other = (detector.decode(features, detector.encode_prompts(p, features)) for p in (prompts, extended))
+    assert_same_boxes(one, other)
+    torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :4], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_stands_in_padding_changes_nothing(detector, kind):
     features = detector.encode_image(padded(random_images()))
     assert not features.valid.all()
-    noise = torch.randn_like(features.tokens).masked_fill(features.valid[..., None], 0)
-    prompts = detector.encode_prompts(Prompts(PHRASES))
-    one = detector.decode(features, prompts)
-    other = detector.decode(features._replace(tokens=features.tokens + 10 * noise), prompts)
+    noise = 10 * torch.randn_like(features.tokens).masked_fill(features.valid[..., None], 0)
+    noisy = features._replace(tokens=features.tokens + noise, neck=features.neck + noise)
+    one, other = (detector.decode(f, detector.encode_prompts(prompts_of(kind), f)) for f in (features, noisy))
     assert_same_boxes(one, other)
     torch.testing.assert_close(one.queries.logits, other.queries.logits)
 
 
-def test_more_padding_changes_nothing_behind_the_neck(detector):
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_padding_changes_nothing_behind_the_neck(detector, kind):
     """Padding of the coarser levels. The backbone's convolutions and the neck's GroupNorm do see padding, and DINO's
     decoder embeds its boxes as shares of the padded finest map (docs/deviations.md)."""
     small = detector.neck(detector.backbone(random_images().pixels), random_images().valid)
-    large = grown_coarse_levels(small)
-    prompts = detector.encode_prompts(Prompts(PHRASES))
-    one, other = (detector.decode(detector.encoder(features), prompts) for features in (small, large))
+    encoded = [detector.encoder(features) for features in (small, grown_coarse_levels(small))]
+    one, other = (detector.decode(f, detector.encode_prompts(prompts_of(kind), f)) for f in encoded)
     assert_same_boxes(one, other)
     torch.testing.assert_close(one.queries.logits, other.queries.logits, rtol=1e-4, atol=1e-4)
 
@@ -118,31 +152,54 @@ def grown_coarse_levels(features):
     tokens, pos, valid = columns
     shapes = (features.shapes[0], *((h + 1, w + 1) for h, w in features.shapes[1:]))
     ratios = [[w / new_w, h / new_h] for (h, w), (new_h, new_w) in zip(features.shapes, shapes, strict=True)]
-    return FeatureMaps(tokens, pos, valid[..., 0].bool(), shapes, torch.tensor([ratios] * len(tokens)))
+    return FeatureMaps(tokens, pos, valid[..., 0].bool(), shapes, torch.tensor([ratios] * len(tokens)), tokens)
 
 
-def test_batched_equals_one_by_one(detector):
-    images, prompts = random_images(), Prompts(PHRASES)
-    both = detector(images, prompts)
+@pytest.mark.parametrize("kind", KINDS)
+def test_batched_equals_one_by_one(detector, kind):
+    images = random_images()
+    both = detector(images, prompts_of(kind))
     for i in range(2):
-        alone = detector(Images(*(x[i : i + 1] for x in images)), prompts)
+        alone = detector(Images(*(x[i : i + 1] for x in images)), prompts_of(kind, images=slice(i, i + 1)))
         torch.testing.assert_close(both.queries.boxes[:, i : i + 1], alone.queries.boxes, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(both.queries.logits[:, i : i + 1], alone.queries.logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_boxes", [0, 3])
-def test_a_batch_backpropagates_to_every_parameter(detector, num_boxes):
-    """Without a single box too: under DDP a parameter without a gradient would make the other ranks wait for ever."""
+def test_a_batch_backpropagates_to_what_its_prompts_use_and_to_nothing_else(detector, kind, num_boxes):
+    """Without a single box too: under DDP a parameter without a gradient would make the other ranks wait for ever.
+
+    A parameter that must not change has no gradient at all: AdamW would move it by one of zero.
+    """
+    unused = {
+        "text": ("visual_encoder.",),
+        "box": ("text_encoder.", "visual_encoder.point_embedding."),
+        "point": ("text_encoder.", "visual_encoder.box_embedding."),
+    }
+    prompts = prompts_of(kind)
+    if num_boxes == 0 and prompts.box_valid is not None:
+        prompts = prompts._replace(box_valid=torch.zeros_like(prompts.box_valid))
     targets = [Targets(torch.zeros(num_boxes, dtype=torch.int64), torch.rand(num_boxes, 4), i) for i in range(2)]
     config = LossConfig()
     noised = noise_queries(targets, len(PHRASES), QUERIES, config.denoising, torch.Generator().manual_seed(0))
-    output = detector.train()(random_images(), Prompts(PHRASES), noised)
+    output = detector.train()(random_images(), prompts, noised)
     loss = sum(Criterion(config)(output, targets, None, noised).values())
     loss.backward()
     assert loss.isfinite()
     untouched = [name for name, p in detector.named_parameters() if p.grad is None]
-    assert untouched == []
-    assert all(p.grad.isfinite().all() for p in detector.parameters())
+    assert untouched == [name for name, _ in detector.named_parameters() if name.startswith(unused[kind])]
+    assert all(p.grad.isfinite().all() for p in detector.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(("text", "visual"), [(True, False), (False, True), (True, True)])
+def test_a_run_trains_the_prompt_encoders_that_it_uses_and_saves_both(detector, text, visual):
+    names = set(detector.state_dict())
+    detector.train_prompts(text=text, visual=visual)
+    trained = {name.split(".")[0] for name, p in detector.named_parameters() if p.requires_grad}
+    assert ("text_encoder" in trained, "visual_encoder" in trained) == (text, visual)
+    assert "decoder" in trained
+    assert set(detector.state_dict()) == names
 
 
 def test_noised_queries_do_not_change_the_others(detector):
@@ -185,3 +242,40 @@ def test_prompt_tokens_of_phrases(detector):
     assert prompts.category.tolist() == [0, 1, 2, 3]
     assert prompts.valid.all()
     assert torch.equal(prompts.attend, torch.eye(4, dtype=torch.bool))
+
+
+def test_prompt_tokens_of_exemplars(detector):
+    features = detector.encode_image(random_images())
+    prompts = detector.encode_prompts(prompts_of("box"), features)
+    assert prompts.embed.shape == (2, 4, 32)
+    assert prompts.visual is prompts.embed
+    assert prompts.text is None
+    assert prompts.category.tolist() == [0, 1, 2, 3]
+    assert prompts.valid.tolist() == [[True, True, False, False], [True] * 4]
+    without_mask = prompts_of("box")._replace(box_valid=None)
+    assert detector.encode_prompts(without_mask, features).valid.all()
+
+
+def test_phrases_and_exemplars_give_both_vectors_and_prompt_with_the_exemplars(detector):
+    features = detector.encode_image(random_images())
+    text = detector.encode_prompts(prompts_of("text"))
+    visual = detector.encode_prompts(prompts_of("box"), features)
+    both = detector.encode_prompts(prompts_of("box")._replace(phrases=PHRASES), features)
+    torch.testing.assert_close(both.text, text.embed)
+    torch.testing.assert_close(both.embed, visual.embed)
+    torch.testing.assert_close(both.visual, visual.embed)
+    assert torch.equal(both.valid, visual.valid)
+
+
+def test_exemplars_of_other_images_are_generic_prompts_of_any_image(detector):
+    references = detector.encode_image(random_images())
+    generic = average(detector.encode_prompts(prompts_of("box"), references))
+    output = detector.decode(detector.encode_image(random_images(batch=3)), generic)
+    assert output.queries.logits.shape == (2, 3, QUERIES, 4)
+
+
+def test_prompts_that_cannot_be_encoded_say_what_to_do(detector):
+    with pytest.raises(InputError, match="give phrases or exemplar boxes"):
+        detector.encode_prompts(Prompts())
+    with pytest.raises(InputError, match=r"reference=encode_image\(images\)"):
+        detector.encode_prompts(prompts_of("box"))

@@ -11,7 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from trex2_lightning.data.exemplars import sample_exemplars
 from trex2_lightning.data.prompts import batch_vocabulary
+from trex2_lightning.data.stream import Kind
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
 STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
@@ -27,13 +29,26 @@ class Example(NamedTuple):
     image_id: int
     seed: int = 0  # what the example was augmented with
     skipped: int = 0  # unreadable images that it stands for
+    kind: Kind = "text"  # what it is asked with, the same for all of a batch
 
 
-def collate_train(examples: Sequence[Example], names: Sequence[str], pool: Sequence[str], count: int) -> Batch:
-    """A batch that asks for its own categories and `count` negatives out of `pool`; drawn by the first one's seed."""
+def collate_train(
+    examples: Sequence[Example], names: Sequence[str], pool: Sequence[str], count: int, max_exemplars: int
+) -> Batch:
+    """A batch that asks for its own categories, drawn by the first example's seed.
+
+    Asked with text, there are `count` negatives out of `pool` too. Asked visually, each image gives some of its boxes
+    as exemplars, at most `max_exemplars` per category, and negatives are the categories of the others (issue 62); the
+    phrases go along for the alignment.
+    """
     generator = torch.Generator().manual_seed(examples[0].seed)
-    vocabulary = batch_vocabulary([example.labels for example in examples], names, pool, count, generator)
-    return _batch(examples, vocabulary.phrases, vocabulary.labels)
+    labels, kind = [example.labels for example in examples], examples[0].kind
+    vocabulary = batch_vocabulary(labels, names, pool, count if kind == "text" else 0, generator)
+    batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
+    if kind == "text":
+        return batch
+    boxes, valid = sample_exemplars(batch.targets, len(vocabulary.phrases), max_exemplars, generator)
+    return batch._replace(prompts=Prompts(vocabulary.phrases, boxes, valid, is_point=kind == "points"))
 
 
 def collate_eval(examples: Sequence[Example], names: Sequence[str]) -> Batch:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from torchvision.tv_tensors import BoundingBoxes
 
-from trex2_lightning.config import DataConfig, SplitConfig
+from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data import shapes
 from trex2_lightning.data.collate import Example, collate_eval, collate_train
 from trex2_lightning.data.prompts import negative_pool
@@ -39,19 +39,28 @@ class DetectionDataModule(lightning.LightningDataModule):
         seed: of the order of the images, the augmentations and the negatives; not negative.
         total_steps: optimizer steps of the whole run.
         accumulate: batches per optimizer step.
+        rhythm: which optimizer steps have visual prompts.
         eval_batch_size: images per device in evaluation.
     """
 
     names: tuple[str, ...]
 
     def __init__(
-        self, config: DataConfig, *, seed: int, total_steps: int, accumulate: int, eval_batch_size: int
+        self,
+        config: DataConfig,
+        *,
+        seed: int,
+        total_steps: int,
+        accumulate: int,
+        rhythm: RhythmConfig,
+        eval_batch_size: int,
     ) -> None:
         super().__init__()
         self.config = config
         self.seed = seed
         self.total_steps = total_steps
         self.accumulate = accumulate
+        self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
         self._records: dict[str, Records] = {}
 
@@ -92,6 +101,9 @@ class DetectionDataModule(lightning.LightningDataModule):
             world=self._world,
             start=self.trainer.global_step * self.accumulate if self.trainer else 0,
             stop=self.total_steps * self.accumulate,
+            accumulate=self.accumulate,
+            rhythm=self.rhythm,
+            points=self.config.exemplars.points,
         )
         return TrainLoader(
             TrainImages(records.images, train_transform(self.config)),
@@ -101,6 +113,7 @@ class DetectionDataModule(lightning.LightningDataModule):
                 names=records.names,
                 pool=negative_pool(self.config.negatives, _annotated_names(self._records["train"])),
                 count=self.config.negatives.count,
+                max_exemplars=self.config.exemplars.limit,
             ),
             **self._loading,
         )
@@ -169,7 +182,8 @@ class TrainImages(Dataset[Example]):
         for skipped in range(len(self.images)):
             index = (sample.image + skipped) % len(self.images)
             try:
-                return _load(self.images[index], self.transform, sample.seed)._replace(skipped=skipped)
+                example = _load(self.images[index], self.transform, sample.seed)
+                return example._replace(skipped=skipped, kind=sample.kind)
             except ImageError as error:
                 last = error
                 if not self.warned[index]:

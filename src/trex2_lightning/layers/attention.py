@@ -84,12 +84,13 @@ class DeformableAttention(nn.Module):
             scale = reference[:, :, None, :, None, 2:] / (2 * self.points)
         else:
             scale = 1 / torch.tensor([[w, h] for h, w in shapes], device=query.device)[:, None]  # (L, 1, 2)
+        full = torch.promote_types(value.dtype, torch.float32)  # half precision is too coarse for coordinates
         with torch.autocast(query.device.type, enabled=False):
             x = deformable_sampling(
-                value.float(),
+                value.to(full),
                 shapes,
-                centre.float() + offsets.float() * scale,
-                weights.unflatten(-1, (self.levels, self.points)).float(),
+                centre.to(full) + offsets.to(full) * scale.to(full),
+                weights.unflatten(-1, (self.levels, self.points)).to(full),
             )
         return self.output(x.to(value.dtype))
 

@@ -38,8 +38,8 @@ class DeformableEncoderLayer(nn.Module):
 
     def forward(self, features: FeatureMaps, reference: Tensor) -> Tensor:
         """Tokens (B, S, D) attend to tokens around `reference` (B, S, L, 2); returns (B, S, D)."""
-        tokens, pos, valid, shapes, _ = features
-        x = self.attention(tokens + pos, reference, tokens, valid, shapes)
+        tokens = features.tokens
+        x = self.attention(tokens + features.pos, reference, tokens, features.valid, features.shapes)
         return self.feed_forward(self.norm(tokens + self.dropout(x)))
 
 

@@ -10,10 +10,11 @@ from torch.nn.functional import l1_loss
 from torchvision.ops import generalized_box_iou_loss
 
 from trex2_lightning.config import LossConfig
+from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
 from trex2_lightning.losses.matcher import HungarianMatcher
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.structures import Detections, DetectorOutput, NoisedQueries, Targets
+from trex2_lightning.structures import Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
 
 
 class Criterion(nn.Module):
@@ -30,6 +31,7 @@ class Criterion(nn.Module):
         targets: Sequence[Targets],
         judged: Tensor | None = None,
         noised: NoisedQueries | None = None,
+        shown: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Weighted loss terms, whose sum is the loss to minimise.
 
@@ -42,13 +44,16 @@ class Criterion(nn.Module):
             targets: B images.
             judged: (B, C) bool, False for categories about which the data set does not say; None: all are judged.
             noised: the queries behind `output.noised`.
+            shown: (B, C) bool, of which categories an image gave exemplars; None where the prompts are not visual.
 
         Returns:
             Scalars `queries/classification`, `queries/l1`, `queries/giou`, the same of `proposals/` and, where
-            there are noised queries, of `noised/`.
+            there are noised queries, of `noised/`; with visual prompts `alignment` and `relation`, where their weight
+            is not 0.
 
         Raises:
-            ValueError: predictions or target boxes are not finite, or one of `noised` and `output.noised` is missing.
+            ValueError: predictions or target boxes are not finite, one of `noised` and `output.noised` is missing, or
+                `shown` is given but the prompts lack visual or text vectors.
         """
         if (noised is None) != (output.noised is None):
             raise ValueError("noised queries and the detector's output for them must be given together")
@@ -67,7 +72,18 @@ class Criterion(nn.Module):
                 known = known & noised.valid[..., None]  # (B, N, T)
                 losses = self._losses(detections, assigned, targets, output.prompts.category, known)
                 terms |= {f"noised/{term}": loss / num_positives for term, loss in losses.items()}
+            if shown is not None:
+                terms |= self._alignment(output.prompts, shown)
         return terms
+
+    def _alignment(self, prompts: PromptTokens, shown: Tensor) -> dict[str, Tensor]:
+        """Weighted losses between visual and text vectors."""
+        config = self.config.alignment
+        if prompts.visual is None or prompts.text is None:
+            raise ValueError("where exemplars are shown, the prompts need visual and text vectors")
+        visual, text = _widen(prompts.visual), _widen(prompts.text)
+        losses = {"alignment": (config.weight, alignment_loss), "relation": (config.relation, relation_loss)}
+        return {name: weight * loss(visual, text, shown, config) for name, (weight, loss) in losses.items() if weight}
 
     def _losses(
         self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], category: Tensor, known: Tensor
@@ -108,5 +124,9 @@ class Criterion(nn.Module):
 
 
 def _full_precision(detections: Detections) -> Detections:
+    return Detections(*map(_widen, detections))
+
+
+def _widen(tensor: Tensor) -> Tensor:
     """Half precision to float32; float64 stays."""
-    return Detections(*(tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for tensor in detections))
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -92,6 +92,12 @@ class Neck(nn.Module):
             valids.append(level_valid.flatten(1))
             shapes.append((x.shape[2], x.shape[3]))
             ratios.append(torch.stack([level_valid[:, 0].float().mean(1), level_valid[:, :, 0].float().mean(1)], -1))
+        joined = torch.cat(tokens, 1)
         return FeatureMaps(
-            torch.cat(tokens, 1), torch.cat(positions, 1), torch.cat(valids, 1), tuple(shapes), torch.stack(ratios, 1)
+            tokens=joined,
+            pos=torch.cat(positions, 1),
+            valid=torch.cat(valids, 1),
+            shapes=tuple(shapes),
+            valid_ratios=torch.stack(ratios, 1),
+            neck=joined,
         )

@@ -16,6 +16,8 @@ from trex2_lightning.layers.decoder import BoxHead, Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.models.visual_prompt import VisualPromptEncoder
+from trex2_lightning.ops.prompts import from_vectors
 from trex2_lightning.ops.proposals import anchors
 from trex2_lightning.structures import (
     Detections,
@@ -36,6 +38,7 @@ class PromptedDetector(nn.Module, ABC):
         backbone: Backbone,
         neck: Neck,
         text_encoder: PhraseEncoder,
+        visual_encoder: VisualPromptEncoder,
         encoder: DeformableEncoder,
         selection: QuerySelection,
         decoder: Decoder,
@@ -45,6 +48,7 @@ class PromptedDetector(nn.Module, ABC):
         self.backbone = backbone
         self.neck = neck
         self.text_encoder = text_encoder
+        self.visual_encoder = visual_encoder
         self.encoder = encoder
         self.selection = selection
         self.decoder = decoder
@@ -61,23 +65,40 @@ class PromptedDetector(nn.Module, ABC):
     ) -> DetectorOutput:
         """Find what the prompts ask for."""
 
-    def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:  # noqa: ARG002
-        """One vector per phrase.
+    def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
+        """One vector per category: of its exemplars where boxes are given, else of its phrase.
 
         Args:
-            prompts: what to look for.
-            reference: the images that exemplar boxes lie on; phrases need none.
+            prompts: what to look for; with phrases and boxes, `text` and `visual` of the result are both filled.
+            reference: `encode_image` of the B images that exemplar boxes lie on; phrases need none.
+
+        Returns:
+            Phrases: of batch size 1. Boxes: of batch size B, valid where a category has exemplars in an image.
+
+        Raises:
+            InputError: neither phrases nor boxes, or boxes without `reference`.
         """
-        text = self.text_encoder(prompts.phrases)[None]  # (1, C, D)
-        index = torch.arange(text.shape[1], device=text.device)
-        return PromptTokens(
-            embed=text,
-            valid=torch.ones_like(text[..., 0], dtype=torch.bool),
-            category=index,
-            attend=torch.eye(len(index), dtype=torch.bool, device=text.device),
-            position=torch.zeros_like(index),
-            text=text,
-        )
+        text = self.text_encoder(prompts.phrases)[None] if prompts.phrases else None  # (1, C, D)
+        if prompts.boxes is None:
+            if text is None:
+                raise InputError("there is nothing to look for: give phrases or exemplar boxes")
+            return from_vectors(text)._replace(text=text)
+        if reference is None:
+            raise InputError("exemplar boxes need the images they lie on: give reference=encode_image(images)")
+        valid = prompts.box_valid
+        if valid is None:
+            valid = torch.ones_like(prompts.boxes[..., 0], dtype=torch.bool)
+        visual = self.visual_encoder(prompts.boxes, valid, reference, is_point=prompts.is_point)  # (B, C, D)
+        return from_vectors(visual, valid.any(-1))._replace(text=text, visual=visual)
+
+    def train_prompts(self, *, text: bool, visual: bool) -> None:
+        """Choose which prompt encoders a run trains.
+
+        One that no iteration uses must be frozen: plain DDP waits for ever for a parameter without a gradient. It
+        stays in the state dict, so a checkpoint of text training alone loads into training with both.
+        """
+        self.text_encoder.requires_grad_(text)
+        self.visual_encoder.requires_grad_(visual)
 
     def forward(self, images: Images, prompts: Prompts, noised: NoisedQueries | None = None) -> DetectorOutput:
         features = self.encode_image(images)

@@ -1,0 +1,99 @@
+"""Whose vectors an image is asked with, on paper and over two processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+
+from trex2_lightning.ops.prompt_scope import SharedPrompts, share_prompts
+from trex2_lightning.ops.prompts import from_vectors
+from trex2_lightning.structures import PromptTokens
+
+PHRASES = ("dog", "cat", "cow")
+VALID = torch.tensor([[True, True, False], [True, False, False]])
+VECTORS = torch.tensor([[[1.0], [5.0], [7.0]], [[3.0], [9.0], [8.0]]])  # (B, C, D) = (2, 3, 1)
+
+
+def prompts(vectors: Tensor = VECTORS, valid: Tensor = VALID) -> PromptTokens:
+    return from_vectors(vectors, valid)._replace(text=torch.zeros_like(vectors[:1]), visual=vectors)
+
+
+def test_own_vectors_and_those_of_other_images_as_negatives() -> None:
+    shared = share_prompts(prompts(), PHRASES, "image")
+    assert shared.prompts.embed[..., 0].tolist() == [[1, 5, 0], [3, 5, 0]]
+    assert shared.prompts.valid.tolist() == [[True, True, False]] * 2
+    assert shared.phrases == PHRASES
+    assert shared.places.tolist() == [0, 1, 2]
+
+
+def test_one_prototype_for_all_images_of_the_batch() -> None:
+    shared = share_prompts(prompts(), PHRASES, "batch")
+    assert shared.prompts.embed[..., 0].tolist() == [[2, 5, 0]]
+    assert shared.prompts.valid.tolist() == [[True, True, False]]
+    assert shared.places.tolist() == [0, 1, 2]
+
+
+def test_a_world_of_one_process_is_the_batch() -> None:
+    shared = share_prompts(prompts(), PHRASES, "world")
+    assert shared.phrases == ("cat", "cow", "dog")
+    assert shared.places.tolist() == [2, 0, 1]
+    assert shared.prompts.embed[..., 0].tolist() == [[5, 0, 2]]
+    assert shared.prompts.valid.tolist() == [[True, False, True]]
+    assert shared.prompts.category.tolist() == [0, 1, 2]
+    assert shared.prompts.attend.shape == (3, 3)
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_alignment_still_sees_the_vectors_of_the_images(scope) -> None:
+    original = prompts()
+    shared = share_prompts(original, PHRASES, scope).prompts
+    assert shared.visual is original.visual
+    assert shared.text is original.text
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_what_is_not_valid_changes_nothing_even_if_it_is_not_a_number(scope) -> None:
+    vectors = VECTORS.masked_fill(~VALID[..., None], torch.nan).requires_grad_()
+    embed = share_prompts(prompts(vectors), PHRASES, scope).prompts.embed
+    assert embed.equal(share_prompts(prompts(), PHRASES, scope).prompts.embed)
+    (gradient,) = torch.autograd.grad(embed.sum(), vectors)
+    assert gradient[..., 0].bool().equal(VALID)
+
+
+RANKS = [
+    (("dog", "cat"), torch.tensor([[[1.0], [5.0]]]), torch.tensor([[True, True]])),
+    (("ant", "dog", "cow"), torch.tensor([[[2.0], [3.0], [8.0]]]), torch.tensor([[True, True, False]])),
+]
+
+
+def loss_of(shared: SharedPrompts) -> Tensor:
+    """Another weight for each category, so that mixed-up gradients show."""
+    return (shared.prompts.embed[0, :, 0] * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum()
+
+
+def one_rank(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    phrases, vectors, valid = RANKS[rank]
+    vectors.requires_grad_()
+    shared = share_prompts(prompts(vectors, valid), phrases, "world")
+    (gradient,) = torch.autograd.grad(loss_of(shared), vectors)
+    torch.save(
+        [shared.prompts.embed, shared.prompts.valid, shared.phrases, shared.places, gradient], f"{folder}/{rank}"
+    )
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_share_vectors_vocabulary_and_gradients(tmp_path: Path) -> None:
+    multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / str(rank)) for rank in range(2)]
+    for embed, valid, phrases, _, _ in ranks:
+        assert phrases == ("ant", "cat", "cow", "dog")
+        assert embed[..., 0].tolist() == [[2, 5, 0, 2]]
+        assert valid.tolist() == [[True, True, False, True]]
+    assert ranks[0][3].tolist() == [3, 1]
+    assert ranks[1][3].tolist() == [0, 3, 2]
+    # The losses of both ranks, each with half of the dog: 2 * 1000 / 2.
+    assert ranks[0][4][..., 0].tolist() == [[1000, 20]]
+    assert ranks[1][4][..., 0].tolist() == [[2, 1000, 0]]

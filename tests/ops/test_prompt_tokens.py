@@ -1,0 +1,58 @@
+import torch
+
+from trex2_lightning.ops.prompts import average, complete, from_vectors
+
+
+def tokens(vectors, valid=None):
+    return from_vectors(torch.tensor(vectors), None if valid is None else torch.tensor(valid))
+
+
+TEXT = tokens([[[9.0, 0.0], [0.0, 9.0], [5.0, 5.0]]])
+VISUAL = tokens(  # two reference images: the first has both of the first categories, the second only the first
+    [[[3.0, 3.0], [6.0, 3.0], [7.0, 7.0]], [[0.0, 3.0], [8.0, 8.0], [7.0, 7.0]]],
+    [[True, True, False], [True, False, False]],
+)
+
+
+def test_vectors_are_categories_that_do_not_see_each_other():
+    prompts = from_vectors(torch.zeros(2, 3, 4))
+    assert prompts.valid.tolist() == [[True] * 3] * 2
+    assert prompts.category.tolist() == [0, 1, 2]
+    assert prompts.position.tolist() == [0, 0, 0]
+    assert torch.equal(prompts.attend, torch.eye(3, dtype=torch.bool))
+
+
+def test_generic_is_the_mean_over_the_images_that_have_the_category():
+    generic = average(VISUAL)
+    assert generic.embed.tolist() == [[[1.5, 3.0], [6.0, 3.0], [0.0, 0.0]]]
+    assert generic.valid.tolist() == [[True, True, False]]
+
+
+def test_mixed_half_and_half():
+    """A category without exemplars keeps its text."""
+    mixed = average(TEXT, average(VISUAL))
+    assert mixed.embed.tolist() == [[[5.25, 1.5], [3.0, 6.0], [5.0, 5.0]]]
+    assert mixed.valid.all()
+
+
+def test_mixed_plain_mean():
+    mixed = average(TEXT, VISUAL)
+    assert mixed.embed.tolist() == [[[4.0, 2.0], [3.0, 6.0], [5.0, 5.0]]]
+
+
+def test_images_given_one_by_one_average_as_those_given_together():
+    apart = [VISUAL._replace(embed=VISUAL.embed[i : i + 1], valid=VISUAL.valid[i : i + 1]) for i in range(2)]
+    assert torch.equal(average(*apart).embed, average(VISUAL).embed)
+
+
+def test_what_an_image_lacks_comes_from_the_others():
+    own = complete(VISUAL, average(VISUAL))
+    assert own.embed.tolist() == [[[3.0, 3.0], [6.0, 3.0], [0.0, 0.0]], [[0.0, 3.0], [6.0, 3.0], [0.0, 0.0]]]
+    assert own.valid.tolist() == [[True, True, False]] * 2
+
+
+def test_vectors_for_the_alignment_loss_stay_those_of_the_first_argument():
+    visual = VISUAL._replace(text=TEXT.embed, visual=VISUAL.embed)
+    for prompts in (average(visual), complete(visual, TEXT)):
+        assert prompts.text is TEXT.embed
+        assert prompts.visual is VISUAL.embed
