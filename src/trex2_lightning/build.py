@@ -41,9 +41,7 @@ def detector(config: ModelConfig) -> PromptedDetector:
         neck=Neck(backbone.channels, config.width, config.num_levels),
         text_encoder=PhraseEncoder(config.text, config.width),
         encoder=DeformableEncoder(sizes.encoder_layers, *shared),
-        selection=QuerySelection(
-            config.width, config.num_queries, config.anchor_size, config.prior, config.query_content == "memory"
-        ),
+        selection=QuerySelection(config.width, config.num_queries, config.anchor_size, config.prior),
         decoder=Decoder(sizes.decoder_layers, *shared),
         prior=config.prior,
     )
@@ -141,20 +139,16 @@ def _devices(config: Config) -> dict[str, Any]:
 
 
 def _callbacks(config: Config) -> list[Callback]:
+    checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
         RichProgressBar(),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(config.eval.num_pictures),
-        ModelCheckpoint(
-            config.folder / "checkpoints",
-            filename="best",
-            monitor="val/ap",
-            mode="max",
-            save_last=True,
-            save_on_exception=True,
-            enable_version_counter=False,
-        ),
+        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
+        # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
+        ModelCheckpoint(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
+        ModelCheckpoint(filename="last", **checkpoints),
     ]
     if config.train.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=config.train.ema_decay))
