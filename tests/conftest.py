@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+from trex2_lightning.config import Config, load
+
 COLORS = {"red block": (200, 30, 30), "green block": (30, 180, 30), "blue block": (30, 30, 200)}
 SIZES = {"train": 6, "val": 3, "test": 3}
+TINY = Path(__file__).parent / "tiny.yaml"
 
 
 @pytest.fixture
@@ -22,11 +26,32 @@ def tiny_coco(tmp_path: Path) -> Path:
     return root
 
 
-def _write_split(root: Path, split: str, num_images: int, rng: random.Random) -> None:
+@pytest.fixture
+def square_coco(tmp_path: Path) -> Path:
+    """As `tiny_coco`, but all images are 64 x 64, so that a batch needs no padding."""
+    root = tmp_path / "square"
+    for number, (split, num_images) in enumerate(SIZES.items()):
+        _write_split(root, split, num_images, random.Random(number), sides=(64, 64))
+    return root
+
+
+@pytest.fixture
+def tiny_config(tiny_coco: Path, tmp_path: Path) -> Callable[..., Config]:
+    """`tiny_config("key=value", ...)`: the detector of tiny.yaml on `tiny_coco`, to run in a folder of the test."""
+
+    def configured(*overrides: str) -> Config:
+        return load(TINY, [f"data.root={tiny_coco}", f"output={tmp_path / 'runs'}", *overrides])
+
+    return configured
+
+
+def _write_split(
+    root: Path, split: str, num_images: int, rng: random.Random, sides: tuple[int, int] = (48, 96)
+) -> None:
     (root / split).mkdir(parents=True)
     images, annotations = [], []
     for image_id in range(1, num_images + 1):
-        width, height = rng.randint(48, 96), rng.randint(48, 96)
+        width, height = rng.randint(*sides), rng.randint(*sides)
         picture = Image.new("RGB", (width, height), (rng.randint(90, 160),) * 3)
         for _ in range(rng.randint(1, 3) if image_id < num_images else 0):
             category, w, h = rng.randrange(len(COLORS)), rng.randint(12, 24), rng.randint(12, 24)

@@ -137,7 +137,7 @@ def test_cycle_of_parents(tmp_path: Path) -> None:
         (["data.negatives.source=both"], ["data.negatives.source=both", "data.negatives.dictionary=FILE"]),
         (["model.text.name=custom", "model.text.pretrained=openai"], ["model.text.name=custom", "text.pretrained"]),
         (["model.width=36", "model.transformer.heads=8"], ["model.width=36", "model.transformer.heads=8"]),
-        (["model.width=6", "model.transformer.heads=2"], ["model.width=6", "multiple of 4"]),
+        (["model.width=6", "model.transformer.heads=2"], ["model.width=6", "multiple of 32"]),
         (["model.prior=1"], ["model.prior=1"]),
         (["model.num_levels=1"], ["model.num_levels=1", "model.backbone.out_indices=[1, 2, 3]"]),
         (["optim.decay_share=2"], ["optim.decay_share=2"]),

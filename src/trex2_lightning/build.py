@@ -45,9 +45,7 @@ def detector(config: ModelConfig) -> PromptedDetector:
             config.visual, config.width, sizes.heads, config.num_levels, sizes.points, sizes.dropout
         ),
         encoder=DeformableEncoder(sizes.encoder_layers, *shared),
-        selection=QuerySelection(
-            config.width, config.num_queries, config.anchor_size, config.prior, config.query_content == "memory"
-        ),
+        selection=QuerySelection(config.width, config.num_queries, config.anchor_size, config.prior),
         decoder=Decoder(sizes.decoder_layers, *shared),
         prior=config.prior,
     )
@@ -139,8 +137,11 @@ def _devices(config: Config) -> dict[str, Any]:
             f"GPUS={found} (0 trains on the CPU), or train.accelerator=cpu train.devices=1"
         )
     strategy = "auto"
-    if train.world_size > 1:  # without denoising its projection gets no gradient, which plain DDP does not allow
-        strategy = "ddp" if config.loss.denoising.queries else "ddp_find_unused_parameters_true"
+    if train.world_size > 1:
+        # Plain DDP wants a gradient for every parameter in every step. A text step leaves the visual prompt encoder
+        # without, a visual one the text encoder, and no denoising its projection.
+        every_step = config.loss.denoising.queries and not train.rhythm.visual
+        strategy = "ddp" if every_step else "ddp_find_unused_parameters_true"
     return {
         "accelerator": train.accelerator,
         "devices": train.devices,
@@ -150,20 +151,16 @@ def _devices(config: Config) -> dict[str, Any]:
 
 
 def _callbacks(config: Config) -> list[Callback]:
+    checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
         RichProgressBar(),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(config.eval.num_pictures),
-        ModelCheckpoint(
-            config.folder / "checkpoints",
-            filename="best",
-            monitor="val/ap",
-            mode="max",
-            save_last=True,
-            save_on_exception=True,
-            enable_version_counter=False,
-        ),
+        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
+        # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
+        ModelCheckpoint(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
+        ModelCheckpoint(filename="last", **checkpoints),
     ]
     if config.train.ema_decay:
         callbacks.insert(0, EMAWeightAveraging(decay=config.train.ema_decay))

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from trex2_lightning import run
@@ -24,13 +25,12 @@ console = Console()
 
 def command(function: Callable[[list[str]], None]) -> None:
     """Run a command with the arguments of this process; wrong input ends it with status 2."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[RichHandler(show_path=False)])
-    for noisy in ("httpx", "timm", "root"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    logging.getLogger("trex2_lightning").setLevel(logging.INFO)
     try:
         function(sys.argv[1:])
     except InputError as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -52,8 +52,10 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--split", choices=["val", "test"], default="test")
     parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder")
     options, overrides = _parse(parser, arguments)
-    config, module = run.load(options.ckpt)
-    config = override(config, [*_available_device(), *overrides])
+    trained, module = run.load(options.ckpt)
+    config = override(trained, [*_available_device(), *overrides])
+    if config.model != trained.model:
+        raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
     output = options.output or options.ckpt.parent.parent
     output.mkdir(parents=True, exist_ok=True)
 

@@ -166,7 +166,6 @@ class ModelConfig:
     width: int = 256  # D
     num_levels: int = 4  # feature levels; those the backbone lacks are made by strided convolutions
     num_queries: int = 900
-    query_content: Literal["learned", "memory"] = "learned"  # memory: learned plus the selected image token
     anchor_size: float = 0.05  # side of the finest level's anchors as a share of the image, doubled per level
     prior: float = 0.01  # initial score of every query; sets the bias of the similarity heads
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -283,6 +282,7 @@ class TrainConfig:
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
     val_every: int = 5000  # optimizer steps
+    save_every: int = 500  # optimizer steps between two writings of last.ckpt
     init_from: str = ""  # checkpoint whose weights the run starts from
     rhythm: RhythmConfig = field(default_factory=RhythmConfig)
     # A visual iteration asks an image with its own vectors and, for what it lacks, those of the others in its batch
@@ -290,7 +290,7 @@ class TrainConfig:
     prompt_scope: Literal["image", "batch", "world"] = "image"
 
     def __post_init__(self) -> None:
-        _check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every")
+        _check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every", "save_every")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
 
@@ -432,7 +432,7 @@ def _parsed(overrides: list[str]) -> DictConfig:
             OmegaConf.from_dotlist([item])
         except yaml.YAMLError as error:
             raise ConfigError(f"the value of '{item}' is not valid YAML: put it into quotes") from error
-    return OmegaConf.from_dotlist(overrides)
+    return OmegaConf.from_dotlist([f"{item}''" if item.endswith("=") else item for item in overrides])
 
 
 def _readable(error: OmegaConfBaseException, source: str | Path) -> str:

@@ -85,6 +85,10 @@ class DetectionModule(L.LightningModule):
         self.log("data/skipped_images", float(self.skipped_images))
         return loss
 
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # makes Lightning validate, and so save, the last step too
+
     def on_validation_epoch_start(self) -> None:
         self._encoded = None  # the weights have changed
         if self.metric is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
 import random
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -46,7 +45,9 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     data.prepare_data()
     data.setup("fit")
     module = build.module(config)
-    if config.train.init_from and not resume:
+    if resume:
+        load_weights(module, last)  # the trainer restores them too, but says less of a file that does not fit
+    elif config.train.init_from:
         load_weights(module, Path(config.train.init_from))
     module.metric = build.metric(config, data.val_records)
     if trainer.is_global_zero:
@@ -149,9 +150,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise InputError(f"{path} is not a readable checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= set(checkpoint):
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(
+            f"{path} is not a checkpoint: it is damaged, or holds objects whose reading could run code; "
+            "take another of the run's files, or fetch it again"
+        ) from error
+    parts = [checkpoint.get(part) for part in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
     return checkpoint
 

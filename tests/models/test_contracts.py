@@ -226,7 +226,7 @@ def test_late_fusion_scores_a_category_without_regard_to_the_others(detector):
 
 def test_initial_scores_are_the_prior(detector):
     """Focal loss needs it to start (RetinaNet, section 4.1): of few objects, not of half a million."""
-    fresh = QuerySelection(32, 5, anchor_size=0.05, prior=0.01, use_memory=False)
+    fresh = QuerySelection(32, 5, anchor_size=0.05, prior=0.01)
     assert fresh.head.bias.sigmoid().item() == pytest.approx(0.01)
 
 

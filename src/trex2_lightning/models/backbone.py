@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import timm
 import torch
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -35,27 +34,28 @@ class Backbone(nn.Module):
             model.patch_embed.dynamic_img_pad = True
         if config.weights not in ("", "timm"):
             load_backbone_weights(model, config.name, config.weights)
-        self.model: nn.Module = freeze_batch_norm_2d(model) if config.frozen_batchnorm else model
-        self._freeze(config.frozen)
+        freeze(model, config.frozen)
+        self.model: nn.Module = model
+        self._frozen_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] * config.frozen_batchnorm
+        for frozen_norm in self._frozen_norms:
+            frozen_norm.requires_grad_(False)
         self.channels: list[int] = model.feature_info.channels()
         # Detection with Swin normalises every map it takes out (Swin Transformer's detection code).
         norm = nn.LayerNorm if is_swin else nn.Identity
         self.norms = nn.ModuleList(norm(channels) for channels in self.channels)
         self.channels_last = is_swin
 
+    def train(self, mode: bool = True) -> Self:
+        """Frozen BatchNorm stays in evaluation mode: half the time of timm's and torchvision's frozen layers."""
+        super().train(mode)
+        for frozen_norm in self._frozen_norms:
+            frozen_norm.eval()
+        return self
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""
         maps = [norm(x) for norm, x in zip(self.norms, self.model(pixels), strict=True)]
         return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
-
-    def _freeze(self, prefixes: list[str]) -> None:
-        for prefix in prefixes:
-            matches = [p for name, p in self.model.named_parameters() if name.startswith(prefix)]
-            if not matches:
-                names = sorted({name.split(".")[0] for name, _ in self.model.named_parameters()})
-                raise InputError(f"model.backbone.frozen: no parameter starts with '{prefix}'; there are {names}")
-            for parameter in matches:
-                parameter.requires_grad_(False)
 
 
 class Neck(nn.Module):
@@ -101,3 +101,18 @@ class Neck(nn.Module):
             valid_ratios=torch.stack(ratios, 1),
             neck=joined,
         )
+
+
+def freeze(model: nn.Module, prefixes: list[str]) -> None:
+    """Take the parameters whose names start with a prefix out of training.
+
+    Raises:
+        InputError: a prefix that no parameter has.
+    """
+    for prefix in prefixes:
+        matches = [parameter for name, parameter in model.named_parameters() if name.startswith(prefix)]
+        if not matches:
+            names = sorted({name.split(".")[0] for name, _ in model.named_parameters()})
+            raise InputError(f"model.backbone.frozen: no parameter starts with '{prefix}'; there are {names}")
+        for parameter in matches:
+            parameter.requires_grad_(False)

@@ -174,7 +174,7 @@ class QuerySelection(nn.Module):
     The chosen tokens give the queries' boxes; their content is learned (T-Rex issue 82).
     """
 
-    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float, use_memory: bool) -> None:
+    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.anchor_size = anchor_size
@@ -183,7 +183,6 @@ class QuerySelection(nn.Module):
         self.head = SimilarityHead(prior)
         self.box_head = BoxHead(width)
         self.content = nn.Parameter(torch.randn(num_queries, width))
-        self.from_memory = nn.Linear(width, width) if use_memory else None
 
     def forward(self, features: FeatureMaps, prompts: PromptTokens) -> tuple[Tensor, Detections]:
         """Choose Q tokens.
@@ -208,9 +207,5 @@ class QuerySelection(nn.Module):
         def take(x: Tensor) -> Tensor:
             return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))
 
-        memory = take(memory)
-        proposals = Detections(take(logits)[None], self.box_head(memory, take(boxes))[None])
-        content = self.content.expand(len(memory), -1, -1)
-        if self.from_memory is not None:
-            content = content + self.from_memory(memory.detach())
-        return content, proposals
+        proposals = Detections(take(logits)[None], self.box_head(take(memory), take(boxes))[None])
+        return self.content.expand(len(proposals.logits[0]), -1, -1), proposals

@@ -1,0 +1,248 @@
+"""The commands: what they write, and that wrong input ends them with status 2 and one readable line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trex2_lightning import cli, run
+from trex2_lightning.config import Config, save
+
+TinyConfig = Callable[..., Config]
+Command = Callable[[list[str]], None]
+
+
+@pytest.fixture(autouse=True)
+def log_levels() -> Iterator[None]:
+    """A command sets them for its process."""
+    loggers = [logging.getLogger(), logging.getLogger("trex2_lightning")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+
+
+@pytest.fixture
+def experiment(tiny_config: TinyConfig, tmp_path: Path) -> Path:
+    save(tiny_config("train.max_steps=1"), tmp_path / "experiment.yaml")
+    return tmp_path / "experiment.yaml"
+
+
+@pytest.fixture
+def checkpoint(tiny_config: TinyConfig) -> Path:
+    config = tiny_config("train.max_steps=1")
+    run.train(config)
+    return config.folder / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`call(command, argument, ...)` as the shell would."""
+
+    def calling(command: Command, *arguments: Any) -> None:
+        monkeypatch.setattr("sys.argv", ["script.py", *map(str, arguments)])
+        cli.command(command)
+
+    return calling
+
+
+@pytest.fixture
+def error_line(call: Callable[..., None], capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """The one line that a command fails with."""
+
+    def failing(command: Command, *arguments: Any) -> str:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            call(command, *arguments)
+        printed = capsys.readouterr()
+        assert end.value.code == 2
+        assert "Traceback" not in printed.out + printed.err
+        lines = [line for line in printed.out.splitlines() if line.strip() and "━" not in line]
+        assert lines[-1].startswith("error: "), lines
+        assert sum(line.startswith("error: ") for line in lines) == 1
+        return lines[-1].removeprefix("error: ")
+
+    return failing
+
+
+# Commands
+
+
+def test_train_takes_overrides_before_and_after_options(
+    call: Callable[..., None], experiment: Path, tmp_path: Path
+) -> None:
+    call(cli.train, experiment, "name=first", "seed=3")
+    assert "seed: 3" in (tmp_path / "runs" / "first" / "config.yaml").read_text()
+    call(cli.train, experiment, "--resume", "name=first", "seed=3")
+
+
+def test_evaluate_writes_figures_and_results(
+    call: Callable[..., None], checkpoint: Path, tiny_coco: Path, tmp_path: Path
+) -> None:
+    moved = tiny_coco.rename(tmp_path / "moved")
+    call(cli.evaluate, "--ckpt", checkpoint, f"data.root={moved}", "--split", "val", "eval.batch_size=1")
+    folder = checkpoint.parent.parent
+    summary = json.loads((folder / "evaluation.json").read_text())
+    assert (summary["split"], summary["ground_truth"]) == ("val", str(moved / "val.json"))
+    assert summary["ap"].keys() == {"text", "random_phrases"}
+    assert summary["ap"]["text"].keys() == {"all"}
+    assert summary["ap50"].keys() == summary["ap"].keys()
+    results = json.loads((folder / "results_text.json").read_text())
+    assert {result["image_id"] for result in results} == {1, 2, 3}
+    assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_evaluate_writes_where_it_is_told(call: Callable[..., None], checkpoint: Path, tmp_path: Path) -> None:
+    call(cli.evaluate, "--output", tmp_path / "a" / "b", "--ckpt", checkpoint)
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"evaluation.json", "results_text.json"}
+    assert json.loads((tmp_path / "a" / "b" / "evaluation.json").read_text())["split"] == "test"
+
+
+def test_predict_writes_a_picture_and_its_values(
+    call: Callable[..., None], checkpoint: Path, tiny_coco: Path, tmp_path: Path
+) -> None:
+    image = tiny_coco / "test" / "1.jpg"
+    phrases = ["--text", "red block", "--text", "a green block"]
+    call(cli.predict, image, *phrases, "--ckpt", checkpoint, "--threshold", 0, "--output", tmp_path / "out")
+    content = json.loads((tmp_path / "out" / "1.json").read_text())
+    assert {detection["phrase"] for detection in content["detections"]} == {"red block", "a green block"}
+    assert (tmp_path / "out" / "1.png").is_file()
+
+
+def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {"text": {"all": 0.5, "rare": 0.25}, "random_phrases": {"all": 0.125}}
+    cli.console.print(cli.ap_table({"AP": rows}))
+    header, text, control = (
+        line.split() for line in capsys.readouterr().out.splitlines() if "A" in line or "all" in line
+    )
+    assert [word for word in header if word.isalpha()] == ["metric", "prompt", "all", "rare"]
+    assert ("0.500" in text, "0.250" in text, "0.125" in control, "-" in control) == (True, True, True, True)
+
+
+def test_the_log_says_how_the_total_batch_is_reached(
+    call: Callable[..., None], experiment: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    call(cli.train, experiment)
+    assert "total batch 4 = 1 devices x 2 images x 2 accumulated" in caplog.text
+
+
+# Wrong input
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.max_stps=3", "train.max_stps: Key 'max_stps' not in 'TrainConfig'. Did you mean: 'max_steps'?"),
+        ("train.max_steps=many", "train.max_steps: Value 'many'"),
+        ("train.total_batch=3", "train.total_batch=3 is not a multiple of data.batch_size=2"),
+        ("model.text.pretrained=openai", "model.text.pretrained cannot go with model.text.name=custom"),
+        ("train.max_steps", "'train.max_steps' is not an override: write key=value"),
+        ("data.root=nowhere", "nowhere/train.json: no such annotation file; set data.root="),
+        ("data.train.images=nowhere", "nowhere: no such image folder"),
+        ("train.init_from=nowhere.ckpt", "no checkpoint nowhere.ckpt"),
+        ("model.backbone.weights=nowhere.pth", "no weights file nowhere.pth"),
+        ("model.num_queries=5000", "model.num_queries=5000 is more than the "),
+        ("model.text.context_length=3", "tokens, start and end included, but the text encoder reads 3: shorten it"),
+    ],
+)
+def test_wrong_configuration(error_line: Callable[..., str], experiment: Path, override: str, message: str) -> None:
+    assert message in error_line(cli.train, experiment, override)
+
+
+def test_a_missing_experiment(error_line: Callable[..., str]) -> None:
+    assert error_line(cli.train, "nowhere.yaml") == "no experiment file nowhere.yaml"
+
+
+def test_brackets_of_a_message_are_printed(error_line: Callable[..., str], tmp_path: Path) -> None:
+    """They are rich's markup for styles."""
+    assert "[bold]/x[/].yaml" in error_line(cli.train, "[bold]/x[/].yaml")
+
+
+def test_more_gpus_than_there_are(error_line: Callable[..., str], experiment: Path, tmp_path: Path) -> None:
+    eight_gpus = ("train.accelerator=gpu", "train.devices=99", "data.batch_size=1", "train.total_batch=99")
+    message = error_line(cli.train, experiment, *eight_gpus)
+    assert message.startswith("train.devices=99 GPUs were asked for, but this machine has ")
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_id": 77}, "annotation id 1 refers to image id 77, which the file does not have"),
+        ({"category_id": 77}, "annotation id 1 refers to category id 77, which the file does not have"),
+    ],
+)
+def test_broken_references(
+    error_line: Callable[..., str], experiment: Path, tiny_coco: Path, change: dict[str, int], message: str
+) -> None:
+    content = json.loads((tiny_coco / "val.json").read_text())
+    content["annotations"][0] |= change
+    (tiny_coco / "val.json").write_text(json.dumps(content))
+    assert message in error_line(cli.train, experiment)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_in_evaluation(
+    error_line: Callable[..., str], checkpoint: Path, tiny_coco: Path, workers: int
+) -> None:
+    picture = tiny_coco / "test" / "2.jpg"
+    picture.write_bytes(picture.read_bytes()[:200])
+    message = error_line(cli.evaluate, "--ckpt", checkpoint, f"data.num_workers={workers}")
+    assert message.startswith(f"{picture}: cannot be read")
+    assert message.endswith("restore the file, or remove it from the annotations")
+
+
+def test_a_checkpoint_of_another_architecture(
+    error_line: Callable[..., str], checkpoint: Path, experiment: Path
+) -> None:
+    overrides = ("name=other", f"train.init_from={checkpoint}", "model.transformer.ffn=128")
+    message = error_line(cli.train, experiment, *overrides)
+    assert "has another architecture than the configured model" in message
+    assert "(64, 32) in the file, (128, 32) in the model" in message
+
+
+@pytest.mark.parametrize("command", [cli.evaluate, cli.predict])
+def test_a_file_that_is_no_checkpoint(
+    error_line: Callable[..., str], tmp_path: Path, tiny_coco: Path, command: Command
+) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"hello world")
+    image = [tiny_coco / "test" / "1.jpg", "--text", "x"] if command is cli.predict else []
+    assert "x.ckpt is not a checkpoint" in error_line(command, *image, "--ckpt", tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("phrases", "message"),
+    [
+        (["red block", ""], "a phrase is empty"),
+        (["word " * 30], "has 32 tokens, start and end included, but the text encoder reads 16: shorten it"),
+        (["red block", "red block"], "a phrase was given twice"),
+    ],
+)
+def test_wrong_phrases(
+    error_line: Callable[..., str], checkpoint: Path, tiny_coco: Path, phrases: list[str], message: str
+) -> None:
+    image = tiny_coco / "test" / "1.jpg"
+    texts = [word for phrase in phrases for word in ("--text", phrase)]
+    assert message in error_line(cli.predict, image, *texts, "--ckpt", checkpoint)
+
+
+def test_an_unreadable_image_to_predict(error_line: Callable[..., str], checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_text("no picture")
+    message = error_line(cli.predict, tmp_path / "x.jpg", "--text", "x", "--ckpt", checkpoint)
+    assert message.startswith(f"{tmp_path / 'x.jpg'}: cannot be read")
+
+
+def test_an_existing_run_needs_resume(error_line: Callable[..., str], checkpoint: Path, experiment: Path) -> None:
+    assert "already has a run: add --resume" in error_line(cli.train, experiment)
+    assert "nothing to resume" in error_line(cli.train, experiment, "--resume", "name=other")
+
+
+def test_an_option_that_does_not_exist(call: Callable[..., None], experiment: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        call(cli.train, experiment, "--resum3")
+    assert end.value.code == 2

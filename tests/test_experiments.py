@@ -1,0 +1,62 @@
+"""Every experiment file resolves to a detector that builds, without downloads, and T-Rex2's values are the paper's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trex2_lightning import build
+from trex2_lightning.config import load
+from trex2_lightning.models.text_encoder import PhraseEncoder
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+NO_DOWNLOADS = ["model.backbone.weights=''", "model.text.pretrained=''"]
+SMALL_TEXT = ["model.text.name=custom"]  # open_clip cannot build without memory; its tower has a test of its own
+MILLION = 1e6
+
+
+@pytest.mark.parametrize(
+    "path", sorted(EXPERIMENTS.rglob("*.yaml")), ids=lambda path: str(path.relative_to(EXPERIMENTS))
+)
+def test_the_detector_of_every_experiment_builds(path: Path) -> None:
+    config = load(path, [*NO_DOWNLOADS, *SMALL_TEXT])
+    with torch.device("meta"):
+        detector = build.detector(config.model)
+    assert len(detector.neck.projections) == config.model.num_levels
+    assert len(detector.decoder.layers) == config.model.transformer.decoder_layers
+
+
+@pytest.mark.parametrize("name", ["trex2_swin_t", "trex2_swin_l", "stage1"])
+def test_t_rex2_has_the_values_of_its_supplement(name: str) -> None:
+    """T-Rex2, supplement A.1."""
+    config = load(EXPERIMENTS / f"{name}.yaml")
+    model, loss, optim = config.model, config.loss, config.optim
+    assert (model.granularity, model.fusion, model.num_queries) == ("phrase", "late", 900)
+    assert (model.transformer.encoder_layers, model.width) == (6, 256)
+    assert (optim.lr, optim.lr_backbone, optim.lr_text) == (1e-4, 1e-5, 1e-5)
+    assert (loss.cost.classification, loss.cost.l1, loss.cost.giou) == (2, 5, 2)
+    assert (loss.classification, loss.l1, loss.giou) == (1, 5, 2)
+    assert config.train.total_batch == (64 if name == "trex2_swin_l" else 128)
+    assert (config.data.format, config.train.accelerator) == ("coco", "gpu")
+
+
+@pytest.mark.parametrize(("name", "millions"), [("trex2_swin_t", 27.5), ("trex2_swin_l", 195.0)])
+def test_the_backbone_is_the_whole_swin(name: str, millions: float) -> None:
+    """Swin-T has 28.3 and Swin-L 196.5 million parameters, 0.8 and 1.5 of them in the classifier (Swin, table 1)."""
+    config = load(EXPERIMENTS / f"{name}.yaml", NO_DOWNLOADS + SMALL_TEXT)
+    with torch.device("meta"):
+        backbone = build.detector(config.model).backbone
+    assert sum(p.numel() for p in backbone.parameters()) / MILLION == pytest.approx(millions, abs=0.6)
+
+
+def test_the_text_encoder_is_clip_b() -> None:
+    """CLIP's text transformer: 63.4 million parameters, 77 tokens of context, 512 dimensions (CLIP, table 20)."""
+    config = load(EXPERIMENTS / "trex2_swin_t.yaml", NO_DOWNLOADS)
+    assert config.model.text.name.startswith("ViT-B-32")
+    encoder = PhraseEncoder(config.model.text, config.model.width)
+    tower = sum(p.numel() for p in encoder.tower.parameters())
+    assert tower / MILLION == pytest.approx(63.4, abs=0.1)
+    assert (encoder.tower.context_length, encoder.tower.output_dim) == (77, 512)
+    assert encoder.projection.out_features == 256
