@@ -55,7 +55,7 @@ def test_ten_photographs_by_heart(tmp_path):
     if "TREX2_DATA" not in os.environ:
         pytest.skip("TREX2_DATA names no folder of photographs")
     overrides = first_images(Path(os.environ["TREX2_DATA"], "coco128"), 10, tmp_path)
-    overrides += ["data.size=320", "data.max_size=320", "train.max_steps=600", "train.val_every=600"]
+    overrides += ["data.size=320", "data.max_size=320", "train.max_steps=400", "train.val_every=400"]
     assert trained_ap("small_coco.yaml", overrides) >= 0.85
 
 
