@@ -42,11 +42,11 @@ def trained_ap(experiment: str, overrides: list[str]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("images", "steps", "batch", "bar"), [(1, 150, 2, 0.95), (10, 400, 5, 0.90)], ids=["one", "ten"]
+    ("images", "steps", "batch", "bar"), [(1, 400, 2, 0.95), (10, 600, 5, 0.90)], ids=["one", "ten"]
 )
 def test_shapes_by_heart(images, steps, batch, bar, tmp_path):
     overrides = first_images(prepare(ShapesConfig()), images, tmp_path)
-    lengths = [f"train.max_steps={steps}", f"train.val_every={steps}"]
+    lengths = [f"train.max_steps={steps}", f"train.val_every={steps}", "optim.warmup_steps=20"]
     batches = [f"data.batch_size={batch}", f"train.total_batch={batch}"]
     assert trained_ap("demo/stage1.yaml", [*overrides, *lengths, *batches]) >= bar
 
