@@ -42,7 +42,7 @@ def trained_ap(experiment: str, overrides: list[str]) -> float:
 
 
 @pytest.mark.parametrize(
-    ("images", "steps", "batch", "bar"), [(1, 400, 2, 0.95), (10, 600, 5, 0.90)], ids=["one", "ten"]
+    ("images", "steps", "batch", "bar"), [(1, 400, 2, 0.95), (10, 400, 5, 0.90)], ids=["one", "ten"]
 )
 def test_shapes_by_heart(images, steps, batch, bar, tmp_path):
     overrides = first_images(prepare(ShapesConfig()), images, tmp_path)
