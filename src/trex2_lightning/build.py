@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import (
     RichProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from torch import nn
 
 from trex2_lightning.callbacks.prediction_table import PredictionTable
 from trex2_lightning.callbacks.resources import ResourceMonitor
@@ -26,8 +27,10 @@ from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
+from trex2_lightning.models.early_fusion import EarlyFusionDetector, FusionLayer
+from trex2_lightning.models.hub import load_bert, load_detector
 from trex2_lightning.models.late_fusion import LateFusionDetector
-from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.models.text_encoder import BertEncoder, ClipEncoder, TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.module import DetectionModule
 
@@ -36,19 +39,46 @@ def detector(config: ModelConfig) -> PromptedDetector:
     """The detector of `model.granularity` and `model.fusion`, with pretrained parts where the config names them."""
     sizes = config.transformer
     shared = (config.width, sizes.heads, config.num_levels, sizes.points, sizes.ffn, sizes.dropout)
+    prior = config.prior if config.similarity == "scaled" else None
     backbone = Backbone(config.backbone)
-    return LateFusionDetector(
-        backbone=backbone,
-        neck=Neck(backbone.channels, config.width, config.num_levels),
-        text_encoder=PhraseEncoder(config.text, config.width),
-        visual_encoder=VisualPromptEncoder(
+    parts: dict[str, Any] = {
+        "backbone": backbone,
+        "neck": Neck(backbone.channels, config.width, config.num_levels),
+        "text_encoder": text_encoder(config),
+        "visual_encoder": VisualPromptEncoder(
             config.visual, config.width, sizes.heads, config.num_levels, sizes.points, sizes.dropout
         ),
-        encoder=DeformableEncoder(sizes.encoder_layers, *shared),
-        selection=QuerySelection(config.width, config.num_queries, config.anchor_size, config.prior),
-        decoder=Decoder(sizes.decoder_layers, *shared),
-        prior=config.prior,
-    )
+        "encoder": DeformableEncoder(sizes.encoder_layers, *shared),
+        "selection": QuerySelection(config.width, config.num_queries, config.anchor_size, prior),
+        "decoder": Decoder(
+            sizes.decoder_layers,
+            *shared,
+            context=config.fusion == "early",
+            shared_box_head=sizes.shared_box_head,
+        ),
+        "prior": prior,
+    }
+    found: PromptedDetector
+    if config.fusion == "late":
+        found = LateFusionDetector(**parts)
+    else:
+        fusion = (config.width, sizes.heads, sizes.ffn, sizes.dropout, sizes.fusion_drop_path)
+        fusions = nn.ModuleList(FusionLayer(*fusion) for _ in range(sizes.encoder_layers))
+        found = EarlyFusionDetector(fusions, config.max_tokens, **parts)
+    if config.init_from:
+        load_detector(found, config.init_from)
+    return found
+
+
+def text_encoder(config: ModelConfig) -> TextEncoder:
+    """The text encoder of `model.text` and `model.granularity`, with pretrained weights where the config names them."""
+    text = config.text
+    if text.name not in ("bert-base-uncased", "custom-bert"):
+        return ClipEncoder(text, config.width, config.granularity)
+    encoder = BertEncoder(text, config.width, config.granularity)
+    if text.pretrained:
+        load_bert(encoder, text.pretrained)
+    return encoder
 
 
 def module(config: Config) -> DetectionModule:

@@ -117,18 +117,22 @@ class BackboneConfig:
 
 @dataclass
 class TextConfig:
-    """The text tower of a CLIP; every phrase becomes one vector."""
+    """The text tower of a CLIP, or a BERT."""
 
-    name: str = "ViT-B-32"  # an open_clip model, or "custom" for the four sizes below
-    pretrained: str = ""  # open_clip tag or weights file; "": random
+    name: str = (
+        "ViT-B-32"  # an open_clip model, "bert-base-uncased", or one of the sizes below: "custom", "custom-bert"
+    )
+    pretrained: str = ""  # open_clip tag or weights file; BERT: folder or repository of the hub's format; "": random
+    norm: bool = True  # LayerNorm behind the projection to D; Grounding DINO has none
     width: int = 64
     layers: int = 2
     heads: int = 2
     context_length: int = 16  # tokens per phrase, start and end included
+    vocabulary: int = 30522  # word pieces of custom-bert
 
     def __post_init__(self) -> None:
-        if self.name == "custom" and self.pretrained:
-            raise ConfigError("model.text.pretrained cannot go with model.text.name=custom: it has no weights")
+        if self.name.startswith("custom") and self.pretrained:
+            raise ConfigError(f"model.text.pretrained cannot go with model.text.name={self.name}: it has no weights")
 
 
 @dataclass
@@ -141,6 +145,8 @@ class TransformerConfig:
     points: int = 4  # sampling points per head and level
     ffn: int = 2048  # hidden width of the feed-forward networks
     dropout: float = 0.0
+    shared_box_head: bool = False  # one box head for all decoder layers, as in Grounding DINO
+    fusion_drop_path: float = 0.1  # early fusion: share of the images that training leaves unfused in a layer
 
 
 @dataclass
@@ -161,13 +167,16 @@ class VisualPromptConfig:
 class ModelConfig:
     """The detector."""
 
-    granularity: Literal["phrase"] = "phrase"  # what a text prompt becomes
-    fusion: Literal["late"] = "late"  # where prompts meet the image
+    granularity: Literal["phrase", "word"] = "phrase"  # what a text prompt becomes: one vector, or one per word
+    fusion: Literal["late", "early"] = "late"  # where prompts meet the image: behind its encoder, or in every layer
     width: int = 256  # D
     num_levels: int = 4  # feature levels; those the backbone lacks are made by strided convolutions
     num_queries: int = 900
     anchor_size: float = 0.05  # side of the finest level's anchors as a share of the image, doubled per level
-    prior: float = 0.01  # initial score of every query; sets the bias of the similarity heads
+    similarity: Literal["scaled", "plain"] = "scaled"  # dot product / sqrt(D) + bias; plain: as it is (Grounding DINO)
+    prior: float = 0.01  # initial score of every query; sets the bias of scaled similarity heads
+    max_tokens: int = 256  # early fusion: prompt tokens in one pass; more are asked for in several
+    init_from: str = ""  # Grounding DINO to start from: folder or repository of the hub's format; "": none
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     text: TextConfig = field(default_factory=TextConfig)
     visual: VisualPromptConfig = field(default_factory=VisualPromptConfig)
@@ -179,6 +188,11 @@ class ModelConfig:
                 f"model.width={self.width} must be a multiple of 32 and of "
                 f"model.transformer.heads={self.transformer.heads}"
             )
+        if self.fusion == "early" and (self.transformer.heads % 2 or self.transformer.ffn % self.transformer.heads):
+            raise ConfigError(
+                f"model.transformer.heads={self.transformer.heads} must be even and divide model.transformer.ffn="
+                f"{self.transformer.ffn} where model.fusion=early: the fusion has half of both"
+            )
         if not 0 < self.prior < 1:
             raise ConfigError(f"model.prior={self.prior} must lie between 0 and 1")
         if self.num_levels < len(self.backbone.out_indices):
@@ -186,6 +200,7 @@ class ModelConfig:
                 f"model.num_levels={self.num_levels} is less than the {len(self.backbone.out_indices)} maps of "
                 f"model.backbone.out_indices={self.backbone.out_indices}"
             )
+        _check_positive("model", self, "num_queries", "max_tokens")
 
 
 @dataclass

@@ -74,10 +74,11 @@ def load(path: Path) -> tuple[Config, DetectionModule]:
     """
     checkpoint = _read(path)
     config = from_dict(checkpoint["config"])
-    weights = (config.model.backbone.weights, config.model.text.pretrained)
-    config.model.backbone.weights = config.model.text.pretrained = ""  # all weights come from the checkpoint
+    model = config.model
+    weights = (model.backbone.weights, model.text.pretrained, model.init_from)
+    model.backbone.weights = model.text.pretrained = model.init_from = ""  # all weights come from the checkpoint
     module = build.module(config)
-    config.model.backbone.weights, config.model.text.pretrained = weights
+    model.backbone.weights, model.text.pretrained, model.init_from = weights
     _load_state(module, checkpoint["state_dict"], path)
     return config, module.eval()
 

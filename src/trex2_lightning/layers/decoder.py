@@ -1,6 +1,6 @@
 """DINO's decoder: deformable cross-attention with box refinement in every layer.
 
-B images, Q queries (noised ones first), K layers, D width.
+B images, Q queries (noised ones first), T context tokens, K layers, D width.
 """
 
 from __future__ import annotations
@@ -16,18 +16,45 @@ from trex2_lightning.structures import FeatureMaps
 
 
 class Decoder(nn.Module):
-    """Refines boxes layer by layer; "look forward twice" lets each layer's loss reach the layer before (DINO 3.5)."""
+    """Refines boxes layer by layer; "look forward twice" lets each layer's loss reach the layer before (DINO 3.5).
 
-    def __init__(self, layers: int, width: int, heads: int, levels: int, points: int, ffn: int, dropout: float) -> None:
+    Args:
+        context: the queries attend to context tokens too, as in Grounding DINO.
+        shared_box_head: one box head for all layers.
+    """
+
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        levels: int,
+        points: int,
+        ffn: int,
+        dropout: float,
+        *,
+        context: bool = False,
+        shared_box_head: bool = False,
+    ) -> None:
         super().__init__()
         self.width = width
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, levels, points, ffn, dropout) for _ in range(layers))
+        self.reads_context = context
+        self.layers = nn.ModuleList(
+            DecoderLayer(width, heads, levels, points, ffn, dropout, context=context) for _ in range(layers)
+        )
         self.position = MLP(2 * width, width, width, 2)
         self.norm = nn.LayerNorm(width)
-        self.box_heads = nn.ModuleList(BoxHead(width) for _ in range(layers))
+        box_heads = [BoxHead(width)] * layers if shared_box_head else [BoxHead(width) for _ in range(layers)]
+        self.box_heads = nn.ModuleList(box_heads)
 
     def forward(
-        self, content: Tensor, boxes: Tensor, features: FeatureMaps, attend: Tensor | None
+        self,
+        content: Tensor,
+        boxes: Tensor,
+        features: FeatureMaps,
+        attend: Tensor | None,
+        context: Tensor | None = None,
+        context_valid: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Decode the queries.
 
@@ -36,6 +63,8 @@ class Decoder(nn.Module):
             boxes: (B, Q, 4) initial boxes.
             features: the encoded image.
             attend: (B, Q, Q) bool, which query sees which.
+            context: (B, T, D), read by a decoder that was built for it.
+            context_valid: (B or 1, T) bool.
 
         Returns:
             Normalised query vectors (K, B, Q, D) and boxes (K, B, Q, 4).
@@ -43,10 +72,12 @@ class Decoder(nn.Module):
         scale = features.valid_ratios.repeat(1, 1, 2)[:, None]  # (B, 1, L, 4)
         queries, refined = [], []
         previous = boxes
+        if context_valid is not None:  # where nothing is valid, what is seen has no meaning, but must not be NaN
+            context_valid = context_valid | ~context_valid.any(-1, keepdim=True)
         for layer, box_head in zip(self.layers, self.box_heads, strict=True):
             reference = boxes[:, :, None] * scale
             position = self.position(box_embedding(reference[:, :, 0], content.shape[-1] // 2))
-            content = layer(content, position, reference, features, attend)
+            content = layer(content, position, reference, features, attend, context, context_valid)
             queries.append(self.norm(content))
             refined.append(box_head(queries[-1], previous))
             previous = box_head(content, boxes)
@@ -55,23 +86,37 @@ class Decoder(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Self-attention among queries, deformable cross-attention to the image, feed-forward."""
+    """Self-attention among queries, attention to a context, deformable attention to the image, feed-forward."""
 
-    def __init__(self, width: int, heads: int, levels: int, points: int, ffn: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, heads: int, levels: int, points: int, ffn: int, dropout: float, *, context: bool
+    ) -> None:
         super().__init__()
         self.self_attention = Attention(width, heads, dropout)
         self.self_norm = nn.LayerNorm(width)
+        self.context_attention = Attention(width, heads, dropout) if context else None
+        self.context_norm = nn.LayerNorm(width) if context else nn.Identity()
         self.cross_attention = DeformableAttention(width, heads, levels, points)
         self.cross_norm = nn.LayerNorm(width)
         self.feed_forward = FeedForward(width, ffn, dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, position: Tensor, reference: Tensor, features: FeatureMaps, attend: Tensor | None
+        self,
+        x: Tensor,
+        position: Tensor,
+        reference: Tensor,
+        features: FeatureMaps,
+        attend: Tensor | None,
+        context: Tensor | None,
+        context_valid: Tensor | None,
     ) -> Tensor:
         """Queries `x` (B, Q, D) at `position` (B, Q, D) and `reference` (B, Q, L, 4) -> (B, Q, D)."""
         q = x + position
         x = self.self_norm(x + self.dropout(self.self_attention(q, q, x, attend)))
+        if self.context_attention is not None and context is not None:
+            seen = None if context_valid is None else context_valid[:, None]  # (B or 1, 1, T)
+            x = self.context_norm(x + self.dropout(self.context_attention(x + position, context, context, seen)))
         cross = self.cross_attention(x + position, reference, features.tokens, features.valid, features.shapes)
         return self.feed_forward(self.cross_norm(x + self.dropout(cross)))
 

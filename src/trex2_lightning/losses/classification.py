@@ -27,9 +27,13 @@ def token_targets(labels: Tensor, category: Tensor) -> Tensor:
 
 
 def known_tokens(prompts: PromptTokens, judged: Tensor | None) -> Tensor:
-    """(B or 1, T) bool: tokens that are real, belong to a category, and whose category `judged` (B, C) knows about."""
-    known = prompts.valid & (prompts.category >= 0)
-    return known if judged is None else known & judged[:, prompts.category.clamp(min=0)]
+    """(B or 1, T) bool: real tokens whose category `judged` (B, C) knows about.
+
+    Separators are known too, to be nothing: they take part in query selection, so their scores must be low.
+    """
+    if judged is None:
+        return prompts.valid
+    return prompts.valid & (judged[:, prompts.category.clamp(min=0)] | (prompts.category < 0))
 
 
 def focal_loss(logits: Tensor, targets: Tensor, mask: Tensor, alpha: float, gamma: float) -> Tensor:

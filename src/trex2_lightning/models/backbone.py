@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import timm
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,9 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         is_swin = "swin" in config.name
-        options: dict[str, Any] = ({"strict_img_size": False} if is_swin else {}) | config.options
+        options: dict[str, Any] = (
+            {"strict_img_size": False, "always_partition": True} if is_swin else {}
+        ) | config.options
         model: Any = timm.create_model(
             config.name,
             features_only=True,
@@ -32,10 +35,14 @@ class Backbone(nn.Module):
         )
         if is_swin:
             model.patch_embed.dynamic_img_pad = True
+            for block in model.modules():
+                if isinstance(block, SwinTransformerBlock):
+                    block.__class__ = DetectionSwinBlock  # timm's models do not take another class of blocks
         if config.weights not in ("", "timm"):
             load_backbone_weights(model, config.name, config.weights)
         freeze(model, config.frozen)
         self.model: nn.Module = model
+        self.out_indices = tuple(config.out_indices)
         self._frozen_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] * config.frozen_batchnorm
         for frozen_norm in self._frozen_norms:
             frozen_norm.requires_grad_(False)
@@ -56,6 +63,19 @@ class Backbone(nn.Module):
         """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""
         maps = [norm(x) for norm, x in zip(self.norms, self.model(pixels), strict=True)]
         return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
+
+
+class DetectionSwinBlock(SwinTransformerBlock):
+    """A Swin block that pads the map to whole windows before it rolls it, as Swin for detection does.
+
+    timm rolls first. Where a map is no multiple of the window the features differ, and the weights of detectors need
+    this order.
+    """
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        padding = (0, 0, 0, -width % self.window_size[1], 0, -height % self.window_size[0])
+        return super()._attn(F.pad(x, padding))[:, :height, :width]
 
 
 class Neck(nn.Module):

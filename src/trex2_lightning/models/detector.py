@@ -15,9 +15,9 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.layers.decoder import BoxHead, Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.models.backbone import Backbone, Neck
-from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.models.text_encoder import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
-from trex2_lightning.ops.prompts import from_vectors
+from trex2_lightning.ops.prompts import category_vectors, from_vectors
 from trex2_lightning.ops.proposals import anchors
 from trex2_lightning.structures import (
     Detections,
@@ -31,18 +31,22 @@ from trex2_lightning.structures import (
 
 
 class PromptedDetector(nn.Module, ABC):
-    """Finds in images what prompts ask for. Where prompts meet the image is the subclass's matter."""
+    """Finds in images what prompts ask for. Where prompts meet the image is the subclass's matter.
+
+    Args:
+        prior: initial score of every query; None: logits are plain dot products.
+    """
 
     def __init__(
         self,
         backbone: Backbone,
         neck: Neck,
-        text_encoder: PhraseEncoder,
+        text_encoder: TextEncoder,
         visual_encoder: VisualPromptEncoder,
         encoder: DeformableEncoder,
         selection: QuerySelection,
         decoder: Decoder,
-        prior: float,
+        prior: float | None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -66,7 +70,7 @@ class PromptedDetector(nn.Module, ABC):
         """Find what the prompts ask for."""
 
     def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        """One vector per category: of its exemplars where boxes are given, else of its phrase.
+        """One vector per category of its exemplars where boxes are given, else of its phrase or of each of its words.
 
         Args:
             prompts: what to look for; with phrases and boxes, `text` and `visual` of the result are both filled.
@@ -74,15 +78,17 @@ class PromptedDetector(nn.Module, ABC):
 
         Returns:
             Phrases: of batch size 1. Boxes: of batch size B, valid where a category has exemplars in an image.
+            `text` and `visual` are category vectors, the mean of a category's words.
 
         Raises:
-            InputError: neither phrases nor boxes, or boxes without `reference`.
+            InputError: neither phrases nor boxes, boxes without `reference`, or a phrase that cannot be encoded.
         """
-        text = self.text_encoder(prompts.phrases)[None] if prompts.phrases else None  # (1, C, D)
+        tokens = self.text_encoder(prompts.phrases) if prompts.phrases else None
+        text = category_vectors(tokens) if tokens is not None else None  # (1, C, D)
         if prompts.boxes is None:
-            if text is None:
+            if tokens is None:
                 raise InputError("there is nothing to look for: give phrases or exemplar boxes")
-            return from_vectors(text)._replace(text=text)
+            return tokens._replace(text=text)
         if reference is None:
             raise InputError("exemplar boxes need the images they lie on: give reference=encode_image(images)")
         valid = prompts.box_valid
@@ -120,7 +126,7 @@ class PromptedDetector(nn.Module, ABC):
             content = torch.cat([self._noised_content(noised, prompts), content], 1)
             boxes = torch.cat([noised.boxes, boxes], 1)
             attend = attention_with_noised(noised)
-        x, boxes = self.decoder(content, boxes, features, attend)
+        x, boxes = self.decoder(content, boxes, features, attend, prompts.embed, prompts.valid)
         logits = torch.stack([head(layer, prompts) for head, layer in zip(self.heads, x, strict=True)])
         return DetectorOutput(
             queries=Detections(logits[:, :, num_noised:], boxes[:, :, num_noised:]),
@@ -136,14 +142,6 @@ class PromptedDetector(nn.Module, ABC):
         return self.noised_content(vectors.gather(1, index))
 
 
-def category_vectors(prompts: PromptTokens) -> Tensor:
-    """One vector per category, the mean of its tokens: (B or 1, C, D)."""
-    num_categories = int(prompts.category.max()) + 1
-    member = prompts.category == torch.arange(num_categories, device=prompts.category.device)[:, None]  # (C, T)
-    share = member.to(prompts.embed) / member.sum(1, keepdim=True)
-    return share @ prompts.embed
-
-
 def attention_with_noised(noised: NoisedQueries) -> Tensor:
     """Which query sees which, (B, N + Q, N + Q): as `noised.attend`, but slots without a target are seen by none."""
     size = len(noised.attend)
@@ -154,18 +152,20 @@ def attention_with_noised(noised: NoisedQueries) -> Tensor:
 
 
 class SimilarityHead(nn.Module):
-    """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias.
+    """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias that starts at the `prior`.
 
-    T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md).
+    T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md). Without a prior
+    there is neither, as in Grounding DINO.
     """
 
-    def __init__(self, prior: float) -> None:
+    def __init__(self, prior: float | None) -> None:
         super().__init__()
-        self.bias = nn.Parameter(torch.tensor(-math.log(1 / prior - 1)))
+        self.bias = None if prior is None else nn.Parameter(torch.tensor(-math.log(1 / prior - 1)))
 
     def forward(self, x: Tensor, prompts: PromptTokens) -> Tensor:
         """(B, Q, D) -> (B, Q, T)."""
-        return x @ prompts.embed.transpose(1, 2) / math.sqrt(x.shape[-1]) + self.bias
+        similarity = x @ prompts.embed.transpose(1, 2)
+        return similarity if self.bias is None else similarity / math.sqrt(x.shape[-1]) + self.bias
 
 
 class QuerySelection(nn.Module):
@@ -174,7 +174,7 @@ class QuerySelection(nn.Module):
     The chosen tokens give the queries' boxes; their content is learned (T-Rex issue 82).
     """
 
-    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float) -> None:
+    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float | None) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.anchor_size = anchor_size

@@ -1,64 +1,147 @@
-"""Phrases to vectors by a CLIP text tower (T-Rex2 section 3; open_clip).
+"""Phrases to prompt tokens, by a CLIP text tower (T-Rex2 section 3) or a BERT (Grounding DINO section 3).
 
-Each phrase goes through the tower alone and becomes one vector: the pooled output at the end-of-text token,
-which the paper calls [CLS]. There is no prompt template.
+A phrase becomes one vector, or every word of it its own; no other phrase has a part in it. There is no prompt template.
+
+C phrases, R rows of tokens, L tokens of the longest, W width of the tower, D width.
 """
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Literal
 
 import open_clip
 import torch
 from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from trex2_lightning.config import TextConfig
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.bert import Bert, WordPieces
+from trex2_lightning.ops.prompts import from_vectors, from_words
+from trex2_lightning.structures import PromptTokens
 
 
 class PhraseError(InputError):
     """A phrase cannot be encoded."""
 
 
-class PhraseEncoder(nn.Module):
-    """C phrases -> (C, D), trained with the rest of the detector."""
+class TextEncoder(nn.Module, ABC):
+    """C phrases -> PromptTokens of batch size 1, trained with the rest of the detector."""
 
-    def __init__(self, config: TextConfig, width: int) -> None:
+    def __init__(
+        self, tower: nn.Module, tower_width: int, width: int, granularity: Literal["phrase", "word"], norm: bool
+    ) -> None:
         super().__init__()
-        self.tower = text_tower(config)
-        self.tokenizer = SimpleTokenizer(context_length=self.tower.context_length)
-        self.projection = nn.Linear(self.tower.output_dim, width)
-        self.norm = nn.LayerNorm(width)
+        self.tower = tower
+        self.projection = nn.Linear(tower_width, width)
+        self.norm = nn.LayerNorm(width) if norm else nn.Identity()
+        self.granularity = granularity
 
-    def forward(self, phrases: tuple[str, ...]) -> Tensor:
+    def forward(self, phrases: tuple[str, ...]) -> PromptTokens:
         """Encode phrases.
 
         Raises:
             PhraseError: a phrase is empty or longer than the tower's context.
         """
-        return self.norm(self.projection(self._pooled(self.tokenize(phrases))))
+        for phrase in phrases:
+            if not phrase.strip():
+                raise PhraseError("a phrase is empty: every prompt needs at least one word")
+        if self.granularity == "phrase":
+            return from_vectors(self.norm(self.projection(self.pooled(phrases)))[None])
+        states, lengths = self.words(phrases)
+        return from_words(self.norm(self.projection(states)), lengths)
+
+    @abstractmethod
+    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
+        """One vector per phrase: (C, W)."""
+
+    @abstractmethod
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """Vectors (R, L, W) of every word and of the token that closes a name, and lengths (R,), as `from_words`."""
+
+    def _checked(self, phrase: str, length: int, limit: int) -> int:
+        if length > limit:
+            raise PhraseError(
+                f"the phrase '{phrase[:60]}' has {length} tokens, start and end included, but the text "
+                f"encoder reads {limit}: shorten it"
+            )
+        return length
+
+
+class ClipEncoder(TextEncoder):
+    """A CLIP text tower. The phrase's vector is the output at the end-of-text token, which the paper calls [CLS]."""
+
+    tower: TextTransformer
+
+    def __init__(self, config: TextConfig, width: int, granularity: Literal["phrase", "word"]) -> None:
+        tower = text_tower(config)
+        super().__init__(tower, tower.output_dim, width, granularity, config.norm)
+        self.tokenizer = SimpleTokenizer(context_length=tower.context_length)
 
     def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
         """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
         limit = self.tower.context_length
-        lengths = []
-        for phrase in phrases:
-            if not phrase.strip():
-                raise PhraseError("a phrase is empty: every prompt needs at least one word")
-            lengths.append(len(self.tokenizer.encode(phrase)) + 2)
-            if lengths[-1] > limit:
-                raise PhraseError(
-                    f"the phrase '{phrase[:60]}' has {lengths[-1]} tokens, start and end included, but the text "
-                    f"encoder reads {limit}: shorten it"
-                )
+        lengths = [self._checked(phrase, len(self.tokenizer.encode(phrase)) + 2, limit) for phrase in phrases]
         return self.tokenizer(list(phrases))[:, : max(lengths)].to(self.projection.weight.device)
 
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        tower, length = self.tower, tokens.shape[1]
+    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
+        states, end_of_text = self._states(phrases)
+        return states[torch.arange(len(states), device=states.device), end_of_text] @ self.tower.text_projection
+
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """The tower is causal: a word knows those before it, and end-of-text, which closes the name, all of them."""
+        states, end_of_text = self._states(phrases)
+        return states[:, 1:] @ self.tower.text_projection, end_of_text  # start-of-text sees nothing
+
+    def _states(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        """(C, L, W) and the place of end-of-text (C,)."""
+        tower, tokens = self.tower, self.tokenize(phrases)
+        length = tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
-        end_of_text = tokens.argmax(-1)  # the largest id of the vocabulary
-        return x[torch.arange(len(x), device=x.device), end_of_text] @ tower.text_projection
+        return x, tokens.argmax(-1)  # end-of-text is the largest id of the vocabulary
+
+
+class BertEncoder(TextEncoder):
+    """A BERT. The phrase's vector is the output at [CLS].
+
+    Words are those of Grounding DINO's sentence "[CLS] red star . ring . [SEP]". There a name sees nothing but itself
+    and its dot, and its positions start anew, so encoding the names as rows of a batch is the same, in less time and
+    for any number of names.
+    """
+
+    tower: Bert
+
+    def __init__(self, config: TextConfig, width: int, granularity: Literal["phrase", "word"]) -> None:
+        sizes = (config.width, config.layers, config.heads, config.context_length, config.vocabulary)
+        tower = Bert(*((768, 12, 12, 512, 30522) if config.name == "bert-base-uncased" else sizes))
+        super().__init__(tower, tower.width, width, granularity, config.norm)
+        self.tokenizer = WordPieces(tower.words.num_embeddings)
+
+    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
+        start, end = self.tokenizer.special("[CLS]"), self.tokenizer.special("[SEP]")
+        return self._states([[start, *self._pieces(phrase), end] for phrase in phrases])[0][:, 0]
+
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+        names = [self._pieces(phrase) for phrase in phrases]
+        start, end, dot = (self.tokenizer.special(piece) for piece in ("[CLS]", "[SEP]", "."))
+        return self._states([[start], *([*name, dot] for name in names), [end]])
+
+    def _pieces(self, phrase: str) -> list[int]:
+        pieces = self.tokenizer(phrase)
+        if not pieces:
+            raise PhraseError(f"the phrase '{phrase[:60]}' has no word that BERT knows: write it in letters")
+        self._checked(phrase, len(pieces) + 2, self.tower.context_length)
+        return pieces
+
+    def _states(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        device = self.projection.weight.device
+        tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        lengths = torch.tensor([len(row) for row in rows], device=device)
+        return self.tower(tokens.to(device), lengths), lengths
 
 
 def text_tower(config: TextConfig) -> TextTransformer:

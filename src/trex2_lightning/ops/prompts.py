@@ -1,4 +1,4 @@
-"""Prompt tokens of category vectors, and their means over reference images, text and a batch (T-Rex2 section 3.4)."""
+"""Prompt tokens of category vectors and of words, and means of category vectors (T-Rex2 section 3.4)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,66 @@ def from_vectors(vectors: Tensor, valid: Tensor | None = None) -> PromptTokens:
         attend=torch.eye(len(index), dtype=torch.bool, device=vectors.device),
         position=torch.zeros_like(index),
     )
+
+
+def from_words(states: Tensor, lengths: Tensor) -> PromptTokens:
+    """Prompt tokens of names joined into one sentence, every word with its own vector (Grounding DINO section 3.4).
+
+    A word sees the words of its own name and the token that closes it, no others; positions restart with every name.
+
+    Args:
+        states: (R, L, D), a row for each name: its words, then the token that closes it. A row of length 1 is a token
+            that stands between or around the names.
+        lengths: (R,) tokens of each row; what stands behind them is ignored.
+    """
+    real = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+    row, position = real.nonzero(as_tuple=True)  # (T,)
+    number = (lengths > 1).cumsum(0) - 1
+    closing = position == lengths[row] - 1
+    return PromptTokens(
+        embed=states[real][None],
+        valid=torch.ones_like(closing)[None],
+        category=number[row].masked_fill(closing, -1),
+        attend=row[:, None] == row,
+        position=position,
+    )
+
+
+def category_vectors(prompts: PromptTokens) -> Tensor:
+    """One vector per category, the mean of its tokens: (B or 1, C, D)."""
+    num_categories = int(prompts.category.max()) + 1
+    member = prompts.category == torch.arange(num_categories, device=prompts.category.device)[:, None]  # (C, T)
+    share = member.to(prompts.embed) / member.sum(1, keepdim=True)
+    return share @ prompts.embed
+
+
+def parts(prompts: PromptTokens, limit: int) -> list[Tensor]:
+    """Split a long list of prompts into parts of whole categories, for models that see few tokens at once.
+
+    Tokens that belong to no category and see none, such as those around a sentence, are in every part.
+
+    Args:
+        prompts: T tokens.
+        limit: most tokens of a part; a category that is longer is a part by itself.
+
+    Returns:
+        For each part the indices of its tokens, ascending.
+    """
+    if len(prompts.category) <= limit:
+        return [torch.arange(len(prompts.category), device=prompts.category.device)]
+    block = prompts.attend.int().argmax(1)  # the first token that a token sees
+    named = torch.isin(block, block[prompts.category >= 0])
+    room = limit - int((~named).sum())
+    starts, sizes = block[named].unique_consecutive(return_counts=True)
+    owners: list[list[int]] = [[]]
+    used = 0
+    for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+        if owners[-1] and used + size > room:
+            owners.append([])
+            used = 0
+        owners[-1].append(start)
+        used += size
+    return [(~named | torch.isin(block, block.new_tensor(owner))).nonzero()[:, 0] for owner in owners]
 
 
 def average(*prompts: PromptTokens) -> PromptTokens:

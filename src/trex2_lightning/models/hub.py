@@ -1,0 +1,329 @@
+"""Grounding DINO and BERT in the format of the Hugging Face hub: a folder with config.json and safetensors.
+
+Read and written for `GroundingDinoForObjectDetection` and `MMGroundingDinoForObjectDetection` of `transformers`, which
+is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trex2_lightning.config import BackboneConfig, ModelConfig, TextConfig, TransformerConfig
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.bert import WordPieces
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.models.hub_names import BERT, hub_names
+from trex2_lightning.models.text_encoder import BertEncoder
+from trex2_lightning.models.weights import WeightsError, read_state_dict
+
+log = logging.getLogger(__name__)
+
+
+class Loaded(NamedTuple):
+    """What became of a file's tensors and of a detector's, by name."""
+
+    loaded: tuple[str, ...]  # the detector's, now those of the file
+    skipped: tuple[str, ...]  # the file's, for which the detector has no place
+    new: tuple[str, ...]  # the detector's, as they were
+
+    def __str__(self) -> str:
+        """Counts, with the parts of the detector (by their first name) and of the file."""
+        return (
+            f"{len(self.loaded)} tensors loaded{_parts(self.loaded, 1)}, {len(self.new)} new{_parts(self.new, 1)}, "
+            f"{len(self.skipped)} of the file skipped{_parts(self.skipped, 3)}"
+        )
+
+
+def load_detector(detector: PromptedDetector, source: str) -> Loaded:
+    """Give a detector all weights that it shares with a Grounding DINO, and its vocabulary where it has a BERT.
+
+    With the settings of `model_config` these are all but the visual prompt encoder and what denoising needs; a
+    late-fusion detector takes backbone, neck, deformable encoder, query selection and decoder.
+
+    Args:
+        detector: any; changed in place.
+        source: folder, or repository of the hub.
+
+    Raises:
+        WeightsError: no such folder or repository, not a Grounding DINO, or one of other sizes than the detector.
+    """
+    folder = _folder(source)
+    if not str(_config(folder).get("model_type", "")).endswith("grounding-dino"):
+        raise WeightsError(f"{source} is not a Grounding DINO: its config.json has another model_type")
+    state = _with_all_heads(_tensors(folder), len(detector.decoder.layers))
+    is_bert = isinstance(detector.text_encoder, BertEncoder)
+    own = detector.state_dict()
+    names = {
+        key: hub_names(key, detector.backbone.out_indices[0])
+        for key in own
+        if is_bert or not key.startswith("text_encoder.")  # the projection of another encoder is another one
+    }
+    found = _take(detector, names, state, source)
+    if not found:
+        raise WeightsError(f"{source} has nothing that the detector could take: it is not in the hub's format")
+    if isinstance(detector.text_encoder, BertEncoder):
+        _read_vocabulary(detector.text_encoder.tokenizer, folder)
+    used = {name for key in found for name in names[key]}
+    report = Loaded(
+        tuple(found),
+        tuple(name for name in state if name not in used and not re.match(_COPIES, name)),
+        tuple(key for key in own if key not in found and not key.endswith("_extra_state")),
+    )
+    _require_all(detector, report, source)
+    log.info("%s: %s", source, report)
+    return report
+
+
+def load_bert(encoder: BertEncoder, source: str) -> None:
+    """Give a text encoder the weights and the vocabulary of a BERT.
+
+    Args:
+        encoder: changed in place.
+        source: folder, or repository of the hub.
+
+    Raises:
+        WeightsError: no such folder or repository, or a BERT of another size.
+    """
+    folder = _folder(source)
+    modern = {"gamma": "weight", "beta": "bias"}
+    state = {
+        BERT + re.sub(r"(gamma|beta)$", lambda m: modern[m[0]], name.removeprefix("bert.")): tensor
+        for name, tensor in _tensors(folder).items()
+    }
+    names = {key: hub_names(f"text_encoder.{key}", 0) for key in encoder.state_dict() if key.startswith("tower.")}
+    missing = names.keys() - _take(encoder, names, state, source)
+    if missing:
+        raise WeightsError(f"{source} is not a BERT of the configured size: it lacks {names[min(missing)][0]}")
+    _read_vocabulary(encoder.tokenizer, folder)
+
+
+def model_config(source: str) -> ModelConfig:
+    """The settings with which a detector is the Grounding DINO of a folder or repository.
+
+    Raises:
+        InputError: an architecture that this package does not have.
+    """
+    hub = _config(_folder(source))
+    swin, bert = hub["backbone_config"], hub["text_config"]
+    expected = {
+        "two_stage": True,
+        "two_stage_bbox_embed_share": False,
+        "embedding_init_target": True,
+        "position_embedding_type": "sine",
+        "decoder_attention_heads": hub["encoder_attention_heads"],
+        "decoder_ffn_dim": hub["encoder_ffn_dim"],
+        "decoder_n_points": hub["encoder_n_points"],
+    }
+    wrong = [f"{key}={hub[key]}" for key, value in expected.items() if hub.get(key, value) != value]
+    if wrong or swin.get("model_type") != "swin" or bert.get("model_type") != "bert":
+        raise InputError(f"{source} has {', '.join(wrong) or 'no Swin and BERT'}, for which there is no setting")
+    return ModelConfig(
+        granularity="word",
+        fusion="early",
+        width=hub["d_model"],
+        num_levels=hub["num_feature_levels"],
+        num_queries=hub["num_queries"],
+        similarity="scaled" if hub["model_type"].startswith("mm-") else "plain",
+        max_tokens=hub["max_text_len"],
+        backbone=BackboneConfig(
+            name="swin_tiny_patch4_window7_224",
+            out_indices=[index - 1 for index in swin["out_indices"]],
+            options={key: swin[key] for key in ("embed_dim", "depths", "num_heads", "window_size")},
+        ),
+        text=TextConfig(
+            name="custom-bert",
+            norm=False,
+            width=bert["hidden_size"],
+            layers=bert["num_hidden_layers"],
+            heads=bert["num_attention_heads"],
+            context_length=bert["max_position_embeddings"],
+            vocabulary=bert["vocab_size"],
+        ),
+        transformer=TransformerConfig(
+            encoder_layers=hub["encoder_layers"],
+            decoder_layers=hub["decoder_layers"],
+            heads=hub["encoder_attention_heads"],
+            points=hub["encoder_n_points"],
+            ffn=hub["encoder_ffn_dim"],
+            shared_box_head=hub["decoder_bbox_embed_share"],
+            fusion_drop_path=hub["fusion_droppath"],
+        ),
+    )
+
+
+def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path) -> None:
+    """Write a (word, early) detector with Swin and BERT so that `transformers` loads it with `from_pretrained`.
+
+    Scaled similarity makes it an MM-Grounding-DINO, plain similarity a Grounding DINO. The visual prompt encoder and
+    what denoising needs have no place there and are left out.
+
+    Args:
+        detector: built from `config`.
+        config: its settings.
+        folder: made where it does not exist.
+
+    Raises:
+        InputError: a detector that the format has no place for.
+    """
+    encoder, sizes = detector.text_encoder, config.transformer
+    cell = (config.granularity, config.fusion)
+    if cell != ("word", "early") or not isinstance(encoder, BertEncoder) or config.text.norm:
+        raise InputError(
+            "only a Grounding DINO can be written in the hub's format: model.granularity=word, model.fusion=early, "
+            "a BERT and model.text.norm=false"
+        )
+    swin: Any = detector.backbone.model
+    stages: list[Any] = [stage for name, stage in swin.named_children() if name.startswith("layers_")]
+    if not stages:
+        raise InputError("only a detector with a Swin backbone can be written in the hub's format")
+    is_mm = config.similarity == "scaled"
+    name = "MMGroundingDino" if is_mm else "GroundingDino"
+    hub = {
+        "architectures": [f"{name}ForObjectDetection"],
+        "model_type": "mm-grounding-dino" if is_mm else "grounding-dino",
+        "d_model": config.width,
+        "num_feature_levels": config.num_levels,
+        "num_queries": config.num_queries,
+        "max_text_len": config.max_tokens,
+        "encoder_layers": sizes.encoder_layers,
+        "decoder_layers": sizes.decoder_layers,
+        **{f"{part}_attention_heads": sizes.heads for part in ("encoder", "decoder")},
+        **{f"{part}_n_points": sizes.points for part in ("encoder", "decoder")},
+        **{f"{part}_ffn_dim": sizes.ffn for part in ("encoder", "decoder")},
+        "decoder_bbox_embed_share": sizes.shared_box_head,
+        **({"decoder_cls_embed_share": False} if is_mm else {}),
+        "dropout": sizes.dropout,
+        "fusion_droppath": sizes.fusion_drop_path,
+        "backbone_config": {
+            "model_type": "swin",
+            "embed_dim": swin.patch_embed.proj.out_channels,
+            "depths": [len(stage.blocks) for stage in stages],
+            "num_heads": [stage.blocks[0].attn.num_heads for stage in stages],
+            "window_size": stages[0].blocks[0].window_size[0],
+            "out_indices": [index + 1 for index in detector.backbone.out_indices],
+        },
+        "text_config": {
+            "model_type": "bert",
+            "hidden_size": encoder.tower.width,
+            "num_hidden_layers": encoder.tower.encoder.num_layers,
+            "num_attention_heads": encoder.tower.heads,
+            "intermediate_size": 4 * encoder.tower.width,
+            "max_position_embeddings": encoder.tower.context_length,
+            "vocab_size": encoder.tower.words.num_embeddings,
+        },
+    }
+    tensors: dict[str, Tensor] = {}
+    for key, tensor in detector.state_dict().items():
+        names = hub_names(key, detector.backbone.out_indices[0])
+        if not (sizes.shared_box_head and re.match(r"bbox_embed\.[1-9]", "".join(names))):
+            tensors |= dict(zip(names, (x.clone() for x in tensor.chunk(max(1, len(names)))), strict=False))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(hub, indent=2) + "\n")
+    if encoder.tokenizer.pieces:
+        (folder / "vocab.txt").write_text("\n".join(encoder.tokenizer.pieces) + "\n")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+# Tensors of older files that repeat others or follow from the sizes.
+_COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|position_ids)$|.*\.swin\.layernorm\."
+
+
+def _parts(names: tuple[str, ...], depth: int) -> str:
+    parts = dict.fromkeys(".".join(re.sub(r"\.\d+", "", name).split(".")[:depth]) for name in names)
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _folder(source: str) -> Path:
+    if Path(source).is_dir():
+        return Path(source)
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "vocab.txt"]))
+    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
+        raise WeightsError(
+            f"there is no folder {source}, and no such repository of the hub can be read "
+            f"({type(error).__name__}): give the folder that it was downloaded to"
+        ) from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"{folder} has no readable config.json: give a folder in the hub's format") from error
+    return config if isinstance(config, dict) else {}
+
+
+def _tensors(folder: Path) -> dict[str, Tensor]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{folder} has no .safetensors file: take the repository's version that has one")
+    return {name: tensor for file in files for name, tensor in read_state_dict(file).items()}
+
+
+def _with_all_heads(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Heads that all layers share are written once."""
+    first = re.compile(r"^(bbox|class)_embed\.0\.")
+    shared = {name: tensor for name, tensor in state.items() if first.match(name)}
+    copies = {
+        first.sub(rf"\g<1>_embed.{layer}.", name): tensor for layer in range(layers) for name, tensor in shared.items()
+    }
+    return copies | state
+
+
+def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> None:
+    """A detector that is a Grounding DINO by its parts must be one to the last parameter."""
+    encoder = detector.text_encoder
+    if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
+        extra = [name for name in report.new if not name.startswith(("visual_encoder.", "noised_content."))]
+        if extra or report.skipped:
+            raise WeightsError(
+                f"{source} and the detector are not alike: the file lacks {len(extra)} tensors{_parts(tuple(extra), 2)} "
+                f"and has {len(report.skipped)} more{_parts(report.skipped, 3)}. A Grounding DINO has "
+                "model.similarity=plain, an MM-Grounding-DINO scaled, both model.text.norm=false"
+            )
+
+
+def _take(
+    module: nn.Module, names: dict[str, tuple[str, ...]], state: dict[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Load the tensors of `module` whose `names` are all in `state`; return them by the module's names."""
+    found = {
+        key: torch.cat([state[name] for name in parts]) if len(parts) > 1 else state[parts[0]]
+        for key, parts in names.items()
+        if parts and all(name in state for name in parts)
+    }
+    own = module.state_dict(keep_vars=True)
+    wrong = [
+        f"{key}: {tuple(x.shape)}, not {tuple(own[key].shape)}" for key, x in found.items() if x.shape != own[key].shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{source} has {len(wrong)} tensors of another shape than the detector's, such as {'; '.join(wrong[:3])}: "
+            "give the model section the sizes of its config.json"
+        )
+    places: dict[int, str] = {}
+    for key in found:
+        first = places.setdefault(id(own[key]), key)
+        if not torch.equal(found[first], found[key]):
+            raise WeightsError(f"{source} has a box head for each layer: set model.transformer.shared_box_head=false")
+    module.load_state_dict(found, strict=False)
+    return found
+
+
+def _read_vocabulary(pieces: WordPieces, folder: Path) -> None:
+    text, tokenizer = folder / "vocab.txt", folder / "tokenizer.json"
+    if text.is_file():
+        pieces.read(text.read_text(encoding="utf-8").splitlines())
+    elif tokenizer.is_file():
+        numbers = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
+        pieces.read(sorted(numbers, key=numbers.get))
