@@ -9,8 +9,9 @@ import torch
 
 from trex2_lightning import build
 from trex2_lightning.config import load
-from trex2_lightning.models.text_encoder import PhraseEncoder
+from trex2_lightning.models.text_encoder import ClipEncoder
 
+CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NO_DOWNLOADS = ["model.backbone.weights=''", "model.text.pretrained=''"]
 SMALL_TEXT = ["model.text.name=custom"]  # open_clip cannot build without memory; its tower has a test of its own
@@ -55,8 +56,35 @@ def test_the_text_encoder_is_clip_b() -> None:
     """CLIP's text transformer: 63.4 million parameters, 77 tokens of context, 512 dimensions (CLIP, table 20)."""
     config = load(EXPERIMENTS / "trex2_swin_t.yaml", NO_DOWNLOADS)
     assert config.model.text.name.startswith("ViT-B-32")
-    encoder = PhraseEncoder(config.model.text, config.model.width)
+    encoder = ClipEncoder(config.model.text, config.model.width, "phrase")
     tower = sum(p.numel() for p in encoder.tower.parameters())
     assert tower / MILLION == pytest.approx(63.4, abs=0.1)
     assert (encoder.tower.context_length, encoder.tower.output_dim) == (77, 512)
     assert encoder.projection.out_features == 256
+
+
+def test_cells_of_the_ablation_differ_in_the_two_choices_alone() -> None:
+    """What is compared is the granularity of a text prompt and its fusion with the image, nothing else."""
+    configs = []
+    for cell in CELLS:
+        config = load(EXPERIMENTS / "ablation" / f"{cell}.yaml")
+        assert config.name == f"ablation/{cell}"
+        assert f"{config.model.granularity}_{config.model.fusion}" == cell
+        config.name, config.model.granularity, config.model.fusion = "", "phrase", "late"
+        configs.append(config)
+    assert all(config == configs[0] for config in configs)
+
+
+def test_grounding_dino_is_the_official_one_to_the_last_parameter() -> None:
+    """Grounding DINO's appendix A: 172 million parameters with Swin-T and BERT, of which the reference has as many."""
+    config = load(EXPERIMENTS / "grounding_dino_swin_t.yaml", NO_DOWNLOADS)
+    assert (config.model.granularity, config.model.fusion, config.model.num_queries) == ("word", "early", 900)
+    with torch.device("meta"):
+        detector = build.detector(config.model)
+    extra = ("visual_encoder", "noised_content")
+    count = sum(p.numel() for name, p in detector.named_parameters() if not name.startswith(extra))
+    transformers = pytest.importorskip("transformers")
+    with torch.device("meta"):
+        reference = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig())
+    unused = sum(p.numel() for name, p in reference.named_parameters() if ".swin.layernorm." in name)
+    assert count == sum(p.numel() for p in reference.parameters()) - unused

@@ -131,8 +131,8 @@ class TextConfig:
     vocabulary: int = 30522  # word pieces of custom-bert
 
     def __post_init__(self) -> None:
-        if self.name.startswith("custom") and self.pretrained:
-            raise ConfigError(f"model.text.pretrained cannot go with model.text.name={self.name}: it has no weights")
+        if self.name == "custom" and self.pretrained:
+            raise ConfigError("model.text.pretrained cannot go with model.text.name=custom: it has no weights")
 
 
 @dataclass

@@ -29,15 +29,15 @@ def test_a_target_is_spread_over_all_tokens_of_its_category() -> None:
     ]
 
 
-def test_separators_padding_and_unjudged_categories_are_unknown() -> None:
+def test_padding_and_unjudged_categories_are_unknown_and_separators_are_nothing() -> None:
     prompts = tokens([0, 0, -1, 1, 1], [[True, True, True, True, False]])
-    assert known_tokens(prompts, None).tolist() == [[True, True, False, True, False]]
+    assert known_tokens(prompts, None).tolist() == [[True, True, True, True, False]]
     judged = torch.tensor([[True, True], [False, True], [True, False]])
-    assert known_tokens(prompts, judged).int().tolist() == [[1, 1, 0, 1, 0], [0, 0, 0, 1, 0], [1, 1, 0, 0, 0]]
+    assert known_tokens(prompts, judged).int().tolist() == [[1, 1, 1, 1, 0], [0, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
 
 
-def test_separator_stays_unknown_whatever_is_judged_of_the_last_category() -> None:
-    assert known_tokens(tokens([0, -1], [[True, True]]), torch.ones(1, 1, dtype=torch.bool)).tolist() == [[True, False]]
+def test_a_separator_is_nothing_whatever_is_judged_of_the_categories() -> None:
+    assert known_tokens(tokens([0, -1], [[True, True]]), torch.zeros(1, 1).bool()).tolist() == [[False, True]]
 
 
 def test_value_at_even_odds() -> None:

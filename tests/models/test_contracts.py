@@ -11,10 +11,12 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.models.detector import QuerySelection
+from trex2_lightning.models.late_fusion import LateFusionDetector
+from trex2_lightning.ops.detections import category_scores
 from trex2_lightning.ops.prompts import average
 from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens, Targets
 
-CELLS = [("phrase", "late")]
+CELLS = [("phrase", "late"), ("word", "late"), ("phrase", "early"), ("word", "early")]
 PHRASES = ("red star", "blue ring", "green moon", "a cross")
 QUERIES = 20
 KINDS = ["text", "box", "point"]
@@ -22,7 +24,20 @@ KINDS = ["text", "box", "point"]
 
 @pytest.fixture(params=CELLS, ids="-".join)
 def detector(request):
-    granularity, fusion = request.param
+    return random_detector(*request.param)
+
+
+@pytest.fixture(params=["phrase", "word"])
+def late(request):
+    return random_detector(request.param, "late")
+
+
+@pytest.fixture(params=["phrase", "word"])
+def early(request):
+    return random_detector(request.param, "early")
+
+
+def random_detector(granularity, fusion):
     torch.manual_seed(0)
     model = build.detector(
         ModelConfig(
@@ -76,13 +91,18 @@ def assert_same_boxes(one, other):
     torch.testing.assert_close(one.queries.boxes, other.queries.boxes, rtol=1e-4, atol=1e-5)
 
 
+def scores(output):
+    """Of the categories, whatever their tokens: (B, Q, C)."""
+    return category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_permuting_categories_permutes_scores_and_leaves_boxes(detector, kind):
     order = [2, 0, 3, 1]
     one = detector(random_images(), prompts_of(kind))
     other = detector(random_images(), prompts_of(kind, order))
     assert_same_boxes(one, other)
-    torch.testing.assert_close(one.queries.logits[..., order], other.queries.logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scores(one)[..., order], scores(other), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -93,11 +113,13 @@ def test_an_invalid_category_changes_nothing(detector, kind):
     extended = prompts._replace(
         embed=torch.cat([prompts.embed, 100 * torch.ones_like(prompts.embed[:, :1])], 1),
         valid=torch.cat([prompts.valid, off], 1),
-        category=torch.tensor([0, 1, 2, 3, 4]),
+        category=torch.cat([prompts.category, torch.tensor([4])]),
+        attend=torch.block_diag(prompts.attend, torch.ones(1, 1, dtype=torch.bool)).bool(),
+        position=torch.cat([prompts.position, torch.tensor([0])]),
     )
     one, other = detector.decode(features, prompts), detector.decode(features, extended)
     assert_same_boxes(one, other)
-    torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :4])
+    torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :-1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["box", "point"])
@@ -133,7 +155,9 @@ def test_more_padding_changes_nothing_behind_the_neck(detector, kind):
     """Padding of the coarser levels. The backbone's convolutions and the neck's GroupNorm do see padding, and DINO's
     decoder embeds its boxes as shares of the padded finest map (docs/deviations.md)."""
     small = detector.neck(detector.backbone(random_images().pixels), random_images().valid)
-    encoded = [detector.encoder(features) for features in (small, grown_coarse_levels(small))]
+    encoded = [small, grown_coarse_levels(small)]
+    if isinstance(detector, LateFusionDetector):
+        encoded = [detector.encoder(features) for features in encoded]
     one, other = (detector.decode(f, detector.encode_prompts(prompts_of(kind), f)) for f in encoded)
     assert_same_boxes(one, other)
     torch.testing.assert_close(one.queries.logits, other.queries.logits, rtol=1e-4, atol=1e-4)
@@ -209,22 +233,53 @@ def test_noised_queries_do_not_change_the_others(detector):
     without = detector(random_images(), Prompts(PHRASES))
     assert_same_boxes(with_noise, without)
     torch.testing.assert_close(with_noise.queries.logits, without.queries.logits)
-    assert with_noise.noised.logits.shape == (2, 2, noised.labels.shape[1], len(PHRASES))
+    assert with_noise.noised.logits.shape == (2, 2, noised.labels.shape[1], with_noise.queries.logits.shape[-1])
 
 
-def test_late_fusion_encodes_an_image_without_any_prompt(detector):
+def test_an_image_is_encoded_without_any_prompt(detector):
     assert list(inspect.signature(detector.encode_image).parameters) == ["images"]
 
 
-def test_late_fusion_scores_a_category_without_regard_to_the_others(detector):
+def test_late_fusion_scores_a_category_without_regard_to_the_others(late):
     """For a given query; which tokens become queries is chosen by all prompts together."""
-    prompts = detector.encode_prompts(Prompts(PHRASES))
-    first = detector.encode_prompts(Prompts(PHRASES[:1]))
+    prompts = late.encode_prompts(Prompts(PHRASES))
+    first = late.encode_prompts(Prompts(PHRASES[:1]))
     query = torch.randn(1, 5, 32)
-    torch.testing.assert_close(detector.heads[0](query, prompts)[..., :1], detector.heads[0](query, first))
+    num_tokens = first.embed.shape[1]
+    torch.testing.assert_close(late.heads[0](query, prompts)[..., :num_tokens], late.heads[0](query, first))
 
 
-def test_initial_scores_are_the_prior(detector):
+def test_early_fusion_reads_an_image_by_its_prompts(early):
+    features = early.encode_image(random_images())
+    fused = [early.fuse(features, early.encode_prompts(Prompts(phrases)))[0] for phrases in (PHRASES, PHRASES[:2])]
+    assert (fused[0].tokens - fused[1].tokens).abs().max() > 1e-3
+
+
+def test_early_fusion_asks_for_many_prompts_in_parts_that_are_those_alone(early):
+    """Each part finds its queries as if its names were the only ones; nothing is truncated."""
+    early.eval()
+    features = early.encode_image(random_images())
+    prompts = early.encode_prompts(Prompts(PHRASES))
+    early.max_tokens = prompts.embed.shape[1] // 2  # two names in a part
+    merged = early.decode(features, prompts)
+    halves = [early.decode(features, early.encode_prompts(Prompts(half))) for half in (PHRASES[:2], PHRASES[2:])]
+    found = scores(merged)
+    assert found.shape == (2, 2 * QUERIES, len(PHRASES))
+    for half, queries, categories in zip(halves, found.split(QUERIES, 1), (slice(0, 2), slice(2, 4)), strict=True):
+        torch.testing.assert_close(queries[..., categories], scores(half), rtol=1e-4, atol=1e-5)
+    assert (found[:, :QUERIES, 2:] == 0).all()
+    assert (found[:, QUERIES:, :2] == 0).all()
+    torch.testing.assert_close(merged.queries.boxes[-1, :, :QUERIES], halves[0].queries.boxes[-1])
+    torch.testing.assert_close(merged.queries.boxes[-1, :, QUERIES:], halves[1].queries.boxes[-1])
+
+
+def test_too_many_prompts_in_training_are_an_error(early):
+    early.max_tokens = 3
+    with pytest.raises(InputError, match=r"model\.max_tokens=3.*data\.negatives\.count"):
+        early.train()(random_images(), Prompts(PHRASES))
+
+
+def test_initial_scores_are_the_prior():
     """Focal loss needs it to start (RetinaNet, section 4.1): of few objects, not of half a million."""
     fresh = QuerySelection(32, 5, anchor_size=0.05, prior=0.01)
     assert fresh.head.bias.sigmoid().item() == pytest.approx(0.01)
@@ -238,10 +293,15 @@ def test_more_queries_than_tokens_is_an_error_that_says_what_to_do(detector):
 def test_prompt_tokens_of_phrases(detector):
     prompts = detector.encode_prompts(Prompts(PHRASES))
     assert isinstance(prompts, PromptTokens)
-    assert prompts.embed.shape == (1, 4, 32)
-    assert prompts.category.tolist() == [0, 1, 2, 3]
+    assert prompts.text.shape == (1, 4, 32)
     assert prompts.valid.all()
-    assert torch.equal(prompts.attend, torch.eye(4, dtype=torch.bool))
+    if detector.text_encoder.granularity == "phrase":
+        assert prompts.category.tolist() == [0, 1, 2, 3]
+        assert torch.equal(prompts.attend, torch.eye(4, dtype=torch.bool))
+    else:
+        assert prompts.category.tolist() == [0, 0, -1, 1, 1, -1, 2, 2, -1, 3, 3, -1]
+        assert torch.equal(prompts.attend, torch.block_diag(*[torch.ones(3, 3)] * 4).bool())
+    assert prompts.embed.shape == (1, len(prompts.category), 32)
 
 
 def test_prompt_tokens_of_exemplars(detector):
@@ -261,7 +321,7 @@ def test_phrases_and_exemplars_give_both_vectors_and_prompt_with_the_exemplars(d
     text = detector.encode_prompts(prompts_of("text"))
     visual = detector.encode_prompts(prompts_of("box"), features)
     both = detector.encode_prompts(prompts_of("box")._replace(phrases=PHRASES), features)
-    torch.testing.assert_close(both.text, text.embed)
+    torch.testing.assert_close(both.text, text.text)
     torch.testing.assert_close(both.embed, visual.embed)
     torch.testing.assert_close(both.visual, visual.embed)
     assert torch.equal(both.valid, visual.valid)

@@ -3,30 +3,45 @@ import torch
 
 from trex2_lightning.config import TextConfig
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.text_encoder import PhraseEncoder, PhraseError, text_tower
+from trex2_lightning.models.text_encoder import ClipEncoder, PhraseError, text_tower
 
 PHRASES = ("red star", "a rather long phrase about one ring", "x")
 
 
 @pytest.fixture
 def encoder():
+    return random_encoder("phrase")
+
+
+def random_encoder(granularity):
     torch.manual_seed(0)
-    return PhraseEncoder(TextConfig(name="custom", width=32, layers=2, heads=2, context_length=12), width=24)
+    config = TextConfig(name="custom", width=32, layers=2, heads=2, context_length=12)
+    return ClipEncoder(config, width=24, granularity=granularity)
 
 
 def test_trimming_the_context_changes_nothing(encoder):
     full = encoder.tokenizer(list(PHRASES))  # padded to the whole context
     assert encoder.tokenize(PHRASES).shape[1] < full.shape[1]
     expected = encoder.norm(encoder.projection(encoder.tower(full)))
-    torch.testing.assert_close(encoder(PHRASES), expected)
+    torch.testing.assert_close(encoder(PHRASES).embed[0], expected)
 
 
 def test_a_phrase_does_not_depend_on_its_neighbours(encoder):
-    torch.testing.assert_close(encoder(PHRASES)[:1], encoder(PHRASES[:1]))
+    torch.testing.assert_close(encoder(PHRASES).embed[:, :1], encoder(PHRASES[:1]).embed)
+
+
+def test_words_are_the_tower_s_outputs_one_by_one_and_end_of_text_closes_a_name(encoder):
+    words = random_encoder("word")(PHRASES)
+    assert words.category.tolist() == [0, 0, -1, *[1] * 7, -1, 2, -1]
+    assert words.position.tolist() == [0, 1, 2, *range(8), 0, 1]
+    closing = words.embed[:, words.category == -1]
+    torch.testing.assert_close(closing, encoder(PHRASES).embed)  # end-of-text is the phrase's vector
+    alone = random_encoder("word")(("red",))
+    torch.testing.assert_close(words.embed[:, :1], alone.embed[:, :1])  # causal: "red" does not see "star"
 
 
 def test_the_tower_is_trained(encoder):
-    encoder(PHRASES).square().sum().backward()
+    encoder(PHRASES).embed.square().sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
 
 
@@ -37,7 +52,8 @@ def test_an_empty_phrase_is_refused(encoder, phrase):
 
 
 def test_a_phrase_longer_than_the_context_is_refused_and_never_truncated(encoder):
-    assert encoder(("one two three four five six seven eight nine ten",)).shape == (1, 24)  # 12 with start and end
+    ten = encoder(("one two three four five six seven eight nine ten",))  # 12 with start and end
+    assert ten.embed.shape == (1, 1, 24)
     with pytest.raises(PhraseError, match=r"13 tokens.*reads 12"):
         encoder(("one two three four five six seven eight nine ten eleven",))
 

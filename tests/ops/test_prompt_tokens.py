@@ -1,6 +1,6 @@
 import torch
 
-from trex2_lightning.ops.prompts import average, complete, from_vectors
+from trex2_lightning.ops.prompts import average, category_vectors, complete, from_vectors, from_words, parts
 
 
 def tokens(vectors, valid=None):
@@ -56,3 +56,28 @@ def test_vectors_for_the_alignment_loss_stay_those_of_the_first_argument():
     for prompts in (average(visual), complete(visual, TEXT)):
         assert prompts.text is TEXT.embed
         assert prompts.visual is VISUAL.embed
+
+
+SENTENCE = from_words(  # "[CLS] red star . ring . a blue moon . [SEP]"
+    torch.arange(5 * 4, dtype=torch.float32).view(5, 4, 1), torch.tensor([1, 3, 2, 4, 1])
+)
+
+
+def test_words_see_those_of_their_name_and_what_closes_it():
+    assert SENTENCE.embed[0, :, 0].tolist() == [0, 4, 5, 6, 8, 9, 12, 13, 14, 15, 16]
+    assert SENTENCE.category.tolist() == [-1, 0, 0, -1, 1, -1, 2, 2, 2, -1, -1]
+    assert SENTENCE.position.tolist() == [0, 0, 1, 2, 0, 1, 0, 1, 2, 3, 0]
+    blocks = [torch.ones(n, n) for n in (1, 3, 2, 4, 1)]
+    assert torch.equal(SENTENCE.attend, torch.block_diag(*blocks).bool())
+    assert SENTENCE.valid.all()
+
+
+def test_a_category_s_vector_is_the_mean_of_its_words():
+    assert category_vectors(SENTENCE)[0, :, 0].tolist() == [4.5, 8.0, 13.0]
+
+
+def test_parts_have_whole_categories_and_what_stands_around_them():
+    assert [part.tolist() for part in parts(SENTENCE, 11)] == [list(range(11))]
+    assert [part.tolist() for part in parts(SENTENCE, 7)] == [[0, 1, 2, 3, 4, 5, 10], [0, 6, 7, 8, 9, 10]]
+    assert [part.tolist() for part in parts(SENTENCE, 5)] == [[0, 1, 2, 3, 10], [0, 4, 5, 10], [0, 6, 7, 8, 9, 10]]
+    assert [part.tolist() for part in parts(from_vectors(torch.zeros(1, 5, 2)), 2)] == [[0, 1], [2, 3], [4]]

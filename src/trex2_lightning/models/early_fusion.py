@@ -100,7 +100,7 @@ class FusionLayer(nn.Module):
     def forward(self, tokens: Tensor, valid: Tensor, prompts: PromptTokens) -> tuple[Tensor, Tensor]:
         """Image tokens (B, S, D), valid (B, S) and prompts -> tokens (B, S, D) and prompt vectors (B, T, D)."""
         tokens, embed = self.attention(tokens, valid, prompts.embed, prompts.valid)
-        position = sine_embedding(prompts.position[:, None].to(embed.dtype), embed.shape[-1])  # (T, D)
+        position = sine_embedding(prompts.position[:, None].float(), embed.shape[-1])  # (T, D)
         query = embed + position
         embed = self.norm(embed + self.dropout(self.self_attention(query, query, embed, prompts.attend[None])))
         return tokens, self.feed_forward(embed)

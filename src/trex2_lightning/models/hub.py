@@ -1,7 +1,6 @@
 """Grounding DINO and BERT in the format of the Hugging Face hub: a folder with config.json and safetensors.
 
-Read and written for `GroundingDinoForObjectDetection` and `MMGroundingDinoForObjectDetection` of `transformers`, which
-is not needed.
+Of `GroundingDinoForObjectDetection` and `MMGroundingDinoForObjectDetection` of `transformers`, which is not needed.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trex2_lightning.config import BackboneConfig, ModelConfig, TextConfig, TransformerConfig
@@ -103,7 +101,9 @@ def load_bert(encoder: BertEncoder, source: str) -> None:
     names = {key: hub_names(f"text_encoder.{key}", 0) for key in encoder.state_dict() if key.startswith("tower.")}
     missing = names.keys() - _take(encoder, names, state, source)
     if missing:
-        raise WeightsError(f"{source} is not a BERT of the configured size: it lacks {names[min(missing)][0]}")
+        raise WeightsError(
+            f"{source} is not a BERT of the configured size: it lacks {names[min(missing)][0].removeprefix(BERT)}"
+        )
     _read_vocabulary(encoder.tokenizer, folder)
 
 
@@ -161,79 +161,6 @@ def model_config(source: str) -> ModelConfig:
     )
 
 
-def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path) -> None:
-    """Write a (word, early) detector with Swin and BERT so that `transformers` loads it with `from_pretrained`.
-
-    Scaled similarity makes it an MM-Grounding-DINO, plain similarity a Grounding DINO. The visual prompt encoder and
-    what denoising needs have no place there and are left out.
-
-    Args:
-        detector: built from `config`.
-        config: its settings.
-        folder: made where it does not exist.
-
-    Raises:
-        InputError: a detector that the format has no place for.
-    """
-    encoder, sizes = detector.text_encoder, config.transformer
-    cell = (config.granularity, config.fusion)
-    if cell != ("word", "early") or not isinstance(encoder, BertEncoder) or config.text.norm:
-        raise InputError(
-            "only a Grounding DINO can be written in the hub's format: model.granularity=word, model.fusion=early, "
-            "a BERT and model.text.norm=false"
-        )
-    swin: Any = detector.backbone.model
-    stages: list[Any] = [stage for name, stage in swin.named_children() if name.startswith("layers_")]
-    if not stages:
-        raise InputError("only a detector with a Swin backbone can be written in the hub's format")
-    is_mm = config.similarity == "scaled"
-    name = "MMGroundingDino" if is_mm else "GroundingDino"
-    hub = {
-        "architectures": [f"{name}ForObjectDetection"],
-        "model_type": "mm-grounding-dino" if is_mm else "grounding-dino",
-        "d_model": config.width,
-        "num_feature_levels": config.num_levels,
-        "num_queries": config.num_queries,
-        "max_text_len": config.max_tokens,
-        "encoder_layers": sizes.encoder_layers,
-        "decoder_layers": sizes.decoder_layers,
-        **{f"{part}_attention_heads": sizes.heads for part in ("encoder", "decoder")},
-        **{f"{part}_n_points": sizes.points for part in ("encoder", "decoder")},
-        **{f"{part}_ffn_dim": sizes.ffn for part in ("encoder", "decoder")},
-        "decoder_bbox_embed_share": sizes.shared_box_head,
-        **({"decoder_cls_embed_share": False} if is_mm else {}),
-        "dropout": sizes.dropout,
-        "fusion_droppath": sizes.fusion_drop_path,
-        "backbone_config": {
-            "model_type": "swin",
-            "embed_dim": swin.patch_embed.proj.out_channels,
-            "depths": [len(stage.blocks) for stage in stages],
-            "num_heads": [stage.blocks[0].attn.num_heads for stage in stages],
-            "window_size": stages[0].blocks[0].window_size[0],
-            "out_indices": [index + 1 for index in detector.backbone.out_indices],
-        },
-        "text_config": {
-            "model_type": "bert",
-            "hidden_size": encoder.tower.width,
-            "num_hidden_layers": encoder.tower.encoder.num_layers,
-            "num_attention_heads": encoder.tower.heads,
-            "intermediate_size": 4 * encoder.tower.width,
-            "max_position_embeddings": encoder.tower.context_length,
-            "vocab_size": encoder.tower.words.num_embeddings,
-        },
-    }
-    tensors: dict[str, Tensor] = {}
-    for key, tensor in detector.state_dict().items():
-        names = hub_names(key, detector.backbone.out_indices[0])
-        if not (sizes.shared_box_head and re.match(r"bbox_embed\.[1-9]", "".join(names))):
-            tensors |= dict(zip(names, (x.clone() for x in tensor.chunk(max(1, len(names)))), strict=False))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(hub, indent=2) + "\n")
-    if encoder.tokenizer.pieces:
-        (folder / "vocab.txt").write_text("\n".join(encoder.tokenizer.pieces) + "\n")
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-
 # Tensors of older files that repeat others or follow from the sizes.
 _COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|position_ids)$|.*\.swin\.layernorm\."
 
@@ -287,8 +214,8 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
         extra = [name for name in report.new if not name.startswith(("visual_encoder.", "noised_content."))]
         if extra or report.skipped:
             raise WeightsError(
-                f"{source} and the detector are not alike: the file lacks {len(extra)} tensors{_parts(tuple(extra), 2)} "
-                f"and has {len(report.skipped)} more{_parts(report.skipped, 3)}. A Grounding DINO has "
+                f"{source} differs from the detector: it lacks {len(extra)} tensors{_parts(tuple(extra), 2)} and "
+                f"has {len(report.skipped)} more{_parts(report.skipped, 3)}. A Grounding DINO has "
                 "model.similarity=plain, an MM-Grounding-DINO scaled, both model.text.norm=false"
             )
 
