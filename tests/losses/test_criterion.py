@@ -175,7 +175,7 @@ def test_unjudged_categories_get_exactly_no_gradient() -> None:
     output, targets, noised = random_batch([2, 2])
     judged = torch.tensor([[True, False, True], [False, True, True]])
     sum(CRITERION(output, targets, judged, noised).values()).backward()
-    expected = torch.tensor([[True, True, False, False, True], [False, False, False, True, True]])  # (B, T)
+    expected = torch.tensor([[True, True, True, False, True], [False, False, True, True, True]])  # (B, T), 2: separator
     for detections in output[:3]:
         gradient = detections.logits.grad != 0
         assert gradient.any(2).any(0).equal(expected)
@@ -193,7 +193,7 @@ def test_invalid_tokens_get_exactly_no_gradient_even_if_infinite() -> None:
     total.backward()
     for detections in output[:3]:
         gradient = detections.logits.grad != 0
-        assert gradient.any(2).any(0).equal(valid & torch.tensor([True, True, False, True, True]))
+        assert gradient.any(2).any(0).equal(valid)
         assert detections.boxes.grad.isfinite().all()
 
 
@@ -201,7 +201,7 @@ def test_padded_noised_queries_get_no_gradient() -> None:
     output, targets, noised = random_batch([3, 1])
     sum(CRITERION(output, targets, None, noised).values()).backward()
     assert (output.noised.logits.grad[:, ~noised.valid] == 0).all()
-    assert (output.noised.logits.grad[:, noised.valid][..., [0, 1, 3, 4]] != 0).all()
+    assert (output.noised.logits.grad[:, noised.valid] != 0).all()
     assert (output.noised.boxes.grad.any(-1) == (noised.target >= 0)).all()
 
 

@@ -101,7 +101,7 @@ def test_grounding_dino_with_several_tokens_per_category(seed: int) -> None:
     category = [-1, 0, 0, 0, -1, 1, -1, 2, 2, -1]
     output, targets = random_case(seed, category, [5, 3])
     label_map = torch.stack([output.prompts.category == c for c in range(3)])
-    extra = {"label_maps": (label_map, label_map), "text_mask": (output.prompts.category >= 0).expand(2, 1, -1)}
+    extra = {"label_maps": (label_map, label_map), "text_mask": output.prompts.valid[:, None].expand(2, 1, -1)}
     matcher = loss_grounding_dino.GroundingDinoHungarianMatcher(**THEIR_COST)
     assert_same_matching(output, targets, matcher, extra)
     criterion = loss_grounding_dino.GroundingDinoImageLoss(matcher, 0.25, ["labels", "boxes"])
