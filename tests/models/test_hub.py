@@ -15,9 +15,11 @@ from trex2_lightning import build
 from trex2_lightning.config import TextConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.early_fusion import BiAttention
-from trex2_lightning.models.hub import WeightsError, load_bert, load_detector, model_config
+from trex2_lightning.models.hub import load_bert, load_detector
+from trex2_lightning.models.hub_config import model_config
 from trex2_lightning.models.hub_export import save_detector
 from trex2_lightning.models.text_encoder import BertEncoder
+from trex2_lightning.models.weights import WeightsError
 from trex2_lightning.structures import Prompts
 
 SEPARATE_HEADS = {"decoder_bbox_embed_share": False}
@@ -214,6 +216,21 @@ def test_an_architecture_without_a_setting_is_refused(saved: Path, tmp_path: Pat
         model_config(str(tmp_path))
 
 
+def test_what_a_config_does_not_say_is_what_the_reference_takes(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.GroundingDinoConfig().save_pretrained(tmp_path / "full")
+    (tmp_path / "brief").mkdir()
+    (tmp_path / "brief" / "config.json").write_text('{"model_type": "grounding-dino"}')
+    assert model_config(str(tmp_path / "brief")) == model_config(str(tmp_path / "full"))
+
+
+def test_a_file_with_more_layers_is_refused(saved: Path) -> None:
+    config = model_config(str(saved))
+    config.transformer.encoder_layers = 1
+    with pytest.raises(WeightsError, match=r"has 50 more \(model\.encoder\.layers\)"):
+        load_detector(build.detector(config), str(saved))
+
+
 def test_only_a_grounding_dino_is_written(saved: Path, tmp_path: Path) -> None:
     config = model_config(str(saved))
     config.fusion = "late"
@@ -244,5 +261,5 @@ def test_a_bert_of_the_hub(saved: Path, tmp_path: Path, old_names: bool) -> None
 
 def test_a_bert_of_another_size_is_refused(saved: Path) -> None:
     config = TextConfig(name="custom-bert", width=32, layers=2, heads=2, context_length=16, vocabulary=len(PIECES))
-    with pytest.raises(WeightsError, match=r"lacks embeddings\."):
+    with pytest.raises(WeightsError, match=r"lacks encoder\.layer"):
         load_bert(BertEncoder(config, 32, "word"), str(saved))

@@ -1,4 +1,4 @@
-"""Grounding DINO and BERT in the format of the Hugging Face hub: a folder with config.json and safetensors.
+"""Weights of Grounding DINO and BERT from the format of the Hugging Face hub: config.json and safetensors in a folder.
 
 Of `GroundingDinoForObjectDetection` and `MMGroundingDinoForObjectDetection` of `transformers`, which is not needed.
 """
@@ -9,17 +9,14 @@ import json
 import logging
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from torch import Tensor, nn
 
-from trex2_lightning.config import BackboneConfig, ModelConfig, TextConfig, TransformerConfig
-from trex2_lightning.errors import InputError
 from trex2_lightning.models.bert import WordPieces
 from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.models.hub_config import hub_folder, read_config
 from trex2_lightning.models.hub_names import BERT, hub_names
 from trex2_lightning.models.text_encoder import BertEncoder
 from trex2_lightning.models.weights import WeightsError, read_state_dict
@@ -55,8 +52,8 @@ def load_detector(detector: PromptedDetector, source: str) -> Loaded:
     Raises:
         WeightsError: no such folder or repository, not a Grounding DINO, or one of other sizes than the detector.
     """
-    folder = _folder(source)
-    if not str(_config(folder).get("model_type", "")).endswith("grounding-dino"):
+    folder = hub_folder(source)
+    if not str(read_config(folder).get("model_type", "")).endswith("grounding-dino"):
         raise WeightsError(f"{source} is not a Grounding DINO: its config.json has another model_type")
     state = _with_all_heads(_tensors(folder), len(detector.decoder.layers))
     is_bert = isinstance(detector.text_encoder, BertEncoder)
@@ -92,7 +89,7 @@ def load_bert(encoder: BertEncoder, source: str) -> None:
     Raises:
         WeightsError: no such folder or repository, or a BERT of another size.
     """
-    folder = _folder(source)
+    folder = hub_folder(source)
     modern = {"gamma": "weight", "beta": "bias"}
     state = {
         BERT + re.sub(r"(gamma|beta)$", lambda m: modern[m[0]], name.removeprefix("bert.")): tensor
@@ -107,60 +104,6 @@ def load_bert(encoder: BertEncoder, source: str) -> None:
     _read_vocabulary(encoder.tokenizer, folder)
 
 
-def model_config(source: str) -> ModelConfig:
-    """The settings with which a detector is the Grounding DINO of a folder or repository.
-
-    Raises:
-        InputError: an architecture that this package does not have.
-    """
-    hub = _config(_folder(source))
-    swin, bert = hub["backbone_config"], hub["text_config"]
-    expected = {
-        "two_stage": True,
-        "two_stage_bbox_embed_share": False,
-        "embedding_init_target": True,
-        "position_embedding_type": "sine",
-        "decoder_attention_heads": hub["encoder_attention_heads"],
-        "decoder_ffn_dim": hub["encoder_ffn_dim"],
-        "decoder_n_points": hub["encoder_n_points"],
-    }
-    wrong = [f"{key}={hub[key]}" for key, value in expected.items() if hub.get(key, value) != value]
-    if wrong or swin.get("model_type") != "swin" or bert.get("model_type") != "bert":
-        raise InputError(f"{source} has {', '.join(wrong) or 'no Swin and BERT'}, for which there is no setting")
-    return ModelConfig(
-        granularity="word",
-        fusion="early",
-        width=hub["d_model"],
-        num_levels=hub["num_feature_levels"],
-        num_queries=hub["num_queries"],
-        similarity="scaled" if hub["model_type"].startswith("mm-") else "plain",
-        max_tokens=hub["max_text_len"],
-        backbone=BackboneConfig(
-            name="swin_tiny_patch4_window7_224",
-            out_indices=[index - 1 for index in swin["out_indices"]],
-            options={key: swin[key] for key in ("embed_dim", "depths", "num_heads", "window_size")},
-        ),
-        text=TextConfig(
-            name="custom-bert",
-            norm=False,
-            width=bert["hidden_size"],
-            layers=bert["num_hidden_layers"],
-            heads=bert["num_attention_heads"],
-            context_length=bert["max_position_embeddings"],
-            vocabulary=bert["vocab_size"],
-        ),
-        transformer=TransformerConfig(
-            encoder_layers=hub["encoder_layers"],
-            decoder_layers=hub["decoder_layers"],
-            heads=hub["encoder_attention_heads"],
-            points=hub["encoder_n_points"],
-            ffn=hub["encoder_ffn_dim"],
-            shared_box_head=hub["decoder_bbox_embed_share"],
-            fusion_drop_path=hub["fusion_droppath"],
-        ),
-    )
-
-
 # Tensors of older files that repeat others or follow from the sizes.
 _COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|position_ids)$|.*\.swin\.layernorm\."
 
@@ -168,26 +111,6 @@ _COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|posi
 def _parts(names: tuple[str, ...], depth: int) -> str:
     parts = dict.fromkeys(".".join(re.sub(r"\.\d+", "", name).split(".")[:depth]) for name in names)
     return f" ({', '.join(parts)})" if parts else ""
-
-
-def _folder(source: str) -> Path:
-    if Path(source).is_dir():
-        return Path(source)
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors", "vocab.txt"]))
-    except (HfHubHTTPError, HFValidationError, OSError, ValueError) as error:
-        raise WeightsError(
-            f"there is no folder {source}, and no such repository of the hub can be read "
-            f"({type(error).__name__}): give the folder that it was downloaded to"
-        ) from error
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{folder} has no readable config.json: give a folder in the hub's format") from error
-    return config if isinstance(config, dict) else {}
 
 
 def _tensors(folder: Path) -> dict[str, Tensor]:
@@ -211,11 +134,12 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
     """A detector that is a Grounding DINO by its parts must be one to the last parameter."""
     encoder = detector.text_encoder
     if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
-        extra = [name for name in report.new if not name.startswith(("visual_encoder.", "noised_content."))]
-        if extra or report.skipped:
+        lacks = tuple(name for name in report.new if not name.startswith(("visual_encoder.", "noised_content.")))
+        more = tuple(name for name in report.skipped if ".layer" in name or "class_embed." in name)
+        if lacks or more:
             raise WeightsError(
-                f"{source} differs from the detector: it lacks {len(extra)} tensors{_parts(tuple(extra), 2)} and "
-                f"has {len(report.skipped)} more{_parts(report.skipped, 3)}. A Grounding DINO has "
+                f"{source} differs from the detector: it lacks {len(lacks)} tensors{_parts(lacks, 2)} and "
+                f"has {len(more)} more{_parts(more, 3)}: take the sizes of its config.json. A Grounding DINO has "
                 "model.similarity=plain, an MM-Grounding-DINO scaled, both model.text.norm=false"
             )
 
