@@ -181,7 +181,8 @@ def grown_coarse_levels(features):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_batched_equals_one_by_one(detector, kind):
-    images = random_images()
+    """Of 128 px: at 64 rounding swaps two proposals whose scores differ by 8e-5, and a query's content goes by rank."""
+    images = random_images(size=128)
     both = detector(images, prompts_of(kind))
     for i in range(2):
         alone = detector(Images(*(x[i : i + 1] for x in images)), prompts_of(kind, images=slice(i, i + 1)))

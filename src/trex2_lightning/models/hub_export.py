@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -82,7 +83,10 @@ def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path)
         names = hub_names(key, detector.backbone.out_indices[0])
         if not (sizes.shared_box_head and re.match(r"bbox_embed\.[1-9]", "".join(names))):  # written once
             pieces = tensor.chunk(len(names)) if len(names) > 1 else [tensor] * len(names)
-            tensors |= {name: piece.clone() for name, piece in zip(names, pieces, strict=True)}
+            tensors |= {
+                name: piece.clone(memory_format=torch.contiguous_format)
+                for name, piece in zip(names, pieces, strict=True)
+            }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(hub, indent=2) + "\n")
     if encoder.tokenizer.pieces:
