@@ -1,19 +1,25 @@
 PYTHON ?= python3
 GPUS ?= 1
-CONFIG ?= experiments/stage1.yaml
+NODES ?= $(shell expr $(GPUS) / 8 \| 1)
 ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 INSTALLED := $(VENV)/.installed
-DEVICES = $(if $(filter 0,$(GPUS)),train.accelerator=cpu train.devices=1,train.accelerator=gpu train.devices=$(GPUS))
+ifeq ($(GPUS),0)
+DEVICES := train.accelerator=cpu train.devices=1 train.nodes=1
+else
+DEVICES = train.accelerator=gpu train.devices=$(PER_NODE) train.nodes=$(NODES)
+PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS) / $(NODES)),$(error \
+	GPUS=$(GPUS) is not a multiple of NODES=$(NODES)))
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 smoke test test-all lint format type clean
+.PHONY: help install demo stage1 stage2 ablation-prompts smoke test test-all lint format type clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED)  ## set up .venv with the versions of requirements.txt (PYTHON=python3)
 
@@ -26,8 +32,16 @@ $(INSTALLED): requirements.txt setup.cfg
 demo: $(INSTALLED)  ## train and show the detector on synthetic shapes, in minutes on a CPU (ARGS="key=value ...")
 	$(PY) scripts/demo.py $(ARGS)
 
-stage1: $(INSTALLED)  ## train with text prompts (GPUS=8, 0: CPU; CONFIG=FILE; ARGS="data.root=DIR key=value ...")
+stage1: CONFIG ?= experiments/stage1.yaml
+stage1: $(INSTALLED)  ## train with text prompts (GPUS=8, 0: CPU; NODES=; CONFIG=FILE; ARGS="data.root=DIR key=value ...")
 	$(PY) scripts/train.py $(CONFIG) $(DEVICES) $(ARGS)
+
+stage2: CONFIG ?= experiments/stage2.yaml
+stage2: $(INSTALLED)  ## go on with visual prompts from stage 1, or from CKPT=FILE; all else as stage1
+	$(PY) scripts/train.py $(CONFIG) $(DEVICES) $(if $(CKPT),train.init_from=$(CKPT)) $(ARGS)
+
+ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic shapes, in hours on a CPU (ARGS="--seeds 0 1")
+	$(PY) scripts/ablation_prompts.py $(ARGS)
 
 smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minute
 	$(PY) scripts/smoke.py

@@ -24,9 +24,9 @@ def smoke(arguments: list[str]) -> None:
     run.train(config, resume=True)
     checkpoint = config.folder / "checkpoints" / "last.ckpt"
     config, module = run.load(checkpoint)
-    evaluation = run.evaluate(config, module, "val")
-    run.write_results(evaluation, config.folder / "results_text.json")
-    cli.console.print(cli.ap_table({"AP": {"text": run.by_group(evaluation.figures)}}))
+    report = run.evaluate(config, module, "val", ["text"])
+    run.write_results(report, config.folder)
+    cli.console.print(cli.ap_table(report.summary()))
     cli.console.print(f"trained, resumed and evaluated; written to {config.folder}", soft_wrap=True)
 
 

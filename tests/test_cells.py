@@ -13,6 +13,7 @@ from trex2_lightning import run
 from trex2_lightning.config import Config, TextConfig
 from trex2_lightning.models.hub_names import BERT, hub_names
 from trex2_lightning.models.text_encoder import BertEncoder
+from trex2_lightning.protocols import PROTOCOLS
 from trex2_lightning.structures import Prompts
 
 TinyConfig = Callable[..., Config]
@@ -24,10 +25,13 @@ def test_a_cell_trains_in_both_kinds_of_iterations_and_is_evaluated(
     tiny_config: TinyConfig, granularity: str, fusion: str
 ) -> None:
     cell = (f"model.granularity={granularity}", f"model.fusion={fusion}", "train.ema_decay=0")
-    config = tiny_config(*cell, "train.max_steps=2", "train.rhythm.visual=1")
+    prompts = ("train.rhythm={visual: 2, text: 1}", "train.memory_bank.size=2", "data.exemplars.cross_image=0.5")
+    config = tiny_config(*cell, *prompts, "train.max_steps=3", "eval.references=[2]")
     module = run.train(config)
-    assert module.metric is not None
-    assert 0 <= module.metric.compute()["ap"] <= 1
+    report = run.evaluate(config, module, "test")
+    assert {*report.rows, "region_classification"} == {*PROTOCOLS, "generic_2"} - {"generic"}
+    assert all(0 <= evaluation.figures["ap"] <= 1 for evaluation in report.rows.values())
+    assert all(len(evaluation.results) == 3 for evaluation in report.rows.values())
     path = config.folder / "checkpoints" / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     checkpoint["config"]["model"]["init_from"] = "a/folder/that/is/gone"  # all weights are in the checkpoint

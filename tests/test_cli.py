@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from trex2_lightning import cli, run
-from trex2_lightning.config import Config, save
+from trex2_lightning import build, cli, run
+from trex2_lightning.config import Config, save, to_dict
+from trex2_lightning.predict import Predictor
 
 TinyConfig = Callable[..., Config]
 Command = Callable[[list[str]], None]
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +44,16 @@ def checkpoint(tiny_config: TinyConfig) -> Path:
     config = tiny_config("train.max_steps=1")
     run.train(config)
     return config.folder / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture
+def visual_checkpoint(tiny_config: TinyConfig, tmp_path: Path) -> Path:
+    """Of stage 2, as far as its configuration goes; its weights are random."""
+    config = tiny_config("train.rhythm.visual=1")
+    torch.manual_seed(0)
+    state = build.module(config).state_dict()
+    torch.save({"config": to_dict(config), "state_dict": state}, tmp_path / "visual.ckpt")
+    return tmp_path / "visual.ckpt"
 
 
 @pytest.fixture
@@ -97,9 +113,39 @@ def test_evaluate_writes_figures_and_results(
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
 
 
+def test_evaluate_by_every_protocol_after_visual_training(
+    call: Callable[..., None], tiny_config: TinyConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tiny_config("train.max_steps=2", "train.rhythm={visual: 1, text: 1}", "eval.references=[1, 2]")
+    run.train(config)
+    checkpoint = config.folder / "checkpoints" / "last.ckpt"
+    call(cli.evaluate, "--ckpt", checkpoint)
+    rows = [
+        *("text", "random_phrases", "hinted_text", "interactive_box", "interactive_point", "wrong_pictures"),
+        *("generic_1", "generic_2", "mixed", "mixed_mean"),
+    ]
+    summary = json.loads((config.folder / "evaluation.json").read_text())
+    assert list(summary["ap"]) == list(summary["ap50"]) == rows
+    assert list(summary["top1"]) == list(summary["top5"]) == ["region_classification"]
+    assert summary["top5"]["region_classification"]["all"] == 1  # of three names
+    printed = capsys.readouterr().out
+    for row in rows:
+        results = json.loads((config.folder / f"results_{row}.json").read_text())
+        assert {result["image_id"] for result in results} <= {1, 2, 3}
+        assert row in printed
+
+    call(
+        cli.evaluate, "--ckpt", checkpoint, "--protocol", "generic", "--protocol", "text", "--output", tmp_path / "some"
+    )
+    summary = json.loads((tmp_path / "some" / "evaluation.json").read_text())
+    assert list(summary["ap"]) == ["text", "generic_1", "generic_2"]
+    assert "top1" not in summary
+
+
 def test_evaluate_writes_where_it_is_told(call: Callable[..., None], checkpoint: Path, tmp_path: Path) -> None:
     call(cli.evaluate, "--output", tmp_path / "a" / "b", "--ckpt", checkpoint)
-    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"evaluation.json", "results_text.json"}
+    written = {path.name for path in (tmp_path / "a" / "b").iterdir()}
+    assert written == {"evaluation.json", "results_text.json", "results_random_phrases.json"}
     assert json.loads((tmp_path / "a" / "b" / "evaluation.json").read_text())["split"] == "test"
 
 
@@ -110,8 +156,76 @@ def test_predict_writes_a_picture_and_its_values(
     phrases = ["--text", "red block", "--text", "a green block"]
     call(cli.predict, image, *phrases, "--ckpt", checkpoint, "--threshold", 0, "--output", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "1.json").read_text())
-    assert {detection["phrase"] for detection in content["detections"]} == {"red block", "a green block"}
+    assert {detection["name"] for detection in content["detections"]} == {"red block", "a green block"}
     assert (tmp_path / "out" / "1.png").is_file()
+
+
+def test_predict_with_prompts_of_all_sources(
+    call: Callable[..., None], visual_checkpoint: Path, tiny_coco: Path, tmp_path: Path
+) -> None:
+    image, other, file = tiny_coco / "test" / "1.jpg", tiny_coco / "test" / "2.jpg", tmp_path / "all.safetensors"
+    prompts = ["--text", "red block", "--box", "cell=5,6,30,40", "--box", "cell = 20,10,45,30", "--point", "dot=12,30"]
+    prompts += ["--reference", f"red block={other}:1,1,20,20", "--reference", f"red block={image}:5,6,30,40"]
+    prompts += ["--reference", f"spot={other}:7,8", "--negative", "cell", "--mix", "mean"]
+    common = [image, "--ckpt", visual_checkpoint, "--threshold", 0]
+    call(cli.predict, *common, *prompts, "--save-prompts", file, "--output", tmp_path / "a")
+    call(cli.predict, *common, "--prompts", file, "--negative", "cell", "--output", tmp_path / "b")
+    detections = json.loads((tmp_path / "a" / "1.json").read_text())["detections"]
+    assert {detection["name"] for detection in detections} <= {"red block", "dot", "spot"}
+    assert detections == json.loads((tmp_path / "b" / "1.json").read_text())["detections"]
+
+    predictor = Predictor.from_checkpoint(visual_checkpoint)
+    saved = predictor.load(file)
+    expected = predictor.mixed(
+        ("red block",),
+        [
+            (other, {"red block": [(1, 1, 20, 20)], "spot": [(7, 8)]}),
+            (image, {"red block": [(5, 6, 30, 40)]}),
+            (image, {"cell": [(5, 6, 30, 40), (20, 10, 45, 30)], "dot": [(12, 30)]}),
+        ],
+        "mean",
+    )
+    assert dict(zip(saved.names, saved.sources, strict=True)) == {
+        "red block": "mixed", "spot": "visual", "cell": "visual", "dot": "visual"
+    }  # fmt: skip
+    assert (saved.names, saved.sources) == (expected.names, expected.sources)
+    assert torch.equal(saved.vectors, expected.vectors)
+
+
+@pytest.mark.slow
+def test_prompts_of_one_process_find_the_same_in_another(
+    visual_checkpoint: Path, tiny_coco: Path, tmp_path: Path
+) -> None:
+    image, file = tiny_coco / "test" / "1.jpg", tmp_path / "set.safetensors"
+    made = ["--text", "red block", "--reference", f"cell={tiny_coco / 'test' / '2.jpg'}:1,1,20,20"]
+    found = []
+    for prompts in ([*made, "--save-prompts", str(file)], ["--prompts", str(file)]):
+        script = [sys.executable, str(ROOT / "scripts" / "predict.py"), str(image), "--ckpt", str(visual_checkpoint)]
+        subprocess.run([*script, *prompts, "--threshold", "0", "--output", str(tmp_path / "out")], check=True)
+        found.append((tmp_path / "out" / "1.json").read_text())
+    assert found[0] == found[1]
+    assert '"name": "cell"' in found[0]
+
+
+def test_tuned_prompts_load_in_predict(
+    call: Callable[..., None],
+    visual_checkpoint: Path,
+    tiny_coco: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file, data = tmp_path / "tuned.safetensors", ["--data", tiny_coco / "val.json", "--images", tiny_coco / "val"]
+    names = ["--category", "blue block", "--category", "red block"]
+    common = ["--ckpt", visual_checkpoint, *data, *names, "--output", file]
+    call(cli.tune_prompts, *common, "--start", "text", "--steps", 2, "--lr", 0.1)
+    before, after = map(float, re.findall(r"([\d.]+) (?:before|after)", capsys.readouterr().out))
+    assert after < before
+    call(cli.predict, tiny_coco / "test" / "1.jpg", "--ckpt", visual_checkpoint, "--prompts", file, "--threshold", 0,
+         "--output", tmp_path)  # fmt: skip
+    assert {d["name"] for d in json.loads((tmp_path / "1.json").read_text())["detections"]} == {
+        "blue block",
+        "red block",
+    }
 
 
 def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -220,7 +334,7 @@ def test_a_file_that_is_no_checkpoint(
     [
         (["red block", ""], "a phrase is empty"),
         (["word " * 30], "has 32 tokens, start and end included, but the text encoder reads 16: shorten it"),
-        (["red block", "red block"], "a phrase was given twice"),
+        (["red block", "red block"], "the phrase 'red block' is given twice"),
     ],
 )
 def test_wrong_phrases(
@@ -229,6 +343,30 @@ def test_wrong_phrases(
     image = tiny_coco / "test" / "1.jpg"
     texts = [word for phrase in phrases for word in ("--text", phrase)]
     assert message in error_line(cli.predict, image, *texts, "--ckpt", checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([], "there is nothing to look for: give a phrase, a box, a point or a prompt file"),
+        (["--box", "cell=1,2,3"], "--box cell=1,2,3: write --box NAME=X1,Y1,X2,Y2, in pixels"),
+        (["--box", "1,2,3,4"], "--box 1,2,3,4: write --box NAME=X1,Y1,X2,Y2, in pixels"),
+        (["--box", "cell=1,2,3,x"], "--box cell=1,2,3,x: write --box NAME="),
+        (["--box", "cell=1,2"], "--box cell=1,2: write --box NAME="),
+        (["--point", "cell=1,2,3,4"], "--point cell=1,2,3,4: write --point NAME=X,Y, in pixels"),
+        (["--reference", "cell=1,2,3,4"], "write --reference NAME=FILE:X1,Y1,X2,Y2, in pixels"),
+        (["--reference", "cell=gone.jpg:1,2,3,4"], "gone.jpg: no such image file"),
+        (["--box", "cell=1,2,3,4", "--point", "cell=1,2"], "'cell' has boxes and points"),
+        (["--box", "cell=1,2,3,4000"], "1,2,3,4000 of 'cell' is no box in its image of "),
+        (["--prompts", "gone.safetensors"], "no prompt file gone.safetensors"),
+        (["--text", "cell", "--negative", "ring"], "the negative 'ring' is none of the categories cell"),
+    ],
+)
+def test_wrong_prompts(
+    error_line: Callable[..., str], visual_checkpoint: Path, tiny_coco: Path, prompts: list[str], message: str
+) -> None:
+    image = tiny_coco / "test" / "1.jpg"
+    assert message in error_line(cli.predict, image, *prompts, "--ckpt", visual_checkpoint)
 
 
 def test_an_unreadable_image_to_predict(error_line: Callable[..., str], checkpoint: Path, tmp_path: Path) -> None:

@@ -43,6 +43,20 @@ def test_t_rex2_has_the_values_of_its_supplement(name: str) -> None:
     assert (config.data.format, config.train.accelerator) == ("coco", "gpu")
 
 
+def test_the_paper_s_stage_2_has_none_of_the_later_cures_and_starts_where_the_other_one_starts() -> None:
+    paper, best = (load(EXPERIMENTS / f"{name}.yaml") for name in ("stage2_paper", "stage2"))
+    data, train, align = paper.data, paper.train, paper.loss.alignment
+    assert (train.rhythm.visual, train.rhythm.text) == (8, 1)  # issue 70
+    assert (train.prompt_scope, train.memory_bank.size) == ("image", 0)  # section 3.3, issue 62
+    assert (data.exemplars.cross_image, data.exemplars.points, data.nameless.share) == (0, 0.5, 0)
+    assert (align.weight, align.temperature, align.relation) == (1, 1, 0)  # equation 9, as are the next two
+    assert not align.normalize
+    assert not align.symmetric
+    assert (paper.model.visual.combine, paper.model.visual.layers, paper.model.visual.ffn) == ("concat", 3, 1024)
+    assert train.init_from == best.train.init_from
+    assert (best.train.rhythm, best.train.total_batch, best.optim) == (train.rhythm, train.total_batch, paper.optim)
+
+
 @pytest.mark.parametrize(("name", "millions"), [("trex2_swin_t", 27.5), ("trex2_swin_l", 195.0)])
 def test_the_backbone_is_the_whole_swin(name: str, millions: float) -> None:
     """Swin-T has 28.3 and Swin-L 196.5 million parameters, 0.8 and 1.5 of them in the classifier (Swin, table 1)."""

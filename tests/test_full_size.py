@@ -49,7 +49,7 @@ def test_swin_t_trains_and_evaluates_at_800_by_1066(one_image):
     module = run.train(config)
     assert module.trainer.callback_metrics["loss"].isfinite()
     assert all(parameter.isfinite().all() for parameter in module.parameters())
-    [result] = module.metric.results()
+    [result] = module.protocols["text"].metric.results()
     assert result.boxes.shape == (100, 4)
     assert result.boxes.isfinite().all()
     assert (result.boxes <= torch.tensor([1066, 800, 1066, 800])).all()

@@ -14,9 +14,9 @@ from torch.nn.parallel import DistributedDataParallel
 from trex2_lightning import build
 from trex2_lightning.config import load
 from trex2_lightning.data.collate import Example, collate_train
-from trex2_lightning.data.stream import Kind
+from trex2_lightning.data.stream import Kind, Source
 from trex2_lightning.module import DetectionModule
-from trex2_lightning.structures import Batch
+from trex2_lightning.structures import Batch, PromptTokens
 
 DEMO = Path(__file__).parents[1] / "experiments" / "demo" / "stage2.yaml"
 NAMES = ("red star", "blue ring", "green moon")
@@ -31,7 +31,7 @@ def module_of(*overrides: str, world: int = 1, rank: int = 0) -> DetectionModule
     return module
 
 
-def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0) -> Batch:
+def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0, source: Source = "any") -> Batch:
     generator = torch.Generator().manual_seed(seed)
     examples = [
         Example(
@@ -42,6 +42,7 @@ def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0) -> Batch:
             image_id=number,
             seed=seed,
             kind=kind,
+            source=source,
         )
         for number, some in enumerate(labels)
     ]
@@ -87,11 +88,68 @@ def test_a_text_iteration_leaves_the_visual_prompt_encoder_alone() -> None:
     assert {"text_encoder", "backbone", "decoder"} <= changed
 
 
+def test_a_nameless_iteration_trains_all_but_the_text_encoder_and_has_no_alignment() -> None:
+    batch = batch_of("boxes", [[700, 4, 700], [9]], source="nameless")
+    changed = trained_by(module_of(), batch)
+    assert "text_encoder" not in changed
+    assert {"visual_encoder", "backbone", "decoder", "noised_content"} <= changed
+    module, terms = module_of("loss.alignment.relation=1"), {}
+    module.log_dict = terms.update  # type: ignore[assignment]
+    assert module.training_step(batch, 0).isfinite()
+    assert {name.split("/")[0] for name in terms} == {"nameless_loss"}
+    assert not {name for name in terms if "alignment" in name or "relation" in name}
+
+
+def asked(module: DetectionModule, batch: Batch, number: int = 0) -> PromptTokens:
+    """What the detector is asked with in a training step."""
+    prompts: list[PromptTokens] = []
+    decode = module.detector.decode
+
+    def recording(features: Any, tokens: PromptTokens, noised: Any) -> Any:
+        prompts.append(tokens)
+        return decode(features, tokens, noised)
+
+    module.detector.decode = recording  # type: ignore[method-assign]
+    module.training_step(batch, number)
+    module.detector.decode = decode  # type: ignore[method-assign]
+    return prompts[0]
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_a_cross_image_iteration_asks_with_the_other_image_s_exemplars(scope: str) -> None:
+    module = module_of(f"train.prompt_scope={scope}").eval()
+    batch = batch_of("boxes", [[0, 1], [1, 2, 2]], source="cross_image")
+    own = module.detector.encode_prompts(batch.prompts, module.detector.encode_image(batch.images))
+    found = asked(module, batch)
+    names = sorted(batch.prompts.phrases) if scope == "world" else batch.prompts.phrases
+    for image, other in ((0, 1), (1, 0)):
+        for name, holder in (("blue ring", other), ("red star", 0), ("green moon", 1)):
+            expected = own.embed[holder, batch.prompts.phrases.index(name)]
+            torch.testing.assert_close(found.embed[image, names.index(name)], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
+    module = module_of("train.memory_bank.size=2").eval()
+    first, second = batch_of("boxes", [[0, 1], [1]]), batch_of("boxes", [[2], [1]])
+    own = module.detector.encode_prompts(first.prompts, module.detector.encode_image(first.images))
+    assert asked(module, first).embed.shape[1] == 2  # nothing is remembered yet
+    found = asked(module, second)
+    assert found.valid.tolist() == [[True] * 3] * 2
+    torch.testing.assert_close(found.embed[0, 2], own.embed[0, first.prompts.phrases.index("red star")])
+    assert found.embed[0, 2].equal(found.embed[1, 2])
+    nameless = batch_of("boxes", [[0], [1]], source="nameless")
+    assert asked(module, nameless).embed.shape[1] == 2
+    assert asked(module, batch_of("text", [[0], [0]])).embed.shape[1] == 2  # one of them the negative of the batch
+    unsure = second._replace(prompts=second.prompts._replace(judged=torch.ones(2, 2, dtype=torch.bool)))
+    assert asked(module, unsure).embed.shape[1] == 2
+
+
+@pytest.mark.parametrize("source", ["any", "cross_image"])
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
 @pytest.mark.parametrize("labels", [[[], []], [[], [1]], [[2], [2]]])
-def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]]) -> None:
-    module = module_of(f"train.prompt_scope={scope}", "loss.alignment.relation=1")
-    loss = module.training_step(batch_of("boxes", labels), 0)
+def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], source: Source) -> None:
+    module = module_of(f"train.prompt_scope={scope}", "loss.alignment.relation=1", "train.memory_bank.size=2")
+    loss = module.training_step(batch_of("boxes", labels, source=source), 0)
     loss.backward()
     assert loss.isfinite()
     for name, parameter in module.detector.named_parameters():
@@ -131,13 +189,15 @@ class Steps(nn.Module):
 def one_rank(rank: int, folder: str, scope: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    module = module_of(f"train.prompt_scope={scope}", world=2, rank=rank)
+    module = module_of(f"train.prompt_scope={scope}", "train.memory_bank.size=2", world=2, rank=rank)
     parallel = DistributedDataParallel(Steps(module), find_unused_parameters=True)
     optimizer = module.configure_optimizers()["optimizer"]
     labels: list[Any] = [[[0, 1], [1, 2, 2]], [[], []], [[2], [0, 2]], [[1], []]]
     for number in range(20):
         kind: Kind = ("boxes", "points", "boxes", "text")[number % 4]
-        loss = parallel(batch_of(kind, labels[(number + rank) % 3], seed=2 * number + rank), number)
+        source: Source = ("any", "nameless", "cross_image", "any")[number % 4]
+        batch = batch_of(kind, labels[(number + rank) % 3], seed=2 * number + rank, source=source)
+        loss = parallel(batch, number)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -148,7 +208,7 @@ def one_rank(rank: int, folder: str, scope: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("scope", ["image", "world"])
 def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str) -> None:
-    """Also where one of them has no box, and the vocabularies differ."""
+    """Also where one of them has no box, the vocabularies differ, and images come from different sources."""
     multiprocessing.spawn(one_rank, args=(str(tmp_path), scope), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in first.items():

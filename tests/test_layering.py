@@ -14,17 +14,18 @@ LAYERS = [
     {"ops"},
     {"layers"},
     {"models", "losses", "data", "metrics"},
-    {"optim", "pictures"},
+    {"optim", "pictures", "prompt_set", "protocols", "memory_bank"},
     {"module"},
     {"callbacks"},
     {"build"},
     {"run"},
     {"predict"},
+    {"tuning"},
     {"cli"},
-    {"demo"},
+    {"demo", "ablation"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "cli", "demo"}
+READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "cli", "demo", "ablation"}
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 
 

@@ -14,7 +14,10 @@ from torch.utils.data import DataLoader
 
 from trex2_lightning import build, run
 from trex2_lightning.config import Config
-from trex2_lightning.module import DetectionModule
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.metrics.detection import ImageResult
+from trex2_lightning.module import DetectionModule, Protocol
+from trex2_lightning.protocols import Prompting, Text
 from trex2_lightning.structures import Batch, Detections, DetectorOutput, Images, Prompts, PromptTokens, Targets
 
 TinyConfig = Callable[..., Config]
@@ -82,6 +85,11 @@ def test_the_same_seed_gives_the_same_losses_and_another_one_does_not(tiny_confi
     assert one != other  # the weights are equal: `seed` moves the noise of the denoising
 
 
+def detected(module: DetectionModule, images: Images, image_ids: list[int]) -> list[ImageResult]:
+    prompts = module.detector.encode_prompts(Prompts(PHRASES))
+    return module.detect(module.detector.encode_image(images), prompts, images.sizes, image_ids)
+
+
 def test_boxes_are_in_pixels_of_the_original_file(module: DetectionModule, monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.full((2, 2, 3, 3), -9.0)  # two layers, of which the last one counts
     logits[1, :, 0, 1], logits[1, :, 1, 2] = 3.0, 0.0
@@ -94,8 +102,7 @@ def test_boxes_are_in_pixels_of_the_original_file(module: DetectionModule, monke
         return DetectorOutput(found, found, None, prompts)
 
     monkeypatch.setattr(module.detector, "decode", decode)
-    prompts = module.detector.encode_prompts(Prompts(PHRASES))
-    first, second = module.detect(images((100, 200), (50, 40)), prompts, image_ids=[7, 9])
+    first, second = detected(module, images((100, 200), (50, 40)), [7, 9])
     assert (first.image_id, second.image_id) == (7, 9)
     torch.testing.assert_close(first.boxes[:2], torch.tensor([[50.0, 0, 150, 100], [140, 10, 200, 30]]))
     torch.testing.assert_close(second.boxes[:2], torch.tensor([[10.0, 0, 30, 50], [28, 5, 40, 15]]))
@@ -105,13 +112,26 @@ def test_boxes_are_in_pixels_of_the_original_file(module: DetectionModule, monke
 
 def test_the_best_detections_are_kept_best_first(tiny_config: TinyConfig) -> None:
     module = build.module(tiny_config("eval.max_detections=5")).eval()
-    [result] = module.detect(images((64, 64)), module.detector.encode_prompts(Prompts(PHRASES)), [1])
+    [result] = detected(module, images((64, 64)), [1])
     everything = build.module(tiny_config("eval.max_detections=1000"))
     everything.load_state_dict(module.state_dict())
-    [reference] = everything.eval().detect(images((64, 64)), module.detector.encode_prompts(Prompts(PHRASES)), [1])
+    [reference] = detected(everything.eval(), images((64, 64)), [1])
     assert len(result.scores) == 5
     assert len(reference.scores) == 20 * 3
     torch.testing.assert_close(result.scores, reference.scores.sort(descending=True).values[:5])
+
+
+def test_a_category_that_is_not_valid_is_not_found(module: DetectionModule) -> None:
+    """Which one that is may differ from image to image."""
+    prompts = module.detector.encode_prompts(Prompts(PHRASES))
+    valid = torch.tensor([[True, False, True], [False, False, False]])
+    batch = images((64, 64), (64, 64))
+    some, nothing = module.detect(
+        module.detector.encode_image(batch), prompts._replace(valid=valid), batch.sizes, [1, 2]
+    )
+    assert set(some.labels.tolist()) == {0, 2}
+    assert len(some.scores) == 20 * 2
+    assert len(nothing.scores) == len(nothing.boxes) == len(nothing.labels) == 0
 
 
 def encoded_phrases(module: DetectionModule) -> list[tuple[str, ...]]:
@@ -123,31 +143,66 @@ def encoded_phrases(module: DetectionModule) -> list[tuple[str, ...]]:
 
 def test_an_evaluation_encodes_the_names_once(tiny_config: TinyConfig, module: DetectionModule) -> None:
     calls = encoded_phrases(module)
-    evaluation = run.evaluate(tiny_config("eval.batch_size=1"), module, "test")
+    report = run.evaluate(tiny_config("eval.batch_size=1"), module, "test", ["text"])
     assert calls == [PHRASES]
-    assert len(evaluation.results) == 3  # batches
+    assert len(report.rows["text"].results) == 3  # batches
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_phrases_are_asked_for_in_place_of_the_names(
+def test_all_protocols_share_one_encoding_of_every_image(
     tiny_config: TinyConfig, module: DetectionModule, split: Any
 ) -> None:
-    calls = encoded_phrases(module)
-    others = ("a", "b", "c")
-    run.evaluate(tiny_config(), module, split, others)
-    run.evaluate(tiny_config(), module, split)
-    assert calls == [others, PHRASES]
+    calls, batches = encoded_phrases(module), []
+    module.detector.backbone.register_forward_hook(lambda _, args, __: batches.append(len(args[0])))
+    report = run.evaluate(tiny_config(), module, split, ["text", "random_phrases", "hinted_text"])
+    assert list(report.rows) == ["text", "random_phrases", "hinted_text"]
+    assert sum(batches) == 3
+    assert calls[0] == PHRASES
+    assert sorted(calls[1]) == sorted(PHRASES)
+    assert len(calls) == 2
+
+
+def test_the_first_protocol_is_what_a_run_logs_and_shows(
+    tiny_config: TinyConfig, module: DetectionModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, data = evaluating(module, tiny_config(), {"shown": Text(), "other": Text(("a", "b", "c"))})
+    shown, other = (protocol.metric for protocol in module.protocols.values())
+    monkeypatch.setattr(shown, "compute", lambda: {"ap": 0.25})
+    monkeypatch.setattr(other, "compute", lambda: {"ap": 0.75})
+    trainer.test(module, datamodule=data, verbose=False)
+    assert trainer.logged_metrics == {"test/ap": 0.25}
+    assert module.figures == {"shown": {"ap": 0.25}, "other": {"ap": 0.75}}
+    with torch.inference_mode():
+        results = module.validation_step(next(iter(data.test_dataloader())))
+    torch.testing.assert_close(results[0].scores, shown.results()[0].scores)
+    assert not torch.equal(results[0].scores, other.results()[0].scores)
 
 
 def test_each_evaluation_encodes_anew_since_the_weights_may_have_changed(
     tiny_config: TinyConfig, module: DetectionModule
 ) -> None:
-    before = run.evaluate(tiny_config(), module, "test").results
-    same = run.evaluate(tiny_config(), module, "test").results
+    trainer, data = evaluating(module, tiny_config(), {"text": Text()})
+
+    def scores() -> Tensor:
+        trainer.test(module, datamodule=data, verbose=False)
+        return module.protocols["text"].metric.results()[0].scores
+
+    before, same = scores(), scores()
     torch.nn.init.normal_(module.detector.text_encoder.projection.weight)
-    after = run.evaluate(tiny_config(), module, "test").results
-    assert torch.equal(before[0].scores, same[0].scores)
-    assert not torch.equal(before[0].scores, after[0].scores)
+    after = scores()
+    assert torch.equal(before, same)
+    assert not torch.equal(before, after)
+
+
+def evaluating(
+    module: DetectionModule, config: Config, promptings: dict[str, Prompting]
+) -> tuple[L.Trainer, DetectionDataModule]:
+    data = build.datamodule(config)
+    data.setup("test")
+    module.protocols = {
+        row: Protocol(asked, build.metric(config, data.test_records)) for row, asked in promptings.items()
+    }
+    return build.evaluator(config), data
 
 
 def test_unreadable_training_images_are_counted(tiny_coco: Path, tiny_config: TinyConfig) -> None:

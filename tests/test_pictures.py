@@ -94,6 +94,24 @@ def test_a_label_stays_whole_at_the_border(corner: tuple[float, float]) -> None:
     assert dark(pixels(at_border)) == pytest.approx(letters, rel=0.05)
 
 
+def test_exemplars_are_white_with_a_black_edge_on_top_of_detections() -> None:
+    box = [100.0, 150.0, 300.0, 250.0]
+    drawn = pixels(draw(picture(), torch.tensor([box]), ["cell"], exemplars={"cell": [box], "ring": [(200.0, 320.0)]}))
+    edge = drawn[200, 98:110].tolist()
+    assert [255, 255, 255] in edge
+    assert [0, 0, 0] in edge
+    assert drawn[320, 200].tolist() == [255, 255, 255]
+    assert [drawn[320, x].tolist() for x in (192, 208)] == [[0, 0, 0]] * 2
+    assert (drawn[260:290, 100:300] == GREY).all()
+
+
+def test_exemplars_are_magnified_with_the_picture() -> None:
+    left, _, right, bottom = touched(
+        draw(picture(128, 128), torch.zeros(0, 4), [], exemplars={"x": [(30, 60, 90, 120)]})
+    )
+    assert (left, right, bottom) == (90, 270, 360)
+
+
 def test_any_mode_and_any_script() -> None:
     drawn = draw(Image.new("L", (400, 400), 90), torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["красная звезда"])
     assert drawn.mode == "RGB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -106,7 +107,7 @@ def test_a_checkpoint_alone_rebuilds_the_detector(tiny_config: TinyConfig) -> No
     assert loaded_config == config
     assert not loaded.training
     assert_same(dict(trained.state_dict()), dict(loaded.state_dict()))
-    one, other = (run.evaluate(config, module, "test") for module in (trained, loaded))
+    one, other = (run.evaluate(config, module, "test").rows["text"] for module in (trained, loaded))
     assert_same([tuple(result) for result in one.results], [tuple(result) for result in other.results])
     assert one.figures.keys() >= {"ap", "ap50", "ap75"}
 
@@ -121,19 +122,19 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(
     def content(module: DetectionModule) -> Tensor:
         return module.detector.selection.content.detach().clone()
 
-    end, encode = DetectionModule.on_train_batch_end, DetectionModule._encode_phrases
+    end, start = DetectionModule.on_train_batch_end, DetectionModule.on_validation_epoch_start
 
     def stepped(self: DetectionModule, *arguments: Any) -> None:
         history.append(content(self))
         end(self, *arguments)
 
-    def encoding(self: DetectionModule, batch: Batch) -> Any:
+    def starting(self: DetectionModule) -> None:
         if not self.trainer.sanity_checking:
             evaluated.append(content(self))
-        return encode(self, batch)
+        start(self)
 
     monkeypatch.setattr(DetectionModule, "on_train_batch_end", stepped)
-    monkeypatch.setattr(DetectionModule, "_encode_phrases", encoding)
+    monkeypatch.setattr(DetectionModule, "on_validation_epoch_start", starting)
     config = tiny_config("train.ema_decay=0.5", "train.total_batch=2", "train.val_every=4")
     returned = run.train(config)
     average = history[0]
@@ -392,14 +393,20 @@ def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
 # Evaluation
 
 
-@pytest.mark.parametrize("count", [2, 3, 10, 57])
-def test_permuted_names_are_the_same_names_and_none_is_at_its_place(count: int) -> None:
-    names = tuple(f"name {i}" for i in range(count))
-    for seed in range(20):
-        shuffled = run.permuted(names, seed)
-        assert sorted(shuffled) == sorted(names)
-        assert all(a != b for a, b in zip(names, shuffled, strict=True))
-    assert run.permuted(names, 3) == run.permuted(names, 3)
+def test_generic_prompts_cannot_ask_for_a_category_without_reference(
+    tiny_coco: Path, tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["annotations"] = [item for item in content["annotations"] if item["category_id"] != 2]
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    config = tiny_config("eval.references=[2]", "data.num_workers=1")
+    with caplog.at_level(logging.WARNING, logger="trex2_lightning"):
+        report = run.evaluate(config, run.build.module(config), "test", ["generic", "mixed"])
+    assert [record.message for record in caplog.records if record.name == "trex2_lightning.run"] == [
+        "no reference image has green block: generic prompts cannot ask for it"
+    ]
+    found = {row: {int(label) for result in report.rows[row].results for label in result.labels} for row in report.rows}
+    assert found == {"generic_2": {0, 2}, "mixed": {0, 1, 2}}
 
 
 def test_by_group_leaves_out_what_was_not_measured() -> None:
@@ -419,24 +426,24 @@ def test_pycocotools_reads_the_written_results_to_the_same_figures(
         annotation["category_id"] *= 10
     file.write_text(json.dumps(truth))
     config = tiny_config("train.max_steps=1", "eval.max_detections=60")
-    evaluation = run.evaluate(config, run.train(config), "test")
-    nearly_right = [shifted(result, evaluation) for result in evaluation.results]
-    metric = run.build.metric(config, evaluation.records)
+    report = run.evaluate(config, run.train(config), "test")
+    nearly_right = [shifted(result, report) for result in report.rows["text"].results]
+    metric = run.build.metric(config, report.records)
     metric.update(nearly_right)
     figures = metric.compute()
-    run.write_results(evaluation._replace(results=nearly_right), tmp_path / "results.json")
+    run.write_results(report._replace(rows={"text": run.Evaluation(figures, nearly_right)}), tmp_path)
 
     assert 0.1 < figures["ap"] < 0.95
     counted = {"ap": [10, 20, 30], "ap/frequent": [10], "ap/rare": [20], "ap/novel": [30], "ap/seen": [10, 20]}
     for name, categories in counted.items():
-        assert coco_ap(file, tmp_path / "results.json", categories) == pytest.approx(
+        assert coco_ap(file, tmp_path / "results_text.json", categories) == pytest.approx(
             figures[name], abs=1e-6, nan_ok=True
         )
 
 
-def shifted(result: Any, evaluation: run.Evaluation) -> Any:
+def shifted(result: Any, report: run.Report) -> Any:
     """The true boxes, moved by a tenth of their size, in front of the detections."""
-    [record] = [image for image in evaluation.records.images if image.id == result.image_id]
+    [record] = [image for image in report.records.images if image.id == result.image_id]
     width_height = (record.boxes[:, 2:] - record.boxes[:, :2]).repeat(1, 2)
     return result._replace(
         boxes=torch.cat([record.boxes + 0.1 * width_height, result.boxes]),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import socket
+import sys
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
     EMAWeightAveraging,
@@ -18,12 +23,13 @@ from torch import nn
 
 from trex2_lightning.callbacks.prediction_table import PredictionTable
 from trex2_lightning.callbacks.resources import ResourceMonitor
-from trex2_lightning.config import Config, ConfigError, ModelConfig, to_dict
+from trex2_lightning.config import Config, ConfigError, ModelConfig, TrainConfig, to_dict
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.losses.criterion import Criterion
+from trex2_lightning.memory_bank import MemoryBank
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
@@ -95,6 +101,7 @@ def module(config: Config) -> DetectionModule:
         seed=config.seed,
         max_detections=config.eval.max_detections,
         prompt_scope=config.train.prompt_scope,
+        memory_bank=MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None,
     )
 
 
@@ -126,9 +133,10 @@ def trainer(config: Config) -> L.Trainer:
     """The Lightning trainer of a training run, which writes to `config.folder`.
 
     Raises:
-        ConfigError: the machine has fewer devices than asked for.
+        ConfigError: the machine has fewer devices than asked for, or nothing joins the nodes.
     """
     train = config.train
+    _check_launcher(train)
     return L.Trainer(
         **_devices(config),
         precision=train.precision,
@@ -155,6 +163,19 @@ def evaluator(config: Config) -> L.Trainer:
         callbacks=[RichProgressBar()],
         use_distributed_sampler=False,
         enable_model_summary=False,
+    )
+
+
+def _check_launcher(train: TrainConfig) -> None:
+    """Lightning joins the nodes under torchrun and SLURM; elsewhere a node would wait for the others for ever."""
+    if train.nodes == 1 or TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
+        return
+    torchrun = Path(sys.executable).with_name("torchrun")
+    options = f"--nnodes={train.nodes} --nproc-per-node={train.devices} --rdzv-backend=c10d"
+    raise ConfigError(
+        f"train.nodes={train.nodes} needs a process on every node. Start it by SLURM's srun, or run this line on each "
+        f"of them, of which {socket.gethostname()} must be one: "
+        f"{torchrun} {options} --rdzv-endpoint={socket.gethostname()}:29500 {shlex.join(sys.argv)}"
     )
 
 

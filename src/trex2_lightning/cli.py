@@ -17,9 +17,14 @@ from rich.table import Table
 
 from trex2_lightning import run
 from trex2_lightning.config import load, override
+from trex2_lightning.data.records import read_coco
 from trex2_lightning.errors import InputError
-from trex2_lightning.predict import Predictor, write_prediction
+from trex2_lightning.predict import Predictor, Reference, write_prediction
+from trex2_lightning.prompt_set import join
+from trex2_lightning.protocols import PROTOCOLS
+from trex2_lightning.tuning import exemplars, tune
 
+FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
 console = Console()
 
 
@@ -46,10 +51,16 @@ def train(arguments: list[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """`evaluate.py --ckpt FILE [--split test] [--output DIR] key=value ...`"""
+    """`evaluate.py --ckpt FILE [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
     parser = argparse.ArgumentParser("evaluate.py", description="COCO AP of a checkpoint, by category group.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
     parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        choices=PROTOCOLS,
+        help="what images are asked with; may be repeated; default: text and random_phrases, all after visual training",
+    )
     parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder")
     options, overrides = _parse(parser, arguments)
     trained, module = run.load(options.ckpt)
@@ -59,35 +70,96 @@ def evaluate(arguments: list[str]) -> None:
     output = options.output or options.ckpt.parent.parent
     output.mkdir(parents=True, exist_ok=True)
 
-    text = run.evaluate(config, module, options.split)
-    control = run.evaluate(config, module, options.split, run.permuted(text.records.names, config.seed))
-    run.write_results(text, output / "results_text.json")
-    rows = {"text": text.figures, "random_phrases": control.figures}
+    report = run.evaluate(config, module, options.split, options.protocol)
+    run.write_results(report, output)
     summary = {
         "checkpoint": str(options.ckpt),
         "split": options.split,
-        "ground_truth": str(text.records.annotations),
-        "ap": {row: run.by_group(figures) for row, figures in rows.items()},
-        "ap50": {row: run.by_group(figures, "ap50") for row, figures in rows.items()},
+        "ground_truth": str(report.records.annotations),
+        **report.summary(),
     }
     (output / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    console.print(ap_table({"AP": summary["ap"], "AP50": summary["ap50"]}))
-    console.print(f"written to {output / 'evaluation.json'} and {output / 'results_text.json'}", soft_wrap=True)
+    console.print(ap_table(report.summary()))
+    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
 
 def predict(arguments: list[str]) -> None:
-    """`predict.py IMAGE --text PHRASE [--text PHRASE ...] --ckpt FILE`"""
-    parser = argparse.ArgumentParser("predict.py", description="Find in an image what phrases name.")
-    parser.add_argument("image", type=Path)
-    parser.add_argument("--text", action="append", required=True, help="phrase to look for; may be repeated")
+    """`predict.py IMAGE --ckpt FILE --text PHRASE --box NAME=X1,Y1,X2,Y2 ...`"""
+    parser = argparse.ArgumentParser(
+        "predict.py",
+        description="Find in an image what phrases name, what looks like exemplars, and what a prompt file holds.",
+        epilog="The options of what to look for may be repeated. Pixels are those of the image as a viewer shows it. "
+        "Exemplars of one NAME make one prompt; a NAME that is a --text too is prompted by both.",
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
-    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept")
+    wanted = parser.add_argument_group("what to look for")
+    for option, form, meaning in (
+        ("--text", "PHRASE", "what the phrase names"),
+        ("--box", FORMS["--box"], "what looks like the object in this box"),
+        ("--point", FORMS["--point"], "what looks like the object at this point"),
+        ("--reference", FORMS["--reference"], "what looks like this box, or point X,Y, of another image"),
+        ("--prompts", "FILE", "what the categories of a prompt file stand for"),
+        ("--negative", "NAME", "one of the categories above, whose objects are not wanted"),
+    ):
+        wanted.add_argument(option, action="append", default=[], metavar=form, help=meaning)
+    wanted.add_argument(
+        "--mix",
+        choices=["half", "mean"],
+        default="half",
+        help="weight of a phrase beside n images of one NAME: 1/2 (default) or 1/(n+1)",
+    )
+    parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
+    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept (default: 0.3)")
     parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the picture and the JSON")
     options = parser.parse_args(arguments)
+    marked = _marked(options)
     predictor = Predictor.from_checkpoint(options.ckpt)
-    detections = predictor(options.image, tuple(options.text), threshold=options.threshold)
-    picture, values = write_prediction(options.image, detections, options.output)
-    console.print(f"{len(detections)} detections, written to {picture} and {values}", soft_wrap=True)
+    image, exemplars = predictor.encode(options.image), marked.pop("", {})
+    references: list[Reference] = [(Path(file), others) for file, others in marked.items()]
+    if exemplars:
+        references.append((image, exemplars))
+    made = predictor.mixed(tuple(options.text), references, options.mix)
+    prompts = join(made, *(predictor.load(Path(file)) for file in options.prompts))
+    detections = predictor.detect(image, prompts, options.threshold, options.negative)
+    written = [*write_prediction(options.image, detections, options.output, exemplars)]
+    if options.save_prompts:
+        predictor.save(prompts, options.save_prompts)
+        written.append(options.save_prompts)
+    console.print(f"{len(detections)} detections, written to {', '.join(map(str, written))}", soft_wrap=True)
+
+
+def tune_prompts(arguments: list[str]) -> None:
+    """`tune_prompts.py --ckpt FILE --data COCO.json --images DIR --category NAME ... --output FILE`"""
+    parser = argparse.ArgumentParser(
+        "tune_prompts.py",
+        description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
+        "Whether they find more is for other images to tell.",
+    )
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    parser.add_argument("--data", type=Path, required=True, help="annotations in COCO format, of tens of images")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
+    )
+    parser.add_argument(
+        "--start", choices=["visual", "text"], default="visual", help="from the annotated boxes (default) or the names"
+    )
+    parser.add_argument("--steps", type=int, default=100, help="each over all images (default: 100)")
+    parser.add_argument("--lr", type=float, default=0.03, help="learning rate of Adam (default: 0.03)")
+    parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict.py --prompts")
+    options = parser.parse_args(arguments)
+    predictor, records = Predictor.from_checkpoint(options.ckpt), read_coco(options.data, options.images)
+    names = tuple(options.category)
+    visual = options.start == "visual"
+    start = predictor.generic(exemplars(records, names)) if visual else predictor.text(names)
+    tuned = tune(predictor, records, start, options.steps, options.lr)
+    predictor.save(tuned.prompts, options.output)
+    console.print(
+        f"loss on {len(records.images)} images: {tuned.loss_before:.4f} before, {tuned.loss_after:.4f} after "
+        f"{options.steps} steps; written to {options.output}",
+        soft_wrap=True,
+    )
 
 
 def ap_table(blocks: dict[str, dict[str, dict[str, float]]]) -> Table:
@@ -98,6 +170,23 @@ def ap_table(blocks: dict[str, dict[str, dict[str, float]]]) -> Table:
         for prompt, values in rows.items():
             table.add_row(metric, prompt, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
+
+
+def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]]]]:
+    """Exemplars in pixels by file, "" for the image itself, and category."""
+    marked: dict[str, dict[str, list[list[float]]]] = {}
+    for option, lengths in (("--box", (4,)), ("--point", (2,)), ("--reference", (4, 2))):
+        for text in getattr(options, option.removeprefix("--")):
+            name, _, place = text.partition("=")
+            file, _, numbers = place.rpartition(":")
+            try:
+                exemplar = [float(number) for number in numbers.split(",")]
+            except ValueError:
+                exemplar = []
+            if not name.strip() or len(exemplar) not in lengths or bool(file) != (option == "--reference"):
+                raise InputError(f"{option} {text}: write {option} {FORMS[option]}, in pixels")
+            marked.setdefault(file, {}).setdefault(name.strip(), []).append(exemplar)
+    return marked
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -41,6 +41,18 @@ class ShapesConfig:
 
 
 @dataclass
+class NamelessConfig(SplitConfig):
+    """Images whose categories have no names and belong to one image each, like SA-1B's; visual prompts alone."""
+
+    annotations: str = "nameless.json"
+    images: str = "nameless"
+    share: float = 0.0  # of the visual iterations, which take their images from here; shapes renders them if not 0
+
+    def __post_init__(self) -> None:
+        _check_share("data.nameless", self, "share")
+
+
+@dataclass
 class AugmentConfig:
     """Training augmentations."""
 
@@ -65,11 +77,13 @@ class ExemplarsConfig:
 
     limit: int = 16  # most of them per category and image
     points: float = 0.5  # share of the visual iterations that show the boxes' centres instead
+    # Share of the visual iterations with names whose images have a category in common and are asked with one
+    # another's exemplars instead of their own.
+    cross_image: float = 0.0
 
     def __post_init__(self) -> None:
         _check_positive("data.exemplars", self, "limit")
-        if not 0 <= self.points <= 1:
-            raise ConfigError(f"data.exemplars.points={self.points} must lie between 0 and 1")
+        _check_share("data.exemplars", self, "points", "cross_image")
 
 
 @dataclass
@@ -81,6 +95,8 @@ class DataConfig:
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))
     test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
+    reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": training, `shapes`: its own
+    nameless: NamelessConfig = field(default_factory=NamelessConfig)
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     limit: int = 0  # only the first images of the training split that have boxes; 0: all
     size: int = 800  # shorter side in evaluation, pixels
@@ -100,6 +116,10 @@ class DataConfig:
             raise ConfigError(
                 f"data.negatives.source={self.negatives.source} needs data.negatives.dictionary=FILE, "
                 "a text file with one phrase a line"
+            )
+        if self.exemplars.cross_image and self.batch_size < 2:
+            raise ConfigError(
+                f"data.exemplars.cross_image={self.exemplars.cross_image} needs a data.batch_size of at least 2"
             )
 
 
@@ -286,6 +306,21 @@ class RhythmConfig:
 
 
 @dataclass
+class MemoryBankConfig:
+    """Visual vectors of recent iterations, which stand for categories that a batch does not hold."""
+
+    size: int = 0  # vectors kept of a category, the last ones; 0: no bank
+    negatives: int = 40  # most absent categories that a visual iteration asks for, each with the mean of its vectors
+
+    def __post_init__(self) -> None:
+        if self.size < 0 or self.negatives < 1:
+            raise ConfigError(
+                f"train.memory_bank.size={self.size} must not be negative, and "
+                f"train.memory_bank.negatives={self.negatives} must be at least 1"
+            )
+
+
+@dataclass
 class TrainConfig:
     """How long, on what, and how often it is looked at."""
 
@@ -303,6 +338,7 @@ class TrainConfig:
     # A visual iteration asks an image with its own vectors and, for what it lacks, those of the others in its batch
     # (image), or all with the mean over the images of the batch (batch) or of all ranks (world).
     prompt_scope: Literal["image", "batch", "world"] = "image"
+    memory_bank: MemoryBankConfig = field(default_factory=MemoryBankConfig)
 
     def __post_init__(self) -> None:
         _check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every", "save_every")
@@ -321,7 +357,12 @@ class EvalConfig:
     backend: Literal["pycocotools", "faster_coco_eval"] = "faster_coco_eval"  # equal figures, six times faster
     max_detections: int = 100  # per image
     batch_size: int = 8
+    references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt
     num_pictures: int = 8  # val images in the W&B table
+
+    def __post_init__(self) -> None:
+        if not self.references or min(self.references) < 1:
+            raise ConfigError(f"eval.references={self.references} must be one or more numbers of at least 1")
 
 
 @dataclass
@@ -414,6 +455,12 @@ def _check_positive(section: str, values: Any, *names: str) -> None:
     for name in names:
         if getattr(values, name) < 1:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least 1")
+
+
+def _check_share(section: str, values: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(values, name) <= 1:
+            raise ConfigError(f"{section}.{name}={getattr(values, name)} must lie between 0 and 1")
 
 
 def _read(path: Path, seen: list[Path]) -> DictConfig:

@@ -1,4 +1,4 @@
-"""`make demo`: trains on `shapes`, evaluates, and writes figures and pictures to `runs/demo/`."""
+"""`make demo`: trains both stages on `shapes`, evaluates, and writes figures and pictures to `runs/demo/`."""
 
 from __future__ import annotations
 
@@ -9,64 +9,129 @@ import shutil
 import time
 from pathlib import Path
 
+import torch
+from PIL import Image
 from rich.console import Console
 
-from trex2_lightning import run
+from trex2_lightning import build, run
 from trex2_lightning.cli import ap_table
 from trex2_lightning.config import Config, load
+from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.transforms import read_image
 from trex2_lightning.pictures import contact_sheet, curve, draw
+from trex2_lightning.predict import Predictor
+from trex2_lightning.prompt_set import PromptSet
+from trex2_lightning.protocols import PROTOCOLS
 
 NUM_PICTURES = 12
+NUM_REFERENCES = 4  # pictured references of a generic prompt
 THRESHOLD = 0.3  # lowest score that is drawn
 console = Console()
 
 
 def demo(arguments: list[str]) -> None:
-    """Everything anew, with `key=value` overrides of experiments/demo/stage1.yaml."""
+    """Everything anew, with `key=value` overrides of both files in experiments/demo/."""
     started = time.monotonic()
-    config = load("experiments/demo/stage1.yaml", [*arguments, "name=demo/stage1"])
-    output = Path(config.output) / "demo"
+    stage1 = load("experiments/demo/stage1.yaml", [*arguments, "name=demo/stage1"])
+    start = f"train.init_from={stage1.folder / 'checkpoints' / 'last.ckpt'}"
+    stage2 = load("experiments/demo/stage2.yaml", [*arguments, "name=demo/stage2", start])
+    output = Path(stage1.output) / "demo"
     shutil.rmtree(output, ignore_errors=True)
-    module = run.train(config)
 
-    text = run.evaluate(config, module, "test")
-    control = run.evaluate(config, module, "test", run.permuted(text.records.names, config.seed))
-    run.write_results(text, output / "results_text.json")
-    ap = {"text": run.by_group(text.figures), "random_phrases": run.by_group(control.figures)}
-    ap50 = {"text": run.by_group(text.figures, "ap50"), "random_phrases": run.by_group(control.figures, "ap50")}
+    text = run.evaluate(stage1, run.train(stage1), "test")
+    run.write_results(text, output)
+    write_text_sheet(text, output / "detections_text.png")
+    write_curve(stage1, output / "ap_curve.png")
+    minutes = round((time.monotonic() - started) / 60, 2)
+
+    module = run.train(stage2)
+    all_ways = run.evaluate(stage2, module, "test", [way for way in PROTOCOLS if way != "random_phrases"])
+    all_ways.rows["text_after_stage2"] = all_ways.rows.pop("text")
+    run.write_results(all_ways, output)
+    write_visual_sheets(stage2, Predictor(stage2, module), all_ways.records, output)
+
+    figures = {metric: text.summary().get(metric, {}) | rows for metric, rows in all_ways.summary().items()}
     summary = {
-        "ap": ap,
-        "ap50": ap50,
-        "steps": config.train.max_steps,
+        **figures,
+        "steps": stage1.train.max_steps,
+        "stage2_steps": stage2.train.max_steps,
+        "stage1_minutes": minutes,
         "minutes": round((time.monotonic() - started) / 60, 2),
         "ground_truth": str(text.records.annotations),
     }
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    write_sheet(text, output / "detections_text.png")
-    write_curve(config, output / "ap_curve.png")
+    console.print(ap_table(figures))
+    console.print(
+        f"{summary['steps']} steps of stage 1 and {summary['stage2_steps']} of stage 2 in {summary['minutes']} "
+        f"minutes. Look at {output}:"
+    )
+    for path in sorted(output.iterdir()):
+        console.print(f"  {path.name}")
 
-    console.print(ap_table({"AP": ap, "AP50": ap50}))
-    console.print(f"{summary['steps']} steps in {summary['minutes']} minutes. Look at:")
-    for name in ("summary.json", "results_text.json", "detections_text.png", "ap_curve.png"):
-        console.print(f"  {output / name}", soft_wrap=True)
 
-
-def write_sheet(evaluation: run.Evaluation, path: Path) -> None:
-    """Pictures of the split drawn at random, true boxes beside detections."""
-    records = evaluation.records
-    by_id = {result.image_id: result for result in evaluation.results}
+def write_text_sheet(report: run.Report, path: Path) -> None:
+    """Pictures of the split drawn at random, true boxes beside those that the names have found."""
+    names = report.records.names
+    by_id = {result.image_id: result for result in report.rows["text"].results}
     pictures, titles = [], []
-    for image in random.Random(0).sample(records.images, min(NUM_PICTURES, len(records.images))):
+    for image in some_images(report.records, NUM_PICTURES):
         result = by_id[image.id]
         kept = result.scores >= THRESHOLD
         pixels = read_image(image.path)
-        pictures.append(draw(pixels, image.boxes, [records.names[label] for label in image.labels]))
+        pictures.append(draw(pixels, image.boxes, [names[label] for label in image.labels]))
         titles.append("truth")
-        labels = [records.names[label] for label in result.labels[kept]]
+        labels = [names[label] for label in result.labels[kept]]
         pictures.append(draw(pixels, result.boxes[kept], labels, result.scores[kept]))
         titles.append("detected")
     contact_sheet(pictures, titles, path, columns=6)
+
+
+def write_visual_sheets(config: Config, predictor: Predictor, records: Records, folder: Path) -> None:
+    """Prompts beside what they find: one box on the same picture, and boxes on pictures of the reference split.
+
+    Each picture is asked for the category that it has most of.
+    """
+    data = build.datamodule(config)
+    data.setup("predict")
+    references = data.reference_records
+    interactive: list[Image.Image] = []
+    generic: list[Image.Image] = []
+    for image in some_images(records, NUM_PICTURES):
+        label = int(image.labels.mode().values)
+        name = records.names[label]
+        exemplar = {name: image.boxes[image.labels == label][:1].tolist()}
+        prompts = predictor.interactive(image.path, exemplar)
+        interactive += [
+            draw(read_image(image.path), torch.empty(0, 4), [], exemplars=exemplar),
+            found(predictor, image, prompts),
+        ]
+
+        shown = [
+            (other.path, {name: other.boxes[other.labels == label].tolist()})
+            for other in references.images
+            if label in other.labels
+        ][:NUM_REFERENCES]
+        generic += [draw(read_image(path), torch.empty(0, 4), [], exemplars=marked) for path, marked in shown]
+        generic.append(found(predictor, image, predictor.generic(shown)))
+    contact_sheet(interactive, ["prompt", "detected"] * NUM_PICTURES, folder / "detections_interactive.png", columns=6)
+    titles = [*[f"reference {number + 1}" for number in range(NUM_REFERENCES)], "detected"] * NUM_PICTURES
+    contact_sheet(generic, titles, folder / "detections_generic.png", columns=NUM_REFERENCES + 1)
+
+
+def found(predictor: Predictor, image: ImageRecord, prompts: PromptSet) -> Image.Image:
+    """The picture with what the prompts find in it."""
+    detections = predictor.detect(image.path, prompts, THRESHOLD)
+    return draw(
+        read_image(image.path),
+        torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
+        [detection.name for detection in detections],
+        torch.tensor([detection.score for detection in detections]),
+    )
+
+
+def some_images(records: Records, count: int) -> list[ImageRecord]:
+    """Drawn at random, the same in every run."""
+    return random.Random(0).sample(records.images, min(count, len(records.images)))
 
 
 def write_curve(config: Config, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -13,15 +13,27 @@ from trex2_lightning import optim
 from trex2_lightning.config import DenoisingConfig, OptimConfig
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.memory_bank import MemoryBank
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.detections import category_scores, rank, to_pixels
-from trex2_lightning.ops.prompt_scope import Scope, share_prompts
-from trex2_lightning.structures import Batch, Images, Prompts, PromptTokens
+from trex2_lightning.ops.prompt_scope import Scope, share_prompts, with_negatives
+from trex2_lightning.protocols import Prompting, RegionClassifier
+from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
+
+
+class Protocol(NamedTuple):
+    """What the images of a split are asked with, and the metric that counts what is found."""
+
+    prompting: Prompting
+    metric: DetectionMetric
 
 
 class DetectionModule(L.LightningModule):
-    """Trains a detector and evaluates it with COCO AP.
+    """Trains a detector and evaluates it with COCO AP, by one protocol or by several in one pass.
+
+    Before an evaluation its caller sets `protocols`, and `regions` if boxes are to be classified; the first protocol is
+    the one that is logged. After it `figures` has the figures of each.
 
     Args:
         detector: the model.
@@ -32,6 +44,7 @@ class DetectionModule(L.LightningModule):
         seed: of the denoising.
         max_detections: kept per image in evaluation.
         prompt_scope: whose exemplars an image is asked with in a visual iteration.
+        memory_bank: further negatives of visual iterations, saved with the checkpoints.
     """
 
     def __init__(
@@ -45,12 +58,14 @@ class DetectionModule(L.LightningModule):
         seed: int,
         max_detections: int,
         prompt_scope: Scope,
+        memory_bank: MemoryBank | None = None,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.criterion = criterion
-        self.metric: DetectionMetric | None = None  # of the split to be evaluated, set by its caller
-        self.phrases: tuple[str, ...] | None = None  # asked for in evaluation in place of the category names
+        self.protocols: dict[str, Protocol] = {}
+        self.regions: RegionClassifier | None = None
+        self.figures: dict[str, dict[str, float]] = {}
         self.skipped_images = 0  # unreadable training images met so far on this rank
         self._optimizer = optimizer
         self._denoising = denoising
@@ -58,24 +73,20 @@ class DetectionModule(L.LightningModule):
         self._seed = seed
         self._max_detections = max_detections
         self._prompt_scope: Scope = prompt_scope
-        self._encoded: PromptTokens | None = None  # all phrases of the evaluation under way
+        self._memory_bank = memory_bank
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
         features = self.detector.encode_image(batch.images)
         prompts = self.detector.encode_prompts(batch.prompts, features)
-        phrases, targets, shown, kind = batch.prompts.phrases, batch.targets, None, "loss"
+        targets, num_categories, shown, kind = batch.targets, len(batch.prompts.phrases), None, "loss"
+        generator = self._generator(batch_idx)
         if batch.prompts.boxes is not None:
-            shown, kind = prompts.valid, "visual_loss"
-            prompts, phrases, places = share_prompts(prompts, phrases, self._prompt_scope)
+            shown, kind = (prompts.valid, "visual_loss") if batch.prompts.phrases else (None, "nameless_loss")
+            prompts, places = self._share(prompts, batch, generator)
             targets = tuple(target._replace(labels=places[target.labels]) for target in targets)
-        noised = noise_queries(
-            targets,
-            len(phrases),
-            self.detector.selection.num_queries,
-            self._denoising,
-            self._denoising_generator(batch_idx),
-        )
+            num_categories = prompts.embed.shape[1]
+        noised = noise_queries(targets, num_categories, self.detector.selection.num_queries, self._denoising, generator)
         output = self.detector.decode(features, prompts, noised)
         terms = self.criterion(output, targets, batch.prompts.judged, noised, shown)
         loss = torch.stack(list(terms.values())).sum()
@@ -90,16 +101,28 @@ class DetectionModule(L.LightningModule):
             self.trainer.should_stop = True  # makes Lightning validate, and so save, the last step too
 
     def on_validation_epoch_start(self) -> None:
-        self._encoded = None  # the weights have changed
-        if self.metric is not None:
-            self.metric.reset()
+        for prompting, metric in self.protocols.values():
+            prompting.start()
+            metric.reset()
+        if self.regions is not None:
+            self.regions.start()
 
     def validation_step(self, batch: Batch, *_: Any) -> list[ImageResult]:  # type: ignore[override]
-        """Detections in pixels of the original files; the metric takes them in too."""
-        results = self.detect(batch.images, self._encode_phrases(batch), [t.image_id for t in batch.targets])
-        if self.metric is not None:
-            self.metric.update(results)
-        return results
+        """Encode the images once and find what each protocol asks for.
+
+        Returns:
+            What the first protocol found, in pixels of the original files.
+        """
+        features = self.detector.encode_image(batch.images)
+        image_ids = [target.image_id for target in batch.targets]
+        found = []
+        for prompting, metric in self.protocols.values():
+            prompts = prompting(self.detector, batch, features)
+            found.append(self.detect(features, prompts, batch.images.sizes, image_ids))
+            metric.update(found[-1])
+        if self.regions is not None:
+            self.regions.update(self.detector, batch, features)
+        return found[0] if found else []
 
     def on_validation_epoch_end(self) -> None:
         self._log_figures("val")
@@ -113,13 +136,26 @@ class DetectionModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._log_figures("test")
 
-    def detect(self, images: Images, prompts: PromptTokens, image_ids: list[int]) -> list[ImageResult]:
-        """The best detections of each image, in pixels of the original file, best first."""
-        output = self.detector.decode(self.detector.encode_image(images), prompts)
+    def detect(
+        self, features: FeatureMaps, prompts: PromptTokens, sizes: Tensor, image_ids: list[int]
+    ) -> list[ImageResult]:
+        """The best detections of each image, best first; none of a category that is not valid there.
+
+        Args:
+            features: of the images.
+            prompts: of batch size 1 or B.
+            sizes: (B, 2) height and width of the original files, in whose pixels the boxes are.
+            image_ids: B of them.
+        """
+        output = self.detector.decode(features, prompts)
         scores = category_scores(output.queries.logits[-1], prompts.category, prompts.valid)
         best = rank(scores, output.queries.boxes[-1].float(), self._max_detections)
-        boxes = to_pixels(best.boxes, images.sizes)
-        return [ImageResult(image_id, boxes[i], best.scores[i], best.labels[i]) for i, image_id in enumerate(image_ids)]
+        boxes = to_pixels(best.boxes, sizes)
+        results = []
+        for i, image_id in enumerate(image_ids):
+            asked = best.scores[i] > 0  # exactly 0 is the score of what is not valid
+            results.append(ImageResult(image_id, boxes[i, asked], best.scores[i, asked], best.labels[i, asked]))
+        return results
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer: AdamW = optim.adamw(self.detector, self._optimizer)
@@ -128,19 +164,30 @@ class DetectionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._resolved_config
+        if self._memory_bank is not None:
+            checkpoint["memory_bank"] = self._memory_bank.state_dict()
 
-    def _encode_phrases(self, batch: Batch) -> PromptTokens:
-        """All names are encoded once per evaluation."""
-        if self._encoded is None:
-            self._encoded = self.detector.encode_prompts(Prompts(self.phrases or batch.prompts.phrases))
-        return self._encoded
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._memory_bank is not None:
+            self._memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 
-    def _denoising_generator(self, batch_idx: int) -> torch.Generator:
-        """Noise that depends on the place in the run alone, so that a resumed run draws the same."""
+    def _share(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> tuple[PromptTokens, Tensor]:
+        """What the images are asked with in a visual iteration, and the places of the batch's categories in it."""
+        phrases, judged = batch.prompts.phrases, batch.prompts.judged
+        prompts, names, places = share_prompts(own, phrases, self._prompt_scope, others=batch.cross_image)
+        if self._memory_bank is not None and phrases:  # named things may be in nameless pictures, unmarked
+            if judged is None:
+                prompts = with_negatives(prompts, self._memory_bank.draw(names, generator))
+            self._memory_bank.add(phrases, own)
+        return prompts, places
+
+    def _generator(self, batch_idx: int) -> torch.Generator:
+        """Randomness that depends on the place in the run alone, so that a resumed run draws the same."""
         position = batch_idx * self.trainer.world_size + self.trainer.global_rank
         return torch.Generator().manual_seed(self._seed * 1_000_003 + position)
 
     def _log_figures(self, split: str) -> None:
-        if self.metric is not None:
-            figures = self.metric.compute()
-            self.log_dict({f"{split}/{name}": value for name, value in figures.items()}, prog_bar=False)
+        self.figures = {name: protocol.metric.compute() for name, protocol in self.protocols.items()}
+        if self.figures:
+            first = next(iter(self.figures.values()))
+            self.log_dict({f"{split}/{name}": value for name, value in first.items()}, prog_bar=False)

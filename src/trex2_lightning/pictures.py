@@ -15,10 +15,17 @@ from torch import Tensor
 
 MIN_SIDE = 384  # pixels; labels on smaller pictures would hide the objects
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
+WHITE = (255, 255, 255)  # no label's colour
 CELL = 4.0  # inches, width of a picture on a sheet
 
 
-def draw(image: Image.Image, boxes: Tensor, labels: Sequence[str], scores: Tensor | None = None) -> Image.Image:
+def draw(
+    image: Image.Image,
+    boxes: Tensor,
+    labels: Sequence[str],
+    scores: Tensor | None = None,
+    exemplars: Mapping[str, Sequence[Sequence[float]]] | None = None,
+) -> Image.Image:
     """A copy of the picture with labelled boxes, one colour per label in all pictures; small ones are magnified.
 
     Args:
@@ -26,6 +33,7 @@ def draw(image: Image.Image, boxes: Tensor, labels: Sequence[str], scores: Tenso
         boxes: (n, 4) xyxy in pixels.
         labels: n texts.
         scores: (n,) written behind the labels; the best is drawn on top.
+        exemplars: by category, boxes xyxy or points x, y in pixels, on top of all: in white with a black edge.
     """
     factor = math.ceil(MIN_SIDE / min(image.size))
     image = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -38,6 +46,10 @@ def draw(image: Image.Image, boxes: Tensor, labels: Sequence[str], scores: Tenso
     for i in order:
         text = labels[i] if scores is None else f"{labels[i]} {scores[i]:.2f}"
         _write(text, corners[i], image, font, _colour(labels[i]))
+    for name, marks in (exemplars or {}).items():
+        for mark in marks:
+            box = _mark([factor * number for number in mark], canvas, width=max(2, side // 200))
+            _write(f"prompt: {name}", box, image, font, WHITE)
     return image
 
 
@@ -64,6 +76,20 @@ def curve(steps: Sequence[int], series: Mapping[str, Sequence[float]], path: Pat
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)
+
+
+def _mark(mark: list[float], canvas: ImageDraw.ImageDraw, width: int) -> list[float]:
+    """Draw an exemplar: its box, or a disk where it is a point; returns the box of what was drawn."""
+    if len(mark) == 2:
+        x, y = mark
+        radius = 4 * width
+        canvas.circle((x, y), radius, fill=WHITE, outline="black", width=width)
+        return [x - radius, y - radius, x + radius, y + radius]
+    left, top, right, bottom = mark
+    canvas.rectangle(mark, outline="black", width=3 * width)
+    if min(right - left, bottom - top) > 2 * width:
+        canvas.rectangle((left + width, top + width, right - width, bottom - width), outline=WHITE, width=width)
+    return mark
 
 
 def _write(

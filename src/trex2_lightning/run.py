@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,10 +13,21 @@ import torch
 
 from trex2_lightning import build
 from trex2_lightning.config import Config, from_dict, save
+from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.metrics.detection import ImageResult, coco_results
-from trex2_lightning.module import DetectionModule
+from trex2_lightning.metrics.regions import RegionAccuracy
+from trex2_lightning.module import DetectionModule, Protocol
+from trex2_lightning.protocols import (
+    FROM_REFERENCES,
+    PROTOCOLS,
+    ReferenceEncoder,
+    RegionClassifier,
+    Text,
+    promptings,
+)
+from trex2_lightning.structures import PromptTokens
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +52,21 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     L.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build.trainer(config)
+    start = config.train.init_from if not resume else ""
+    if start and not Path(start).is_file():
+        raise InputError(
+            f"no checkpoint {start} to start from: make stage1 ARGS=data.root=FOLDER trains "
+            "runs/stage1/checkpoints/last.ckpt, and CKPT=FILE or train.init_from=FILE takes another"
+        )
     data = build.datamodule(config)
     data.prepare_data()
     data.setup("fit")
     module = build.module(config)
     if resume:
         load_weights(module, last)  # the trainer restores them too, but says less of a file that does not fit
-    elif config.train.init_from:
-        load_weights(module, Path(config.train.init_from))
-    module.metric = build.metric(config, data.val_records)
+    elif start:
+        _start_from(module, config, Path(start))
+    module.protocols = {"text": Protocol(Text(), build.metric(config, data.val_records))}
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
         save(config, config.folder / "config.yaml")
@@ -62,6 +79,8 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
             len(data.train_records.images),
             config.folder,
         )
+        if resume or start:
+            log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     return module
 
@@ -93,43 +112,64 @@ def load_weights(module: DetectionModule, path: Path) -> None:
 
 
 class Evaluation(NamedTuple):
+    """What one protocol found."""
+
+    figures: dict[str, float]  # as `DetectionMetric.compute` gives them
+    results: list[ImageResult]
+
+
+class Report(NamedTuple):
     """What an evaluation found."""
 
-    figures: dict[str, float]
-    results: list[ImageResult]
-    records: Records
+    rows: dict[str, Evaluation]  # by protocol; Visual-G has one row for each number of references
+    regions: dict[str, float]  # as `RegionAccuracy.compute` gives them; empty where regions were not classified
+    records: Records  # the ground truth
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """`{metric: {row: {group: value}}}` with the metrics `ap`, `ap50` and, of regions, `top1`, `top5`."""
+        measured = {
+            metric: {row: by_group(evaluation.figures, metric) for row, evaluation in self.rows.items()}
+            for metric in ("ap", "ap50")
+            if self.rows
+        }
+        for metric in ("top1", "top5"):
+            if self.regions:
+                measured[metric] = {"region_classification": by_group(self.regions, metric)}
+        return measured
 
 
 def evaluate(
-    config: Config, module: DetectionModule, split: Literal["val", "test"], phrases: tuple[str, ...] | None = None
-) -> Evaluation:
-    """COCO AP of text prompts on a split, all names asked for at once.
+    config: Config, module: DetectionModule, split: Literal["val", "test"], protocols: Sequence[str] | None = None
+) -> Report:
+    """Evaluate a split by several protocols in one pass, in which every image is encoded once.
+
+    Visual-G takes its exemplars from the images of `data.reference`. All draws follow from the run's seed.
 
     Args:
         config: the run.
         module: its trained module.
         split: of the data set.
-        phrases: asked for in place of the category names, in their order.
+        protocols: some of `protocols.PROTOCOLS`; None: those of text, and all if the run trained visual prompts.
     """
+    chosen = protocols or (PROTOCOLS if config.train.rhythm.visual else ("text", "random_phrases"))
     trainer = build.evaluator(config)
     data = build.datamodule(config)
     data.prepare_data()
     data.setup("validate" if split == "val" else "test")
     records = data.val_records if split == "val" else data.test_records
-    module.metric = metric = build.metric(config, records)
-    module.phrases = phrases
+    references = None
+    if FROM_REFERENCES & set(chosen):
+        references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
+    asked = promptings(chosen, records.names, config.seed, references, config.eval.references)
+    module.protocols = {row: Protocol(prompting, build.metric(config, records)) for row, prompting in asked.items()}
+    if "region_classification" in chosen:
+        module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
     step(module, datamodule=data, verbose=False)
-    module.phrases = None
-    return Evaluation(metric.compute(), metric.results(), records)
-
-
-def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """The names in another order, none at its own place: a control that asks for the wrong thing."""
-    order = list(range(len(names)))
-    random.Random(seed).shuffle(order)
-    shifted = dict(zip(order, order[1:] + order[:1], strict=True))
-    return tuple(names[shifted[i]] for i in range(len(names)))
+    rows = {row: Evaluation(module.figures[row], metric.results()) for row, (_, metric) in module.protocols.items()}
+    regions = module.regions.accuracy.compute() if module.regions else {}
+    module.protocols, module.regions = {}, None
+    return Report(rows, regions, records)
 
 
 def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
@@ -141,9 +181,23 @@ def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
     return {name: round(value, 4) for name, value in rows.items() if value == value}
 
 
-def write_results(evaluation: Evaluation, path: Path) -> None:
-    """Write the detections as a COCO results file, which pycocotools reads."""
-    path.write_text(json.dumps(coco_results(evaluation.results, evaluation.records.category_ids)))
+def write_results(report: Report, folder: Path) -> None:
+    """Write the detections of each row as a COCO results file, `results_ROW.json`, which pycocotools reads."""
+    for row, evaluation in report.rows.items():
+        results = coco_results(evaluation.results, report.records.category_ids)
+        (folder / f"results_{row}.json").write_text(json.dumps(results))
+
+
+def _encode_references(
+    module: DetectionModule, trainer: L.Trainer, data: DetectionDataModule, names: tuple[str, ...], limit: int
+) -> PromptTokens:
+    """Up to `limit` visual vectors of every category, (limit, C, D)."""
+    encoder = ReferenceEncoder(module.detector, data.draw_references(names, limit), limit, len(names))
+    trainer.predict(encoder, datamodule=data, return_predictions=False)
+    missing = [name for name, found in zip(names, encoder.prompts.valid[0].tolist(), strict=True) if not found]
+    if missing:
+        log.warning("no reference image has %s: generic prompts cannot ask for it", ", ".join(missing))
+    return encoder.prompts
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -160,6 +214,18 @@ def _read(path: Path) -> dict[str, Any]:
     if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
     return checkpoint
+
+
+def _start_from(module: DetectionModule, config: Config, path: Path) -> None:
+    """As `load_weights`; but a visual prompt encoder that was never trained need not be like the configured one."""
+    checkpoint = _read(path)
+    before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
+    if before.model.visual != config.model.visual and not before.train.rhythm.visual:
+        part = "detector.visual_encoder."
+        state = {name: value for name, value in state.items() if not name.startswith(part)}
+        state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
+        log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
+    _load_state(module, state, path)
 
 
 def _load_state(module: DetectionModule, state: dict[str, torch.Tensor], path: Path) -> None:

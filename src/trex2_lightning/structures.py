@@ -26,7 +26,7 @@ class Images(NamedTuple):
 class Prompts(NamedTuple):
     """What to look for: category c is `phrases[c]`, or the exemplars `boxes[:, c]`, or both."""
 
-    phrases: tuple[str, ...] = ()  # C phrases
+    phrases: tuple[str, ...] = ()  # C phrases; none where categories have no names
     boxes: Tensor | None = None  # (B, C, M, 4); of a point only cx, cy are read
     box_valid: Tensor | None = None  # (B, C, M) bool
     is_point: bool = False
@@ -47,6 +47,7 @@ class Batch(NamedTuple):
     images: Images
     prompts: Prompts
     targets: tuple[Targets, ...]  # B
+    cross_image: bool = False  # the images are to be asked with one another's exemplars instead of their own
     skipped: int = 0  # unreadable images that were replaced by another one of the data set
 
 

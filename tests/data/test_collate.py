@@ -83,6 +83,27 @@ def test_visual_batch_without_boxes_asks_for_something() -> None:
     assert not prompts.box_valid.any()
 
 
+def test_nameless_batch_has_as_many_categories_as_its_images_have_and_no_phrases() -> None:
+    labels = ([700, 4, 700], [], [9])
+    examples = [example(20, 30, some, number, kind="boxes") for number, some in enumerate(labels)]
+    batch = collate_train([some._replace(source="nameless") for some in examples], NAMES, NAMES, 80, 1)
+    assert batch.prompts.phrases == ()
+    assert [target.labels.tolist() for target in batch.targets] == [[2, 0, 2], [], [1]]
+    assert batch.prompts.box_valid.any(-1).tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert not batch.cross_image
+    empty = collate_train([examples[1]._replace(source="nameless")], NAMES, NAMES, 80, 1)
+    assert empty.prompts.box_valid.tolist() == [[[False]]]
+
+
+def test_cross_image_batch_is_a_visual_one_that_says_so() -> None:
+    examples = [example(20, 30, [2, 0], number, kind="points") for number in range(2)]
+    plain = collate_train(examples, NAMES, NAMES, 80, 1)
+    batch = collate_train([some._replace(source="cross_image") for some in examples], NAMES, NAMES, 80, 1)
+    assert (plain.cross_image, batch.cross_image) == (False, True)
+    assert batch.prompts.phrases == plain.prompts.phrases
+    assert batch.prompts.boxes.equal(plain.prompts.boxes)
+
+
 def test_eval_batch_asks_for_all_names_in_order() -> None:
     batch = collate_eval([example(20, 30, [2, 0], 4)], NAMES)
     assert batch.prompts.phrases == NAMES

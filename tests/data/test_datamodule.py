@@ -12,10 +12,19 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from trex2_lightning.config import AugmentConfig, DataConfig, NegativesConfig, RhythmConfig, ShapesConfig
+from trex2_lightning.config import (
+    AugmentConfig,
+    DataConfig,
+    ExemplarsConfig,
+    NamelessConfig,
+    NegativesConfig,
+    RhythmConfig,
+    ShapesConfig,
+)
 from trex2_lightning.data import shapes
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import CocoError
+from trex2_lightning.data.sharing import SharedCategories
 from trex2_lightning.data.stream import Sample, TrainStream, turn
 from trex2_lightning.data.transforms import ImageError
 from trex2_lightning.structures import Batch
@@ -128,6 +137,129 @@ def test_each_kind_has_a_stream_of_its_own() -> None:
 def test_share_of_steps_with_points(points: float, low: int, high: int) -> None:
     batches = stream(stop=400, rhythm=RhythmConfig(visual=1, text=0), points=points)
     assert low <= sum(batch[0].kind == "points" for batch in batches) <= high
+
+
+# Where the images of visual steps come from
+
+VISUAL = RhythmConfig(visual=1, text=0)
+SHARED = SharedCategories([torch.tensor(labels) for labels in ([0], [0, 1], [1], [2, 2], [2])])
+
+
+@pytest.mark.parametrize(("cross_image", "nameless"), [(0.3, 0.0), (0.0, 0.25), (0.5, 0.3), (1.0, 0.7), (0.1, 1.0)])
+def test_shares_of_the_sources_are_exact_and_evenly_spread(cross_image: float, nameless: float) -> None:
+    turns = [turn(step, MIXED, cross_image=cross_image, nameless=nameless) for step in range(300)]
+    sources = [place.source for place in turns if place.visual]
+    assert len(sources) == 200
+    assert all(place.source == "any" for place in turns if not place.visual)
+    for part in (sources[:100], sources[100:]):
+        assert part.count("nameless") == pytest.approx(100 * nameless, abs=1)
+        assert part.count("cross_image") == pytest.approx(100 * (1 - nameless) * cross_image, abs=1)
+
+
+@pytest.mark.parametrize("source", ["any", "cross_image", "nameless"])
+def test_a_step_has_as_many_of_its_source_before_it_as_there_were(source: str) -> None:
+    turns = [turn(step, MIXED, cross_image=0.4, nameless=0.3) for step in range(90)]
+    before = [place.before for place in turns if place.visual and place.source == source]
+    assert before == list(range(len(before)))
+    assert len(before) > 10
+
+
+def sources(**values: Any) -> list[list[Sample]]:
+    settings = {"rhythm": MIXED, "shared": SHARED, "cross_image": 0.5, "nameless": 0.4, "num_nameless": 7}
+    return stream(**(settings | values))
+
+
+def test_every_image_that_shares_a_category_comes_first_equally_often_and_the_others_share_it() -> None:
+    batches = sources(rhythm=VISUAL, cross_image=1.0, nameless=0.0, batch_size=2, stop=60)
+    firsts = [batch[0].image for batch in batches]
+    for epoch in range(12):
+        assert sorted(firsts[5 * epoch : 5 * epoch + 5]) == [0, 1, 2, 3, 4]
+    neighbours = {(0, 1), (1, 0), (1, 2), (2, 1), (3, 4), (4, 3)}
+    assert {(batch[0].image, batch[1].image) for batch in batches} == neighbours
+
+
+def test_every_nameless_image_comes_equally_often() -> None:
+    images = [sample.image for batch in sources(stop=700) for sample in batch if sample.source == "nameless"]
+    assert len(images) > 300
+    for epoch in range(len(images) // 7):
+        assert sorted(images[7 * epoch : 7 * epoch + 7]) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_a_batch_has_one_source_and_other_sources_leave_text_and_the_rest_alone() -> None:
+    batches = sources(stop=200, accumulate=2)
+    assert all(len({sample.source for sample in batch}) == 1 for batch in batches)
+    steps = [{sample.source for batch in batches[2 * s : 2 * s + 2] for sample in batch} for s in range(100)]
+    assert all(len(found) == 1 for found in steps)
+    assert [b for b in batches if b[0].kind == "text"] == stream(stop=66, accumulate=2)
+    plain = [[(s.image, s.seed) for s in b] for b in batches if b[0].kind != "text" and b[0].source == "any"]
+    alone = [[(s.image, s.seed) for s in b] for b in stream(stop=len(plain), accumulate=2, rhythm=VISUAL)]
+    assert plain == alone
+    seeds = [sample.seed for batch in batches for sample in batch]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_all_sources_resume_exactly_and_ranks_agree_on_them() -> None:
+    assert sources(start=37, stop=80, accumulate=3) == sources(stop=80, accumulate=3)[37:]
+    ranks = [sources(world=2, rank=rank, stop=60) for rank in (0, 1)]
+    for first, second in zip(*ranks, strict=True):
+        assert (first[0].kind, first[0].source) == (second[0].kind, second[0].source)
+        assert [sample.seed for sample in first] != [sample.seed for sample in second]
+
+
+def named_and_nameless(root: Path) -> None:
+    """Every object of `nameless.json` is a category of its own; the images are those of the training split."""
+    content = json.loads((root / "train.json").read_text())
+    objects = [item | {"category_id": item["id"]} for item in content["annotations"]]
+    names = [{"id": item["id"], "name": f"thing {item['id']}"} for item in objects]
+    (root / "nameless.json").write_text(json.dumps(content | {"annotations": objects, "categories": names}))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_nameless_batches_have_exemplars_and_no_phrases(tiny_coco: Path, num_workers: int) -> None:
+    named_and_nameless(tiny_coco)
+    nameless = NamelessConfig(images="train", share=0.5)
+    module = datamodule(tiny_coco, steps=12, rhythm=VISUAL, nameless=nameless, num_workers=num_workers)
+    assert module.names == ("red block", "green block", "blue block")
+    batches = list(module.train_dataloader())
+    assert [not batch.prompts.phrases for batch in batches] == [False, True] * 6
+    for batch in batches[1::2]:
+        labels = torch.cat([target.labels for target in batch.targets])
+        assert batch.prompts.boxes.shape[1] == max(len(labels), 1)
+        assert sorted(labels.tolist()) == list(range(len(labels)))  # one object, one category
+        assert batch.prompts.box_valid.sum() == len(labels)
+    named = datamodule(tiny_coco, steps=6, rhythm=VISUAL)
+    pixels = [fingerprint(batch)[:2] for batch in named.train_dataloader()]
+    assert [fingerprint(batch)[:2] for batch in batches[::2]] == pixels
+
+
+def test_cross_image_batches_share_a_category_and_say_so(tiny_coco: Path) -> None:
+    exemplars = ExemplarsConfig(cross_image=0.5)
+    batches = list(datamodule(tiny_coco, steps=12, rhythm=VISUAL, exemplars=exemplars).train_dataloader())
+    assert [batch.cross_image for batch in batches] == [False, True] * 6
+    for batch in batches[1::2]:
+        assert batch.prompts.box_valid.any(-1).all(0).any(), "no category is in both images"
+
+
+def test_cross_image_batches_need_images_that_share_a_category(tiny_coco: Path) -> None:
+    edit(tiny_coco / "train.json", annotations=[])
+    module = datamodule(tiny_coco, rhythm=VISUAL, exemplars=ExemplarsConfig(cross_image=0.5))
+    with pytest.raises(CocoError, match=r"no two images .* set data\.exemplars\.cross_image=0"):
+        module.train_dataloader()
+
+
+def test_unreadable_nameless_images_are_replaced_by_nameless_ones(tiny_coco: Path) -> None:
+    named_and_nameless(tiny_coco)
+    folder = tiny_coco / "nameless"
+    folder.mkdir()
+    for path in (tiny_coco / "train").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes()[: 100 if path.stem == "1" else None])
+    values = {"rhythm": VISUAL, "nameless": NamelessConfig(share=1.0)}
+    ids = [t.image_id for b in datamodule(tiny_coco, steps=3, **values).train_dataloader() for t in b.targets]
+    assert sorted(ids) == [2, 2, 3, 4, 5, 6]
+    for path in folder.iterdir():
+        truncate(path)
+    with pytest.raises(ImageError, match=r"nor can any other .* data\.nameless\.images"):
+        list(datamodule(tiny_coco, **values).train_dataloader())
 
 
 # Training batches
@@ -302,10 +434,17 @@ def test_shapes_are_rendered_before_they_are_read(tiny_coco: Path, monkeypatch: 
         asked.append((config, root))
         return tiny_coco
 
+    def prepare_nameless(config: ShapesConfig, root: Path) -> None:
+        asked.append((config, root))
+        named_and_nameless(root)
+
     monkeypatch.setattr(shapes, "prepare", prepare)
+    monkeypatch.setattr(shapes, "prepare_nameless", prepare_nameless)
     module = datamodule(Path("cache"), format="shapes", shapes=ShapesConfig(preset="hard"))
-    assert asked[0] == (ShapesConfig(preset="hard"), "cache")
+    assert asked == [(ShapesConfig(preset="hard"), "cache")] * len(asked)  # nothing nameless, which nobody asked for
     assert len(module.train_records.images) == 6
+    datamodule(Path("cache"), format="shapes", nameless=NamelessConfig(images="train", share=0.1))
+    assert asked[-1] == (ShapesConfig(), tiny_coco)
 
 
 # Resume

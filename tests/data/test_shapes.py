@@ -15,9 +15,10 @@ from torchvision.ops import box_iou
 
 from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data import layout, shapes
-from trex2_lightning.data.drawing import COLOURS, Instance, draw, paint, pose
-from trex2_lightning.data.layout import GROUPS, PRESETS, SPLITS, categories, plan
-from trex2_lightning.data.shapes import prepare
+from trex2_lightning.data.drawing import COLOURS, OUTLINES, Instance, draw, paint, pose
+from trex2_lightning.data.layout import GROUPS, NAMELESS, PRESETS, SPLITS, categories, plan
+from trex2_lightning.data.records import read_coco
+from trex2_lightning.data.shapes import prepare, prepare_nameless
 from trex2_lightning.errors import InputError
 
 WHITE = np.full(3, 255.0)
@@ -54,7 +55,7 @@ def area(instance: Instance) -> float:
 def pixels(shape: str, angle: float, size: int = 20, fill: str = "solid") -> np.ndarray:
     """The shape in white on black, in the upper left corner."""
     canvas = Image.new("RGB", (size + 2, size + 2))
-    paint(canvas, pose(shape, size, 1.0, angle), WHITE, fill, np.random.default_rng(0))
+    paint(canvas, pose(OUTLINES[shape], size, 1.0, angle), WHITE, fill, np.random.default_rng(0))
     return np.asarray(canvas)[..., 0] / 255
 
 
@@ -258,6 +259,71 @@ def test_folder_is_a_coco_data_set(few: ShapesConfig, tmp_path: Path) -> None:
                 assert annotation["iscrowd"] == 0
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_nameless_things_come_in_copies_and_find_room(preset: str) -> None:
+    side, max_iou = PRESETS[preset].side, PRESETS[preset].max_iou
+    kinds = set()
+    for number in range(60):
+        instances = layout.place_nameless(preset, layout.image_rng(ShapesConfig(preset), NAMELESS, number))
+        copies = Counter(instance.category for instance in instances)
+        assert set(copies) == set(range(len(copies)))
+        assert set(copies.values()) <= {2, 3, 4, 5}
+        kinds.add(len(copies))
+        boxes = torch.tensor([instance.box for instance in instances], dtype=torch.float64)
+        assert 0 <= boxes.min() <= boxes.max() <= side
+        assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() < max_iou
+    assert kinds == {1, 2, 3}
+
+
+def test_nameless_copies_are_alike_and_other_kinds_are_not() -> None:
+    instances = layout.place_nameless("easy", layout.image_rng(ShapesConfig(), NAMELESS, 3))
+    assert len({instance.category for instance in instances}) > 1
+    for a, b in combinations(instances, 2):
+        same = a.category == b.category
+        corners = [len(instance.outline.solid[0]) for instance in (a, b)]
+        assert (a.colour == b.colour and corners[0] == corners[1]) == same
+
+
+def test_nameless_pictures_are_added_on_demand_and_change_nothing_else(
+    few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shapes, "NAMELESS_IMAGES", 4)
+    root = prepare(few, tmp_path / "shapes")
+    before = contents(root)
+    prepare_nameless(few, root)
+    after = contents(root)
+    assert {name for name in after if name not in before} == {
+        "nameless.json",
+        *(f"nameless/{number:06d}.jpg" for number in range(1, 5)),
+    }
+    assert before.items() <= after.items()
+    assert prepare(few, root) == root  # the folder is still known as finished
+    monkeypatch.setattr(shapes, "_render_all", None)
+    prepare_nameless(few, root)  # renders once
+
+    records = read_coco(root / "nameless.json", root / "nameless")
+    owners: dict[int, set[int]] = {}
+    for image in records.images:
+        for label in image.labels.tolist():
+            owners.setdefault(label, set()).add(image.id)
+        assert min(image.labels.bincount()[image.labels]) >= 2
+    assert len(owners) == len(records.names)
+    assert all(len(images) == 1 for images in owners.values())
+
+
+def test_a_broken_off_nameless_rendering_is_completed(
+    few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pictures without their file: killed between the two, or another process is about to write it."""
+    monkeypatch.setattr(shapes, "NAMELESS_IMAGES", 3)
+    root = prepare(few, tmp_path / "shapes")
+    prepare_nameless(few, root)
+    whole = contents(root)
+    (root / "nameless.json").unlink()
+    prepare_nameless(few, root)
+    assert contents(root) == whole
+
+
 def test_default_folder_is_in_the_cache_and_is_rendered_once(
     few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -280,7 +346,7 @@ def test_default_folder_is_in_the_cache_and_is_rendered_once(
 def test_an_exception_while_rendering_leaves_nothing(
     few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full_disk(preset: str, images: list) -> dict:
+    def full_disk(*_: object) -> dict:
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:

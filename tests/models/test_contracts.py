@@ -256,9 +256,9 @@ def test_early_fusion_reads_an_image_by_its_prompts(early):
     assert (fused[0].tokens - fused[1].tokens).abs().max() > 1e-3
 
 
+@torch.no_grad()
 def test_early_fusion_asks_for_many_prompts_in_parts_that_are_those_alone(early):
     """Each part finds its queries as if its names were the only ones; nothing is truncated."""
-    early.eval()
     features = early.encode_image(random_images())
     prompts = early.encode_prompts(Prompts(PHRASES))
     early.max_tokens = prompts.embed.shape[1] // 2  # two names in a part
@@ -275,9 +275,10 @@ def test_early_fusion_asks_for_many_prompts_in_parts_that_are_those_alone(early)
 
 
 def test_too_many_prompts_in_training_are_an_error(early):
+    """Prompt tuning trains in evaluation mode."""
     early.max_tokens = 3
     with pytest.raises(InputError, match=r"model\.max_tokens=3.*data\.negatives\.count"):
-        early.train()(random_images(), Prompts(PHRASES))
+        early(random_images(), Prompts(PHRASES))
 
 
 def test_initial_scores_are_the_prior():

@@ -1,6 +1,6 @@
 import torch
 
-from trex2_lightning.ops.detections import category_scores, rank, to_pixels
+from trex2_lightning.ops.detections import category_scores, rank, to_pixels, without
 
 
 def test_a_category_scores_the_mean_of_its_valid_tokens():
@@ -25,3 +25,11 @@ def test_to_pixels_scales_each_image_by_its_size_and_clips():
     boxes = torch.tensor([[[0.5, 0.5, 0.5, 0.5]], [[0.0, 0.5, 1.0, 1.0]]])
     pixels = to_pixels(boxes, torch.tensor([[100, 200], [10, 20]]))  # height, width
     assert pixels.tolist() == [[[50.0, 25.0, 150.0, 75.0]], [[0.0, 0.0, 10.0, 10.0]]]
+
+
+def test_negative_categories_take_the_queries_that_they_win_and_nothing_else():
+    scores = torch.tensor([[[0.5, 0.4, 0.3], [0.5, 0.4, 0.6], [0.1, 0.2, 0.15]]])
+    kept = without(torch.tensor([False, False, True]), scores)
+    gone = -torch.inf
+    torch.testing.assert_close(kept, torch.tensor([[[0.5, 0.4, gone], [gone] * 3, [0.1, 0.2, gone]]]))
+    assert torch.equal(without(torch.zeros(3, dtype=torch.bool), scores), scores)

@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from trex2_lightning.ops.prompts import average, category_vectors, complete, from_vectors, from_words, parts
+from trex2_lightning.ops.prompts import (
+    average,
+    category_vectors,
+    complete,
+    from_vectors,
+    from_words,
+    only,
+    parts,
+    together,
+)
 
 
 def tokens(vectors, valid=None):
@@ -75,6 +84,29 @@ def test_words_see_those_of_their_name_and_what_closes_it():
 
 def test_a_category_s_vector_is_the_mean_of_its_words():
     assert category_vectors(SENTENCE)[0, :, 0].tolist() == pytest.approx([4.5, 8.0, 13.0])
+
+
+def test_a_name_s_words_count_in_a_mean_as_one_vector():
+    visual = from_vectors(torch.tensor([[[0.5], [2.0], [3.0]]]), torch.tensor([[True, True, False]]))
+    mixed = average(SENTENCE, visual)
+    assert mixed.embed[0, :, 0].tolist() == pytest.approx([2.5, 5.0, 13.0])
+    assert mixed.category.tolist() == [0, 1, 2]
+    assert mixed.valid.all()
+
+
+def test_a_name_is_left_out_with_what_closes_it():
+    wanted = torch.stack([SENTENCE.category == 1, SENTENCE.category > 9])
+    valid = only(SENTENCE, wanted).valid.int().tolist()
+    assert valid == [[1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 1], [1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]]
+    assert only(TEXT, torch.tensor([[False, True, False]])).valid.tolist() == [[False, True, False]]
+
+
+def test_words_and_vectors_together_do_not_see_each_other():
+    both = together(SENTENCE, from_vectors(torch.zeros(1, 2, 1))._replace(category=torch.tensor([3, 4])))
+    assert both.embed.shape == (1, 13, 1)
+    assert both.category.tolist() == [*SENTENCE.category.tolist(), 3, 4]
+    assert torch.equal(both.attend, torch.block_diag(SENTENCE.attend, torch.eye(2)).bool())
+    assert [part.tolist() for part in parts(both, 9)] == [[0, 1, 2, 3, 4, 5, 10], [0, 6, 7, 8, 9, 10, 11, 12]]
 
 
 def test_parts_have_whole_categories_and_what_stands_around_them():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trex2_lightning.data.exemplars import sample_exemplars
 from trex2_lightning.data.prompts import batch_vocabulary
-from trex2_lightning.data.stream import Kind
+from trex2_lightning.data.stream import Kind, Source
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
 STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
@@ -30,6 +30,7 @@ class Example(NamedTuple):
     seed: int = 0  # what the example was augmented with
     skipped: int = 0  # unreadable images that it stands for
     kind: Kind = "text"  # what it is asked with, the same for all of a batch
+    source: Source = "any"  # where it was taken from, the same for all of a batch
 
 
 def collate_train(
@@ -39,16 +40,23 @@ def collate_train(
 
     Asked with text, there are `count` negatives out of `pool` too. Asked visually, each image gives some of its boxes
     as exemplars, at most `max_exemplars` per category, and negatives are the categories of the others (issue 62); the
-    phrases go along for the alignment.
+    phrases go along for the alignment. Nameless examples, whose labels are another data set's, have none.
     """
     generator = torch.Generator().manual_seed(examples[0].seed)
-    labels, kind = [example.labels for example in examples], examples[0].kind
-    vocabulary = batch_vocabulary(labels, names, pool, count if kind == "text" else 0, generator)
-    batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
+    labels, kind, source = [example.labels for example in examples], examples[0].kind, examples[0].source
+    if source == "nameless":
+        present, numbers = torch.cat(labels).unique(return_inverse=True)
+        num_categories = max(len(present), 1)  # a detector needs something to look for
+        batch = _batch(examples, (), numbers.split([len(image) for image in labels]))
+    else:
+        vocabulary = batch_vocabulary(labels, names, pool, count if kind == "text" else 0, generator)
+        num_categories = len(vocabulary.phrases)
+        batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
     if kind == "text":
         return batch
-    boxes, valid = sample_exemplars(batch.targets, len(vocabulary.phrases), max_exemplars, generator)
-    return batch._replace(prompts=Prompts(vocabulary.phrases, boxes, valid, is_point=kind == "points"))
+    boxes, valid = sample_exemplars(batch.targets, num_categories, max_exemplars, generator)
+    prompts = Prompts(batch.prompts.phrases, boxes, valid, is_point=kind == "points")
+    return batch._replace(prompts=prompts, cross_image=source == "cross_image")
 
 
 def collate_eval(examples: Sequence[Example], names: Sequence[str]) -> Batch:

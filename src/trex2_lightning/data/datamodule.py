@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from torchvision.tv_tensors import BoundingBoxes
+from torch.utils.data import DataLoader, DistributedSampler
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data import shapes
 from trex2_lightning.data.collate import Example, collate_eval, collate_train
+from trex2_lightning.data.images import EvalImages, TrainImages
+from trex2_lightning.data.layout import NAMELESS
 from trex2_lightning.data.prompts import negative_pool
-from trex2_lightning.data.records import CocoError, ImageRecord, Records, read_coco
-from trex2_lightning.data.stream import Sample, TrainStream
-from trex2_lightning.data.transforms import ImageError, eval_transform, read_image, train_transform
-from trex2_lightning.ops.boxes import xyxy_to_cxcywh
+from trex2_lightning.data.records import CocoError, Records, read_coco
+from trex2_lightning.data.references import References, draw_references, relabelled
+from trex2_lightning.data.sharing import SharedCategories
+from trex2_lightning.data.stream import TrainStream
+from trex2_lightning.data.transforms import eval_transform, train_transform
 
-logger = logging.getLogger(__name__)
-
-SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
 class DetectionDataModule(lightning.LightningDataModule):
@@ -44,6 +42,7 @@ class DetectionDataModule(lightning.LightningDataModule):
     """
 
     names: tuple[str, ...]
+    _drawn: Records  # the reference images of generic prompts
 
     def __init__(
         self,
@@ -77,6 +76,8 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split not in self._records:
                 self._records[split] = self._read(split)
             self.names = self._records[split].names
+        if stage == "fit" and self.config.nameless.share and NAMELESS not in self._records:
+            self._records[NAMELESS] = self._read(NAMELESS)
 
     @property
     def train_records(self) -> Records:
@@ -90,9 +91,22 @@ class DetectionDataModule(lightning.LightningDataModule):
     def test_records(self) -> Records:
         return self._records["test"]
 
+    @property
+    def reference_records(self) -> Records:
+        return self._records["reference"]
+
+    def draw_references(self, names: Sequence[str], limit: int) -> References:
+        """Choose up to `limit` images per category of `names`; `predict_dataloader` then gives each of them once."""
+        self.setup("predict")
+        records = relabelled(self.reference_records, names)
+        references = draw_references(records, limit, self.seed)
+        self._drawn = records._replace(images=[image for image in records.images if image.id in references])
+        return references
+
     def train_dataloader(self) -> DataLoader[Example]:
         """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""
         records = self.train_records
+        nameless = self._records[NAMELESS].images if self.config.nameless.share else []
         stream = TrainStream(
             num_images=len(records.images),
             batch_size=self.config.batch_size,
@@ -104,9 +118,13 @@ class DetectionDataModule(lightning.LightningDataModule):
             accumulate=self.accumulate,
             rhythm=self.rhythm,
             points=self.config.exemplars.points,
+            cross_image=self.config.exemplars.cross_image,
+            shared=_shared_categories(records) if self.config.exemplars.cross_image else None,
+            nameless=self.config.nameless.share,
+            num_nameless=len(nameless),
         )
         return TrainLoader(
-            TrainImages(records.images, train_transform(self.config)),
+            TrainImages(records.images, nameless, train_transform(self.config)),
             batch_sampler=stream,
             collate_fn=partial(
                 collate_train,
@@ -123,6 +141,9 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Example]:
         return self._eval_dataloader(self.test_records)
+
+    def predict_dataloader(self) -> DataLoader[Example]:
+        return self._eval_dataloader(self._drawn)
 
     def _eval_dataloader(self, records: Records) -> DataLoader[Example]:
         dataset = EvalImages(records.images, eval_transform(self.config))
@@ -149,12 +170,17 @@ class DetectionDataModule(lightning.LightningDataModule):
         }
 
     def _root(self) -> Path:
-        if self.config.format == "shapes":
-            return shapes.prepare(self.config.shapes, self.config.root)
-        return Path(self.config.root)
+        if self.config.format != "shapes":
+            return Path(self.config.root)
+        root = shapes.prepare(self.config.shapes, self.config.root)
+        if self.config.nameless.share:
+            shapes.prepare_nameless(self.config.shapes, root)
+        return root
 
     def _read(self, split: str) -> Records:
         files: SplitConfig = getattr(self.config, split)
+        if split == "reference" and not files.annotations:
+            files = SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
         root = self._root()
         return read_coco(root / files.annotations, root / files.images)
 
@@ -169,65 +195,6 @@ class TrainLoader(DataLoader[Example]):
         pass
 
 
-class TrainImages(Dataset[Example]):
-    """Augmented images by `Sample`; an unreadable one gives way to the next that can be read."""
-
-    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
-        self.images = images
-        self.transform = transform
-        self.warned = torch.zeros(len(images), dtype=torch.bool).share_memory_()  # by any worker
-
-    def __getitem__(self, sample: Sample) -> Example:
-        """Raises ImageError: no image can be read."""
-        for skipped in range(len(self.images)):
-            index = (sample.image + skipped) % len(self.images)
-            try:
-                example = _load(self.images[index], self.transform, sample.seed)
-                return example._replace(skipped=skipped, kind=sample.kind)
-            except ImageError as error:
-                last = error
-                if not self.warned[index]:
-                    self.warned[index] = True
-                    logger.warning("%s; skipped in training", error)
-        raise ImageError(f"{last}; nor can any other training image: check data.root and data.train.images")
-
-
-class EvalImages(Dataset[Example]):
-    """Images in the file's order."""
-
-    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
-        self.images = images
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Example:
-        """Raises ImageError: without the image the figures would not be what they claim to be."""
-        try:
-            return _load(self.images[index], self.transform)
-        except ImageError as error:
-            raise ImageError(f"{error}; restore the file, or remove it from the annotations") from error
-
-
-def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> Example:
-    image = read_image(record.path, (record.height, record.width))
-    real = ~record.crowd
-    boxes = BoundingBoxes(record.boxes[real], format="XYXY", canvas_size=(record.height, record.width))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPU's generator too
-        pixels, target = transform(image, {"boxes": boxes, "labels": record.labels[real]})
-    height, width = pixels.shape[-2:]
-    return Example(
-        pixels=pixels.as_subclass(Tensor),
-        boxes=xyxy_to_cxcywh(target["boxes"].as_subclass(Tensor) / torch.tensor([width, height, width, height])),
-        labels=target["labels"],
-        size=(record.height, record.width),
-        image_id=record.id,
-        seed=seed,
-    )
-
-
 def _limited(records: Records, limit: int) -> Records:
     if not limit:
         return records
@@ -237,6 +204,15 @@ def _limited(records: Records, limit: int) -> Records:
             f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
         )
     return records._replace(images=with_boxes[:limit])
+
+
+def _shared_categories(records: Records) -> SharedCategories:
+    shared = SharedCategories([image.labels[~image.crowd] for image in records.images])
+    if not len(shared.images):
+        raise CocoError(
+            f"{records.annotations}: no two images have a category in common; set data.exemplars.cross_image=0"
+        )
+    return shared
 
 
 def _annotated_names(records: Records) -> list[str]:

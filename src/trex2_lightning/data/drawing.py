@@ -59,11 +59,11 @@ class Instance(NamedTuple):
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels, tight around the outline, hidden parts included
 
 
-def pose(shape: str, size: float, aspect: float, angle: float) -> Outline:
-    """A shape with its width stretched by `aspect`, turned by `angle` (radians), and scaled so that the long side of
+def pose(outline: Outline, size: float, aspect: float, angle: float) -> Outline:
+    """An outline with its width stretched by `aspect`, turned by `angle` (radians), and scaled so that the long side of
     its box is `size` pixels; the box's upper left corner is the origin."""
     cos, sin = np.cos(angle), np.sin(angle)
-    turned = OUTLINES[shape].transform(np.array([[aspect * cos, -sin], [aspect * sin, cos]]), np.zeros(2))
+    turned = outline.transform(np.array([[aspect * cos, -sin], [aspect * sin, cos]]), np.zeros(2))
     low, high = turned.box()
     scale = size / (high - low).max()
     return turned.transform(np.eye(2) * scale, -low * scale)

@@ -5,17 +5,19 @@ An image depends on preset, seed, split and index only, so a smaller training sp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.config import ShapesConfig
-from trex2_lightning.data.drawing import COLOURS, Instance, pose
+from trex2_lightning.data.drawing import COLOURS, OUTLINES, Instance, Outline, pose
 
 SPLITS = ("train", "val", "test", "reference")
+NAMELESS = "nameless"  # a further split, of things that have no name and are in one image alone
 GROUPS = ("frequent", "common", "rare", "composed", "novel")
 
 BLOCK = 6000  # training images over which the long tail is dealt out
@@ -26,6 +28,11 @@ SIZES = (0.15, 0.44)  # long side of a box as a share of the image's, log-unifor
 ASPECT = (0.85, 1.15)
 MAX_ANGLE = 0.35  # radians
 MAX_TRIES = 100  # to find room for an object before the image is begun anew
+
+NAMELESS_IMAGES = 3000
+NAMELESS_CATEGORIES = (1, 3)  # per image
+NAMELESS_COPIES = (2, 5)  # of each
+NAMELESS_SIZES = (0.15, 0.3)  # as `SIZES`; all of them have to find room
 
 
 @dataclass(frozen=True)
@@ -117,12 +124,24 @@ def place(preset: str, planned: NDArray[np.int64], rng: np.random.Generator) -> 
     while True:
         placed: list[Instance] = []
         for index in planned.tolist():
-            for _ in range(MAX_TRIES):
-                candidate = _candidate(index, names[index], side, rng)
-                if all(_iou(candidate.box, other.box) < max_iou for other in placed):
-                    placed.append(candidate)
-                    break
+            colour, shape = names[index].colour, OUTLINES[names[index].shape]
+            _find_room(placed, max_iou, partial(_drop, index, colour, shape, SIZES, side, rng))
         if len(placed) == len(planned):
+            return placed
+
+
+def place_nameless(preset: str, rng: np.random.Generator) -> list[Instance]:
+    """Some copies each of a few random stars; `category` counts within the image."""
+    side, max_iou = PRESETS[preset].side, PRESETS[preset].max_iou
+    while True:
+        placed: list[Instance] = []
+        num_categories = rng.integers(*NAMELESS_CATEGORIES, endpoint=True)
+        copies = rng.integers(*NAMELESS_COPIES, num_categories, endpoint=True)
+        for index, count in enumerate(copies.tolist()):
+            star, colour = _random_star(rng), str(rng.choice(list(COLOURS)))
+            for _ in range(count):
+                _find_room(placed, max_iou, partial(_drop, index, colour, star, NAMELESS_SIZES, side, rng))
+        if len(placed) == copies.sum():
             return placed
 
 
@@ -167,13 +186,33 @@ def _runs(count: int, max_copies: int, rng: np.random.Generator) -> list[int]:
     return lengths
 
 
-def _candidate(index: int, category: Category, side: int, rng: np.random.Generator) -> Instance:
-    size = side * np.exp(rng.uniform(*np.log(SIZES)))
-    outline = pose(category.shape, size, rng.uniform(*ASPECT), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+def _find_room(placed: list[Instance], max_iou: float, drop: Callable[[], Instance]) -> None:
+    """Add an instance that `drop` puts down where there is room, if it does so within `MAX_TRIES`."""
+    for _ in range(MAX_TRIES):
+        candidate = drop()
+        if all(_iou(candidate.box, other.box) < max_iou for other in placed):
+            placed.append(candidate)
+            return
+
+
+def _drop(
+    index: int, colour: str, shape: Outline, sizes: tuple[float, float], side: int, rng: np.random.Generator
+) -> Instance:
+    """A shape in a random pose at a random place."""
+    size = side * np.exp(rng.uniform(*np.log(sizes)))
+    outline = pose(shape, size, rng.uniform(*ASPECT), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
     width, height = outline.box()[1].tolist()
     x, y = rng.uniform(0, side - width), rng.uniform(0, side - height)
     moved = outline.transform(np.eye(2), np.array([x, y]))
-    return Instance(index, category.colour, moved, (x, y, x + width, y + height))
+    return Instance(index, colour, moved, (x, y, x + width, y + height))
+
+
+def _random_star(rng: np.random.Generator) -> Outline:
+    """A polygon with 3 to 7 tips of different lengths and directions, and dents of different depths."""
+    corners = 2 * int(rng.integers(3, 8))
+    angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
+    radii = np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.65, corners), rng.uniform(0.7, 1, corners))
+    return Outline((np.stack([radii * np.cos(angles), radii * np.sin(angles)], -1),))
 
 
 def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
@@ -185,4 +224,5 @@ def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _rng(config: ShapesConfig, split: str, stream: int, index: int) -> np.random.Generator:
-    return np.random.default_rng([config.seed, list(PRESETS).index(config.preset), SPLITS.index(split), stream, index])
+    preset, number = list(PRESETS).index(config.preset), (*SPLITS, NAMELESS).index(split)
+    return np.random.default_rng([config.seed, preset, number, stream, index])

@@ -7,6 +7,8 @@ A category is a colour and a shape ("red star") and belongs to a group, kept as 
     rare      shapes whose words occur nowhere else, 4 to 14 instances in 6000 training images
     composed  held out from training: a known colour with a known shape, never seen together
     novel     held out from training: shapes that are never seen
+
+Beside these, `nameless` pictures can be had: random shapes, each in one image alone, a stand-in for SA-1B.
 """
 
 from __future__ import annotations
@@ -29,7 +31,17 @@ from rich.progress import track
 
 from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data.drawing import Instance, draw
-from trex2_lightning.data.layout import PRESETS, SPLITS, categories, image_rng, place, plan
+from trex2_lightning.data.layout import (
+    NAMELESS,
+    NAMELESS_IMAGES,
+    PRESETS,
+    SPLITS,
+    categories,
+    image_rng,
+    place,
+    place_nameless,
+    plan,
+)
 from trex2_lightning.errors import InputError
 
 FORMAT = 1  # raise it whenever the pictures or the files change
@@ -67,6 +79,36 @@ def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
     return folder
 
 
+def prepare_nameless(config: ShapesConfig, folder: Path) -> None:
+    """Add the split of nameless shapes to a folder that `prepare` has made, unless it is there.
+
+    Its COCO file has a category for every kind of shape of every image, with a number for a name.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    annotations = folder / f"{NAMELESS}.json"
+    if annotations.is_file():
+        return
+    try:
+        temporary = TemporaryDirectory(dir=folder, prefix=f".{NAMELESS}-")
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: set data.root to a folder that can be written") from error
+    with temporary as workplace:
+        rendering = Path(workplace)
+        (rendering / NAMELESS).mkdir()
+        nobody = np.zeros(0, np.int64)
+        images = _render_all([_Job(rendering, config, NAMELESS, index, nobody) for index in range(NAMELESS_IMAGES)])
+        content = _coco(config.preset, *_numbered(images))
+        (rendering / annotations.name).write_text(json.dumps(content))
+        try:
+            (rendering / NAMELESS).rename(folder / NAMELESS)
+        except OSError:
+            if not (folder / NAMELESS).is_dir():  # else these are the same pictures, of another process
+                raise
+        (rendering / annotations.name).replace(annotations)
+
+
 class _Job(NamedTuple):
     """One image to render."""
 
@@ -74,7 +116,7 @@ class _Job(NamedTuple):
     config: ShapesConfig
     split: str
     number: int
-    categories: NDArray[np.int64]
+    categories: NDArray[np.int64]  # none where they have no names
 
 
 def _check(config: ShapesConfig) -> None:
@@ -111,36 +153,53 @@ def _render_splits(config: ShapesConfig, folder: Path) -> None:
     for split in SPLITS:
         (folder / split).mkdir(parents=True)
         jobs += [_Job(folder, config, split, index, planned) for index, planned in enumerate(plan(config, split))]
+    rendered = _render_all(jobs)
+    known = [category._asdict() for category in categories(config.preset)]
+    for split in SPLITS:
+        images = [instances for job, instances in zip(jobs, rendered, strict=True) if job.split == split]
+        (folder / f"{split}.json").write_text(json.dumps(_coco(config.preset, images, known)))
+
+
+def _render_all(jobs: list[_Job]) -> list[list[Instance]]:
     console = Console(stderr=True)
     progress = partial(
         track,
-        description=f"Rendering shapes ({config.preset})",
+        description=f"Rendering shapes ({jobs[0].config.preset})",
         total=len(jobs),
         console=console,
         disable=not console.is_terminal,
     )
     workers = os.cpu_count() or 1
     if workers == 1 or multiprocessing.current_process().daemon:  # a daemon may not have children
-        rendered = list(progress(map(_render, jobs)))
-    else:
-        with ProcessPoolExecutor(workers) as pool:
-            rendered = list(progress(pool.map(_render, jobs, chunksize=32)))
-    for split in SPLITS:
-        images = [instances for job, instances in zip(jobs, rendered, strict=True) if job.split == split]
-        (folder / f"{split}.json").write_text(json.dumps(_coco(config.preset, images)))
+        return list(progress(map(_render, jobs)))
+    with ProcessPoolExecutor(workers) as pool:
+        return list(progress(pool.map(_render, jobs, chunksize=32)))
 
 
 def _render(job: _Job) -> list[Instance]:
     preset = PRESETS[job.config.preset]
     rng = image_rng(job.config, job.split, job.number)
-    instances = place(job.config.preset, job.categories, rng)
+    if job.split == NAMELESS:
+        instances = place_nameless(job.config.preset, rng)
+    else:
+        instances = place(job.config.preset, job.categories, rng)
     picture = draw(instances, preset.side, preset.fills, rng)
     picture.save(job.folder / job.split / _file_name(job.number), quality=95, subsampling=0)
     return instances
 
 
-def _coco(preset: str, images: list[list[Instance]]) -> dict[str, Any]:
-    """Ids count from 1; an annotation's `area` is its box's."""
+def _numbered(images: list[list[Instance]]) -> tuple[list[list[Instance]], list[dict[str, str]]]:
+    """Instances whose categories count on from image to image, and these categories."""
+    known: list[dict[str, str]] = []
+    numbered = []
+    for number, instances in enumerate(images, start=1):
+        numbered.append([instance._replace(category=len(known) + instance.category) for instance in instances])
+        known += [{"name": f"{number}-{kind}"} for kind in sorted({instance.category for instance in instances})]
+    return numbered, known
+
+
+def _coco(preset: str, images: list[list[Instance]], known: list[dict[str, str]]) -> dict[str, Any]:
+    """Ids count from 1; an annotation's `area` is its box's; `known` are the categories."""
     side = PRESETS[preset].side
     annotations: list[dict[str, Any]] = []
     for image_id, instances in enumerate(images, start=1):
@@ -163,7 +222,7 @@ def _coco(preset: str, images: list[list[Instance]]) -> dict[str, Any]:
             for index in range(len(images))
         ],
         "annotations": annotations,
-        "categories": [{"id": index + 1, **category._asdict()} for index, category in enumerate(categories(preset))],
+        "categories": [{"id": index + 1, **category} for index, category in enumerate(known)],
     }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torchvision.ops import box_convert
 # pycocotools' float64 numbers: the float32 defaults of torchmetrics move AP by some 1e-5.
 IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
 RECALL_THRESHOLDS: list[float] = np.linspace(0, 1, 101).tolist()
+
+Result = TypeVar("Result")
 
 SEEN = ("frequent", "common", "rare")  # groups of categories that the training split has
 
@@ -64,7 +66,7 @@ class DetectionMetric:
         self.per_category: dict[str, float] = {}  # AP of each category with ground truth, as of the last `compute`
         self._truth = truth
         self._names = tuple(names)
-        self._members = _group_members(groups)
+        self._members = group_members(groups)
         self._backend = backend
         self._max_detections = max_detections
         self._results: dict[int, ImageResult] = {}
@@ -99,14 +101,7 @@ class DetectionMetric:
 
     def results(self) -> list[ImageResult]:
         """The detections of all ranks by ascending image id; every rank must call it."""
-        shards: list[Any] = [self._results]
-        if dist.is_available() and dist.is_initialized():
-            shards = [None] * dist.get_world_size()
-            dist.all_gather_object(shards, self._results)
-        merged: dict[int, ImageResult] = {}
-        for shard in shards:
-            merged |= shard
-        return [merged[image_id] for image_id in sorted(merged)]
+        return from_all_ranks(self._results)
 
     def reset(self) -> None:
         """Forget all images."""
@@ -147,7 +142,19 @@ def coco_results(results: Iterable[ImageResult], category_ids: Sequence[int]) ->
     ]
 
 
-def _group_members(groups: Sequence[str]) -> dict[str, list[int]]:
+def from_all_ranks(results: dict[int, Result]) -> list[Result]:
+    """What all ranks have by image id, in ascending order and each image once; every rank must call it."""
+    shards: list[Any] = [results]
+    if dist.is_available() and dist.is_initialized():
+        shards = [None] * dist.get_world_size()
+        dist.all_gather_object(shards, results)
+    merged: dict[int, Result] = {}
+    for shard in shards:
+        merged |= shard
+    return [merged[image_id] for image_id in sorted(merged)]
+
+
+def group_members(groups: Sequence[str]) -> dict[str, list[int]]:
     """Group, in order of first appearance, to category indices; `seen` where a group of `SEEN` exists."""
     members: dict[str, list[int]] = {}
     for index, group in enumerate(groups):

@@ -48,16 +48,17 @@ class EarlyFusionDetector(PromptedDetector):
         the last layer (K = 1) of all parts' queries, whose logits for the other parts' tokens are -inf.
 
         Raises:
-            InputError: more than `max_tokens` in training.
+            InputError: more than `max_tokens` where a gradient is wanted; losses need all queries' logits.
         """
         indices = parts(prompts, self.max_tokens)
         if len(indices) == 1:
             return self._decode(features, prompts, noised)
-        if self.training:
+        if torch.is_grad_enabled():
             raise InputError(
-                f"the phrases of a training batch make {len(prompts.category)} tokens, but early fusion reads "
-                f"model.max_tokens={self.max_tokens} at once: lower data.negatives.count or data.batch_size, "
-                "or raise model.max_tokens"
+                f"the prompts make {len(prompts.category)} tokens, but early fusion reads "
+                f"model.max_tokens={self.max_tokens} at once where it is trained: ask for fewer categories (by "
+                "data.negatives.count, data.batch_size or train.memory_bank.negatives), or raise model.max_tokens; "
+                "to find without training, use torch.no_grad()"
             )
         outputs = [self._decode(features, _part(prompts, index), None) for index in indices]
         return DetectorOutput(

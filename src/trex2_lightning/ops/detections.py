@@ -36,6 +36,16 @@ def category_scores(logits: Tensor, category: Tensor, valid: Tensor) -> Tensor:
     return logits.float().sigmoid() @ share.transpose(1, 2)
 
 
+def without(unwanted: Tensor, scores: Tensor) -> Tensor:
+    """Scores (B, Q, C), -inf for the `unwanted` (C,) bool categories and for queries whose best score is one of theirs.
+
+    What negative prompts do: the boxes of some categories are dropped (T-Rex issues 91 and 106), and a query's box is
+    its best category's. Other queries keep all their scores.
+    """
+    taken = unwanted[scores.argmax(-1, keepdim=True)]  # (B, Q, 1)
+    return scores.masked_fill(taken | unwanted, -torch.inf)
+
+
 def rank(scores: Tensor, boxes: Tensor, limit: int) -> Ranked:
     """The `limit` best pairs of query and category, by scores (B, Q, C) with boxes (B, Q, 4)."""
     num_categories = scores.shape[-1]

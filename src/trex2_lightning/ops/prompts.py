@@ -50,10 +50,46 @@ def from_words(states: Tensor, lengths: Tensor) -> PromptTokens:
 
 def category_vectors(prompts: PromptTokens) -> Tensor:
     """One vector per category, the mean of its tokens: (B or 1, C, D)."""
-    num_categories = int(prompts.category.max()) + 1
-    member = prompts.category == torch.arange(num_categories, device=prompts.category.device)[:, None]  # (C, T)
-    share = member.to(prompts.embed) / member.sum(1, keepdim=True)
-    return share @ prompts.embed
+    real = prompts.category >= 0
+    category, embed = prompts.category[real], prompts.embed[:, real]
+    count = category.bincount()
+    total = embed.new_zeros(len(embed), len(count), embed.shape[-1]).index_add(1, category, embed)
+    return total / count.clamp(min=1)[:, None]
+
+
+def by_category(prompts: PromptTokens) -> PromptTokens:
+    """Prompt tokens of one vector per category, the mean of its tokens; valid where one of them is."""
+    vectors = category_vectors(prompts)
+    real = prompts.category >= 0
+    count = vectors[..., 0].new_zeros(len(prompts.valid), vectors.shape[1])
+    count = count.index_add(1, prompts.category[real], prompts.valid[:, real].to(count))
+    return from_vectors(vectors, count > 0)._replace(text=prompts.text, visual=prompts.visual)
+
+
+def only(prompts: PromptTokens, wanted: Tensor) -> PromptTokens:
+    """Prompts of which each image is asked for some tokens, and what closes the names they belong to.
+
+    Tokens that stand around all names are asked for in any case.
+
+    Args:
+        prompts: T tokens.
+        wanted: (B, T) bool, tokens of categories.
+    """
+    attend, named = prompts.attend, prompts.category >= 0
+    beside = wanted.float() @ attend.float() > 0  # (B, T)
+    around = ~attend[:, named].any(-1)
+    return prompts._replace(valid=prompts.valid & (beside | around))
+
+
+def together(*prompts: PromptTokens) -> PromptTokens:
+    """The tokens of all `prompts`, whose categories are different ones; those of one do not see those of another."""
+    return PromptTokens(
+        embed=torch.cat([p.embed for p in prompts], 1),
+        valid=torch.cat([p.valid for p in prompts], 1),
+        category=torch.cat([p.category for p in prompts]),
+        attend=torch.block_diag(*(p.attend for p in prompts)).bool(),
+        position=torch.cat([p.position for p in prompts]),
+    )
 
 
 def parts(prompts: PromptTokens, limit: int) -> list[Tensor]:
@@ -88,24 +124,25 @@ def parts(prompts: PromptTokens, limit: int) -> list[Tensor]:
 def average(*prompts: PromptTokens) -> PromptTokens:
     """The mean of each category's valid vectors over all images of all `prompts`, for any image.
 
-    With `text` of batch size 1 and `visual` of n reference images, both of one vector per category:
+    With `text` of batch size 1, where the mean of its words is a category's vector, and `visual` of n reference images:
 
     - `average(visual)`: generic prompts (T-Rex2, equation 11);
     - `average(text, average(visual))`: mixed prompts, half and half (T-Rex2, section 3.4);
     - `average(text, visual)`: mixed prompts, the plain mean of n + 1 vectors (T-Rex issue 98).
 
     Args:
-        prompts: of the same C categories; a category counts where it is valid.
+        prompts: of the same C categories, all of them there; a category counts where it is valid.
 
     Returns:
         Of batch size 1; a category that is valid nowhere stays so, with a vector of zeros. `text` and `visual`, for
         the alignment loss, stay those of the first argument.
     """
-    vectors = torch.cat([p.embed for p in prompts])  # (n, C, D)
-    valid = torch.cat([p.valid for p in prompts])  # (n, C)
+    rows = [by_category(p) for p in prompts]
+    vectors = torch.cat([row.embed for row in rows])  # (n, C, D)
+    valid = torch.cat([row.valid for row in rows])  # (n, C)
     total = vectors.masked_fill(~valid[..., None], 0).sum(0, keepdim=True)
     mean = total / valid.sum(0, keepdim=True).clamp(min=1)[..., None]
-    return prompts[0]._replace(embed=mean, valid=valid.any(0, keepdim=True))
+    return from_vectors(mean, valid.any(0, keepdim=True))._replace(text=prompts[0].text, visual=prompts[0].visual)
 
 
 def complete(prompts: PromptTokens, others: PromptTokens) -> PromptTokens:

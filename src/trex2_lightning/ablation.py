@@ -1,0 +1,227 @@
+"""`make ablation-prompts`: what each choice of stage 2 is worth on `shapes`, as a table made from runs.
+
+A run that is there already is not repeated, so an interrupted ablation goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+
+from trex2_lightning.config import load
+from trex2_lightning.errors import InputError
+
+STAGE1 = Path("experiments/demo/stage1.yaml")
+ROWS = Path("experiments/ablation/prompts")
+NOISE = 0.01  # a smaller difference in AP is none
+console = Console()
+
+Run = dict[str, dict[str, float]]  # AP by prompt and category group
+Runs = dict[str, dict[int, Run]]  # by row and seed
+
+
+class Trend(NamedTuple):
+    """A difference in AP that T-Rex2 reports, section 4; its figures are those of Swin-T."""
+
+    claim: str
+    difference: Callable[[Runs, int], float]  # of one seed; positive where the claim holds
+
+
+def ablation_prompts(arguments: list[str]) -> None:
+    """`ablation_prompts.py [--rows NAME ...] [--seeds N ...] [--jobs N] [--output DIR] [--page FILE] key=value ...`"""
+    names = ["paper", *sorted(path.stem for path in ROWS.glob("*.yaml") if path.stem != "paper")]
+    parser = argparse.ArgumentParser("ablation_prompts.py", description="Compare the choices of stage 2 on shapes.")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, help=f"default: all of {ROWS}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, on one thread each")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--page", type=Path, default=Path("docs/ablation_prompts.md"), help="file to write")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values of every run")
+    options = parser.parse_intermixed_args(arguments)
+    folder = options.output / "ablation" / "prompts"
+
+    def train(row: str, seed: int) -> None:
+        run = folder / f"{row}_{seed}"
+        start = folder / f"stage1_{seed}" / "checkpoints" / "last.ckpt"
+        file = STAGE1 if row == "stage1" else ROWS / f"{row}.yaml"
+        own = [f"name=ablation/prompts/{run.name}", f"output={options.output}", f"seed={seed}", *options.overrides]
+        if row != "stage1" and load(file).train.init_from:
+            own.append(f"train.init_from={start}")
+        if not (run / "evaluation.json").exists():
+            resume = ["--resume"] if (run / "checkpoints" / "last.ckpt").exists() else []
+            _script("train", run, str(file), *resume, *own)
+            _script("evaluate", run, "--ckpt", str(run / "checkpoints" / "last.ckpt"))
+        console.print(f"{run}", soft_wrap=True)
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        list(pool.map(lambda seed: train("stage1", seed), options.seeds))
+        list(pool.map(lambda run: train(*run), [(row, seed) for seed in options.seeds for row in options.rows]))
+    options.page.write_text(page(_finished(folder, ["stage1", *names])))
+    console.print(f"written to {options.page}")
+
+
+def page(runs: Runs) -> str:
+    """The tables and the verdicts, as Markdown."""
+    paper = load(ROWS / "paper.yaml")
+    seeds = {row: len(found) for row, found in runs.items()}
+    blocks = [
+        "# What each choice of stage 2 is worth on `shapes`",
+        "Written by `make ablation-prompts`; do not edit. AP on the test split, mean and standard deviation over the "
+        f"seeds, whose number stands in brackets. Stage 1 has {load(STAGE1).train.max_steps} steps of text, each row "
+        f"below goes on from it for {paper.train.max_steps} iterations of batch {paper.train.total_batch}, "
+        "8 visual to 1 of text. Each row differs from `paper` in what its name says; `best` is the demo's recipe.",
+        "Stage 1 knows no visual prompts. `hinted_text` is text that is "
+        "told, as interactive prompts are, which categories the image has.",
+    ]
+    for group in ("seen", "rare", "novel"):
+        columns = ["text", "hinted_text", "interactive_box", "interactive_point", "generic_16", "mixed"]
+        lines = [[f"{row} ({seeds[row]})", *(_cell(runs[row], way, group) for way in columns)] for row in runs]
+        blocks += [f"## {group}", _table(["row", *columns], lines)]
+    lines = [
+        [row, group, *(_cell(runs[row], f"generic_{count}", group) for count in paper.eval.references)]
+        for row in ("paper", "best")
+        if row in runs
+        for group in ("seen", "rare", "novel")
+    ]
+    counts = [str(count) for count in paper.eval.references]
+    blocks += ["## Generic prompts by number of reference images", _table(["row", "group", *counts], lines)]
+    blocks += ["## The paper's trends", *[f"- {_verdict(trend, runs)}" for trend in TRENDS]]
+    return "\n\n".join(blocks).replace("\n\n- ", "\n- ").replace("trends\n- ", "trends\n\n- ") + "\n"
+
+
+def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Callable[[Runs, int], float]:
+    """AP of one row and way to prompt less that of another, `over`."""
+    return lambda runs, seed: runs[row][seed][way][group] - runs[over[0]][seed][over[1]][group]
+
+
+TRENDS = [
+    Trend(
+        "Starting from text training lifts generic prompts on seen categories (visual only 14.0, joint 38.7 on COCO)",
+        _gain("paper", "generic_16", "seen", over=("from_scratch", "generic_16")),
+    ),
+    Trend(
+        "Alignment lifts generic prompts on seen categories (38.7 to 38.8 on COCO, 30.2 to 34.9 on LVIS)",
+        _gain("paper", "generic_16", "seen", over=("no_alignment", "generic_16")),
+    ),
+    Trend(
+        "Alignment lifts text on seen categories (44.4 to 45.8 on COCO, 32.2 to 34.8 on LVIS)",
+        _gain("paper", "text", "seen", over=("no_alignment", "text")),
+    ),
+    Trend(
+        "Visual training costs text AP on rare categories (32.1 to 29.0 on LVIS)",
+        _gain("stage1", "text", "rare", over=("paper", "text")),
+    ),
+    Trend(
+        "Visual prompts beat text on rare categories (generic-16 32.4, text 29.0 on LVIS)",
+        _gain("paper", "generic_16", "rare", over=("paper", "text")),
+    ),
+    Trend(
+        "Interactive prompts beat generic ones on seen categories (56.6 and 38.8 on COCO)",
+        _gain("paper", "interactive_box", "seen", over=("paper", "generic_16")),
+    ),
+    Trend(
+        "Interactive prompts beat text that is told as much (not in the paper) on seen categories",
+        _gain("paper", "interactive_box", "seen", over=("paper", "hinted_text")),
+    ),
+    Trend(
+        "Interactive prompts beat text that is told as much (not in the paper) on novel categories",
+        _gain("paper", "interactive_box", "novel", over=("paper", "hinted_text")),
+    ),
+    Trend(
+        "Boxes beat points on seen categories (56.6 and 54.3 on COCO)",
+        _gain("paper", "interactive_box", "seen", over=("paper", "interactive_point")),
+    ),
+    Trend(
+        "More reference images help: 16 over 1 on seen categories (38.8 and 29.2 on COCO)",
+        _gain("paper", "generic_16", "seen", over=("paper", "generic_1")),
+    ),
+    Trend(
+        "More reference images help: 32 over 16 on seen categories (41.3 and 38.8 on COCO)",
+        _gain("paper", "generic_32", "seen", over=("paper", "generic_16")),
+    ),
+    Trend(
+        "Mixed prompts beat generic ones on seen categories (42.5 and 38.8 on COCO)",
+        _gain("paper", "mixed", "seen", over=("paper", "generic_16")),
+    ),
+    Trend(
+        "Mixed prompts beat text on rare categories (34.3 and 29.0 on LVIS)",
+        _gain("paper", "mixed", "rare", over=("paper", "text")),
+    ),
+    Trend(
+        "Nameless visual data lowers generic prompts on seen categories (41.1 to 38.8 on COCO)",
+        _gain("paper", "generic_16", "seen", over=("nameless", "generic_16")),
+    ),
+    Trend(
+        "Nameless visual data lifts generic prompts on novel categories (a stand-in for 25.8 to 29.9 on LVIS, rare)",
+        _gain("nameless", "generic_16", "novel", over=("paper", "generic_16")),
+    ),
+    Trend(
+        "Nameless visual data lifts interactive prompts on novel categories (41.1 to 56.6 on COCO)",
+        _gain("nameless", "interactive_box", "novel", over=("paper", "interactive_box")),
+    ),
+]
+
+
+def _verdict(trend: Trend, runs: Runs) -> str:
+    """Shown if every seed has the difference, contrary if every seed has the opposite."""
+    differences = []
+    for seed in sorted({seed for found in runs.values() for seed in found}):
+        try:
+            differences.append(trend.difference(runs, seed))
+        except KeyError:  # not all of the trend's runs were made with this seed
+            continue
+    if not differences:
+        return f"{trend.claim}: no runs."
+    verdict = "not shown, the seeds disagree"
+    if min(differences) > NOISE:
+        verdict = "reproduced"
+    elif max(differences) < -NOISE:
+        verdict = "the contrary is found"
+    elif max(map(abs, differences)) <= NOISE:
+        verdict = f"no difference beyond {NOISE}"
+    listed = ", ".join(f"{difference:+.3f}" for difference in differences)
+    return f"{trend.claim}: **{verdict}** ({listed})."
+
+
+def _cell(found: dict[int, Run], way: str, group: str) -> str:
+    values = [run[way][group] for run in found.values() if group in run.get(way, {})]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def _finished(folder: Path, rows: Sequence[str]) -> Runs:
+    """AP of every finished run in the folder, whichever call made it."""
+    runs: Runs = {}
+    for row in rows:
+        for file in sorted(folder.glob(f"{row}_[0-9]*/evaluation.json")):
+            seed = int(file.parent.name.removeprefix(f"{row}_"))
+            runs.setdefault(row, {})[seed] = json.loads(file.read_text())["ap"]
+    return runs
+
+
+def _script(name: str, run: Path, *arguments: str) -> None:
+    """Run a script on one thread; what it prints goes to a file beside the run."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    log = run.with_suffix(f".{name}.log")
+    with log.open("w") as stream:
+        command = [sys.executable, str(Path("scripts", f"{name}.py")), *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
+    if status:
+        raise InputError(f"{' '.join(command)} ended with status {status}: see {log}")

@@ -1,0 +1,83 @@
+"""Images of a data set as examples, augmented for training or as they are for evaluation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.tv_tensors import BoundingBoxes
+
+from trex2_lightning.data.collate import Example
+from trex2_lightning.data.records import ImageRecord
+from trex2_lightning.data.stream import Sample
+from trex2_lightning.data.transforms import ImageError, read_image
+from trex2_lightning.ops.boxes import xyxy_to_cxcywh
+
+logger = logging.getLogger(__name__)
+
+
+class TrainImages(Dataset[Example]):
+    """Augmented images by `Sample`; an unreadable one gives way to the next that can be read."""
+
+    def __init__(self, images: list[ImageRecord], nameless: list[ImageRecord], transform: Callable[..., Any]) -> None:
+        self.images = images
+        self.nameless = nameless
+        self.transform = transform
+        self.warned = torch.zeros(len(images) + len(nameless), dtype=torch.bool).share_memory_()  # by any worker
+
+    def __getitem__(self, sample: Sample) -> Example:
+        """Raises ImageError: no image can be read."""
+        images, key, before = self.images, "train", 0
+        if sample.source == "nameless":
+            images, key, before = self.nameless, "nameless", len(self.images)
+        for skipped in range(len(images)):
+            index = (sample.image + skipped) % len(images)
+            try:
+                example = _load(images[index], self.transform, sample.seed)
+                return example._replace(skipped=skipped, kind=sample.kind, source=sample.source)
+            except ImageError as error:
+                last = error
+                if not self.warned[before + index]:
+                    self.warned[before + index] = True
+                    logger.warning("%s; skipped in training", error)
+        raise ImageError(f"{last}; nor can any other training image: check data.root and data.{key}.images")
+
+
+class EvalImages(Dataset[Example]):
+    """Images in the file's order."""
+
+    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
+        self.images = images
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Example:
+        """Raises ImageError: without the image the figures would not be what they claim to be."""
+        try:
+            return _load(self.images[index], self.transform)
+        except ImageError as error:
+            raise ImageError(f"{error}; restore the file, or remove it from the annotations") from error
+
+
+def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> Example:
+    image = read_image(record.path, (record.height, record.width))
+    real = ~record.crowd
+    boxes = BoundingBoxes(record.boxes[real], format="XYXY", canvas_size=(record.height, record.width))
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reset the GPU's generator too
+        pixels, target = transform(image, {"boxes": boxes, "labels": record.labels[real]})
+    height, width = pixels.shape[-2:]
+    return Example(
+        pixels=pixels.as_subclass(Tensor),
+        boxes=xyxy_to_cxcywh(target["boxes"].as_subclass(Tensor) / torch.tensor([width, height, width, height])),
+        labels=target["labels"],
+        size=(record.height, record.width),
+        image_id=record.id,
+        seed=seed,
+    )

@@ -1,0 +1,46 @@
+"""Which images of the reference split stand for a category in generic prompts (T-Rex2, section 4)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+
+from trex2_lightning.data.records import Records
+
+References = dict[int, dict[int, int]]  # image id -> {category that it was drawn for: place in the category's draw}
+
+
+def draw_references(records: Records, limit: int, seed: int) -> References:
+    """Draw for every category up to `limit` of the images that have a box of it, all where there are fewer (issue 90).
+
+    A category's draw depends on its name and the seed alone, and one with a smaller limit is its beginning. Crowds are
+    no boxes.
+    """
+    candidates: list[list[int]] = [[] for _ in records.names]
+    for image in records.images:
+        for category in image.labels[~image.crowd].unique().tolist():
+            candidates[category].append(image.id)
+    drawn: References = {}
+    for category, (name, image_ids) in enumerate(zip(records.names, candidates, strict=True)):
+        random.Random(f"{seed} {name}").shuffle(image_ids)
+        for place, image_id in enumerate(image_ids[:limit]):
+            drawn.setdefault(image_id, {})[category] = place
+    return drawn
+
+
+def relabelled(records: Records, names: Sequence[str]) -> Records:
+    """The images with labels that index `names`, for a split whose file lists other categories or another order.
+
+    Boxes of categories that `names` lacks are left out; ids and groups of the categories go, as none were given.
+    """
+    index = {name: label for label, name in enumerate(names)}
+    place = torch.tensor([index.get(name, -1) for name in records.names])
+    images = []
+    for image in records.images:
+        labels = place[image.labels]
+        known = labels >= 0
+        boxes, crowd, area = image.boxes[known], image.crowd[known], image.area[known]
+        images.append(image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area))
+    return records._replace(images=images, names=tuple(names), category_ids=(), groups=())

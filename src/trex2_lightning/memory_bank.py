@@ -1,0 +1,58 @@
+"""Visual vectors of recent iterations: more categories to be told apart than one batch holds.
+
+After PET-DINO's dynamic memory (arXiv 2604.00503), whose vectors also serve as positives; here they are negatives alone
+(docs/deviations.md). B images, C categories of a rank's batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, distributed
+
+from trex2_lightning.config import MemoryBankConfig
+from trex2_lightning.structures import PromptTokens
+
+
+class MemoryBank:
+    """The last `size` vectors of each category by its phrase, in CPU memory and the same on all ranks.
+
+    Vectors are detached and as old as the iterations in which they were made.
+    """
+
+    def __init__(self, config: MemoryBankConfig) -> None:
+        self.config = config
+        self._vectors: dict[str, deque[Tensor]] = {}
+
+    def add(self, phrases: Sequence[str], prompts: PromptTokens) -> None:
+        """Keep the valid vectors of all ranks' images, in the ranks' order; every rank must call this together.
+
+        Args:
+            phrases: C.
+            prompts: of batch size B, with one vector per category, as the images gave them.
+        """
+        names = [phrases[category] for category in prompts.valid.nonzero()[:, 1].tolist()]
+        gathered = [(names, prompts.embed[prompts.valid].detach().float().cpu())]
+        if distributed.is_available() and distributed.is_initialized():
+            own, gathered = gathered[0], gathered * distributed.get_world_size()
+            distributed.all_gather_object(gathered, own)
+        for names, vectors in gathered:
+            for name, vector in zip(names, vectors, strict=True):
+                # A row of its own: a view would keep the whole batch's vectors in memory.
+                self._vectors.setdefault(name, deque(maxlen=self.config.size)).append(vector.clone())
+
+    def draw(self, present: Sequence[str], generator: torch.Generator) -> list[Tensor]:
+        """The mean vectors (D,) of up to `negatives` random categories that are not `present`."""
+        absent = sorted(self._vectors.keys() - set(present))
+        chosen = torch.randperm(len(absent), generator=generator)[: self.config.negatives].tolist()
+        return [torch.stack([*self._vectors[absent[index]]]).mean(0) for index in chosen]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The phrases' vectors (n, D), oldest first, which `torch.load(weights_only=True)` reads."""
+        return {name: torch.stack([*vectors]) for name, vectors in self._vectors.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from what `state_dict` gave; of more vectors than `size` the last ones are kept."""
+        self._vectors = {name: deque(vectors, maxlen=self.config.size) for name, vectors in state.items()}

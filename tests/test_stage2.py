@@ -1,0 +1,133 @@
+"""Stage 2 as a run: it starts from stage 1's weights, says so, and resumes with all that its iterations draw from."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from trex2_lightning import run
+from trex2_lightning.config import Config
+from trex2_lightning.errors import InputError
+from trex2_lightning.module import DetectionModule
+from trex2_lightning.structures import Batch
+
+TinyConfig = Callable[..., Config]
+STEPS, SAVED_AT, CRASH_AT = 8, 4, 6
+EVERYTHING = (
+    "data.exemplars.cross_image=0.5",
+    "data.nameless.images=train",
+    "data.nameless.share=0.3",
+    "train.memory_bank={size: 2, negatives: 2}",
+    "train.rhythm={visual: 5, text: 1}",
+    "train.total_batch=2",
+    f"train={{max_steps: {STEPS}, val_every: {STEPS}, save_every: {SAVED_AT}}}",
+)
+
+
+class CrashError(Exception):
+    """Stands for a real one."""
+
+
+@pytest.fixture
+def stage1(tiny_config: TinyConfig) -> Path:
+    config = tiny_config("name=stage1", "train.max_steps=1", "train.ema_decay=0")
+    run.train(config)
+    return last_of(config)
+
+
+def last_of(config: Config) -> Path:
+    return config.folder / "checkpoints" / "last.ckpt"
+
+
+def add_nameless(root: Path) -> None:
+    """The training images once more, every object a category of its own."""
+    content = json.loads((root / "train.json").read_text())
+    objects = [item | {"category_id": item["id"]} for item in content["annotations"]]
+    names = [{"id": item["id"], "name": f"thing {item['id']}"} for item in objects]
+    (root / "nameless.json").write_text(json.dumps(content | {"annotations": objects, "categories": names}))
+
+
+def recorded(patch: pytest.MonkeyPatch, crash_at: int | None = None) -> list[tuple[float, str]]:
+    """Loss and source of every batch of runs from now on."""
+    seen: list[tuple[float, str]] = []
+    step = DetectionModule.training_step
+
+    def recording(self: DetectionModule, batch: Batch, batch_idx: int) -> Tensor:
+        if batch_idx == crash_at:
+            raise CrashError
+        loss = step(self, batch, batch_idx)
+        source = "cross" if batch.cross_image else "named" if batch.prompts.phrases else "nameless"
+        seen.append((loss.item(), "text" if batch.prompts.boxes is None else source))
+        return loss
+
+    patch.setattr(DetectionModule, "training_step", recording)
+    return seen
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tiny_coco: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_nameless(tiny_coco)
+    whole, broken = tiny_config("name=whole", *EVERYTHING), tiny_config("name=broken", *EVERYTHING)
+    with monkeypatch.context() as patch:
+        losses = recorded(patch)
+        run.train(whole)
+    assert {source for _, source in losses} == {"text", "named", "cross", "nameless"}
+    with monkeypatch.context() as patch:
+        before = recorded(patch, CRASH_AT)
+        with pytest.raises(CrashError):
+            run.train(broken)
+    with monkeypatch.context() as patch:
+        after = recorded(patch)
+        run.train(broken, resume=True)
+    assert before == losses[:CRASH_AT]
+    assert after == losses[SAVED_AT:]
+    one, other = (torch.load(last_of(config), weights_only=True) for config in (whole, broken))
+    for part in ("state_dict", "memory_bank"):
+        assert one[part].keys() == other[part].keys() != set()
+        assert all(one[part][name].equal(value) for name, value in other[part].items())
+    assert max(len(vectors) for vectors in one["memory_bank"].values()) == 2
+
+
+def test_what_it_starts_from_is_said(tiny_config: TinyConfig, stage1: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = tiny_config("name=stage2", f"train.init_from={stage1}", "train.rhythm.visual=8", "train.max_steps=1")
+    with caplog.at_level(logging.INFO):
+        run.train(config)
+        assert f"starting from the weights of {stage1}" in caplog.text
+        caplog.clear()
+        stage1.unlink()  # is not needed any more
+        run.train(config, resume=True)
+    assert f"going on from {last_of(config)}" in caplog.text
+
+
+def test_a_missing_checkpoint_ends_with_the_command_that_makes_one(tiny_config: TinyConfig) -> None:
+    config = tiny_config("data.root=nowhere", "train.init_from=gone.ckpt")
+    with pytest.raises(InputError, match=r"no checkpoint gone\.ckpt to start from: make stage1 .*CKPT=FILE") as error:
+        run.train(config)
+    assert "\n" not in str(error.value)
+    assert not config.folder.exists()
+
+
+@pytest.mark.parametrize("change", ["model.visual.combine=concat", "model.visual.layers=1"])
+def test_a_visual_prompt_encoder_that_stage_1_never_trained_may_be_another(
+    tiny_config: TinyConfig, stage1: Path, change: str
+) -> None:
+    still = ("optim.lr=0", "optim.lr_text=0", "optim.lr_backbone=0", "train.ema_decay=0", "train.max_steps=1")
+    begin = ("train.rhythm={visual: 1, text: 0}", f"train.init_from={stage1}")
+    config = tiny_config("name=stage2", change, *begin, *still)
+    module = run.train(config)
+    checkpoint = torch.load(stage1, weights_only=True)
+    assert "memory_bank" not in checkpoint  # there was none
+    start = checkpoint["state_dict"]
+    for name, parameter in module.named_parameters():
+        if not name.startswith("detector.visual_encoder."):
+            assert parameter.equal(start[name]), name
+    again = ("name=stage3", f"train.init_from={last_of(config)}", "train.rhythm.visual=1", *still)
+    with pytest.raises(InputError, match="has another architecture"):  # this one was trained
+        run.train(tiny_config(*again))
