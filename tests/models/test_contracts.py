@@ -1,5 +1,7 @@
 """What every (granularity, fusion) cell promises, whatever its weights and whichever way it is prompted."""
 
+import copy
+import functools
 import inspect
 
 import pytest
@@ -38,6 +40,15 @@ def early(request):
 
 
 def random_detector(granularity, fusion):
+    """A copy, but for the tokenizer, whose vocabulary takes longer to copy than most tests."""
+    model = built(granularity, fusion)
+    torch.manual_seed(0)  # of what the test draws
+    tokenizer = model.text_encoder.tokenizer
+    return copy.deepcopy(model, {id(tokenizer): tokenizer})
+
+
+@functools.cache
+def built(granularity, fusion):
     torch.manual_seed(0)
     model = build.detector(
         ModelConfig(
