@@ -26,7 +26,7 @@ def test_a_convolutional_backbone():
 
 
 def test_frozen_parts_stay_as_they_are():
-    backbone = Backbone(BackboneConfig("test_resnet", frozen=["conv1", "bn1", "layer1"], frozen_batchnorm=True)).train()
+    backbone = Backbone(BackboneConfig("test_resnet", frozen=["conv1", "bn1", "layer1"], frozen_batchnorm=True))
     before = {name: x.clone() for name, x in backbone.state_dict().items()}
     sum(x.square().mean() for x in backbone(torch.randn(2, 3, 64, 64))).backward()
     torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1).step()

@@ -51,6 +51,7 @@ class Backbone(nn.Module):
         norm = nn.LayerNorm if is_swin else nn.Identity
         self.norms = nn.ModuleList(norm(channels) for channels in self.channels)
         self.returns_channels_last = is_swin
+        self.train()  # the trainer takes the modules in the mode they are in
 
     def train(self, mode: bool = True) -> Self:
         """Frozen BatchNorm stays in evaluation mode: half the time of timm's and torchvision's frozen layers."""
