@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 
@@ -38,9 +38,9 @@ def test_the_trainer_takes_its_numbers_from_the_config(tiny_config: TinyConfig) 
 
 
 def test_the_weights_are_averaged_if_configured(tiny_config: TinyConfig) -> None:
-    def averaging(*overrides: str) -> list[EMAWeightAveraging]:
+    def averaging(*overrides: str) -> list[WeightAveraging]:
         callbacks = build.trainer(tiny_config(*overrides)).callbacks  # type: ignore[attr-defined]
-        return [callback for callback in callbacks if isinstance(callback, EMAWeightAveraging)]
+        return [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
 
     assert len(averaging("train.ema_decay=0.9")) == 1
     assert averaging("train.ema_decay=0") == []

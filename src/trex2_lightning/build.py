@@ -13,13 +13,14 @@ import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from trex2_lightning.callbacks.prediction_table import PredictionTable
 from trex2_lightning.callbacks.resources import ResourceMonitor
@@ -214,7 +215,9 @@ def _callbacks(config: Config) -> list[Callback]:
         ModelCheckpoint(filename="last", **checkpoints),
     ]
     if config.train.ema_decay:
-        callbacks.insert(0, EMAWeightAveraging(decay=config.train.ema_decay))
+        # One kernel for all weights; Lightning's EMAWeightAveraging takes one for each, a tenth of the demo's step.
+        average = get_ema_multi_avg_fn(config.train.ema_decay)
+        callbacks.insert(0, WeightAveraging(multi_avg_fn=average))
     return callbacks
 
 

@@ -36,8 +36,9 @@ class HungarianMatcher:
         """
         num_layers, num_images, num_queries = detections.boxes.shape[:3]
         valid = prompts.valid.expand(num_images, -1)
+        classification = self._classification(detections.logits.masked_fill(~valid[:, None], 0))
         costs = [
-            self._costs(detections.logits[:, i], detections.boxes[:, i], prompts.category, valid[i], targets[i])
+            self._costs(classification[:, i], detections.boxes[:, i], prompts.category, valid[i], targets[i])
             for i in range(num_images)
         ]
         costs = torch.cat(costs, -1).cpu().split([cost.shape[-1] for cost in costs], -1)
@@ -54,19 +55,22 @@ class HungarianMatcher:
                 assigned[layer, image, queries] = torch.as_tensor(matched)
         return assigned.to(detections.boxes.device)
 
-    def _costs(self, logits: Tensor, boxes: Tensor, category: Tensor, valid: Tensor, target: Targets) -> Tensor:
-        """Costs of one image, (K, Q, n): of a category with several tokens the mean, as Grounding DINO has it."""
-        logits = logits.masked_fill(~valid, 0)
-        positive, negative = (
+    def _classification(self, logits: Tensor) -> Tensor:
+        """What it costs to call a token found rather than not, in the shape of the logits."""
+        found, missed = (
             sigmoid_focal_loss(logits, torch.full_like(logits, value), self.focal_alpha, self.focal_gamma)
             for value in (1, 0)
         )
-        share = (token_targets(target.labels, category) & valid).to(logits.dtype)  # (n, T)
+        return found - missed
+
+    def _costs(self, classification: Tensor, boxes: Tensor, category: Tensor, valid: Tensor, target: Targets) -> Tensor:
+        """Costs of one image, (K, Q, n): of a category with several tokens the mean, as Grounding DINO has it."""
+        share = (token_targets(target.labels, category) & valid).to(classification.dtype)  # (n, T)
         share = share / share.sum(-1, keepdim=True).clamp(min=1)
         target_boxes = target.boxes.to(boxes.dtype)
         giou = generalized_box_iou(cxcywh_to_xyxy(boxes).flatten(0, 1), cxcywh_to_xyxy(target_boxes))
         return (
-            self.cost.classification * ((positive - negative) @ share.T)
+            self.cost.classification * (classification @ share.T)
             + self.cost.l1 * torch.cdist(boxes, target_boxes, p=1)
             - self.cost.giou * giou.unflatten(0, boxes.shape[:2])
         )

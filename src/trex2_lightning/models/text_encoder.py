@@ -8,6 +8,7 @@ C phrases, R rows of tokens, L tokens of the longest, W width of the tower, D wi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import cache, lru_cache
 from typing import Literal
 
 import open_clip
@@ -79,13 +80,13 @@ class ClipEncoder(TextEncoder):
     def __init__(self, config: TextConfig, width: int, granularity: Literal["phrase", "word"]) -> None:
         tower = text_tower(config)
         super().__init__(tower, tower.output_dim, width, granularity, config.norm)
-        self.tokenizer = SimpleTokenizer(context_length=tower.context_length)
 
     def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
         """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
-        limit = self.tower.context_length
-        lengths = [self._checked(phrase, len(self.tokenizer.encode(phrase)) + 2, limit) for phrase in phrases]
-        return self.tokenizer(list(phrases))[:, : max(lengths)].to(self.projection.weight.device)
+        rows = [torch.tensor(_clip_tokens(phrase)) for phrase in phrases]
+        for phrase, row in zip(phrases, rows, strict=True):
+            self._checked(phrase, len(row), self.tower.context_length)
+        return pad_sequence(rows, batch_first=True).to(self.projection.weight.device)
 
     def pooled(self, phrases: tuple[str, ...]) -> Tensor:
         states, end_of_text = self._states(phrases)
@@ -160,3 +161,12 @@ def text_tower(config: TextConfig) -> TextTransformer:
     if getattr(tower, "pool_type", "") != "argmax" or tower.attn_mask is None:
         raise InputError(f"model.text.name={config.name} is not a CLIP text tower with a causal mask: take ViT-B-32")
     return tower
+
+
+_clip_tokenizer = cache(SimpleTokenizer)
+
+
+@lru_cache(maxsize=100_000)  # a training asks for the same names again and again
+def _clip_tokens(phrase: str) -> list[int]:
+    tokenizer = _clip_tokenizer()
+    return [tokenizer.sot_token_id, *tokenizer.encode(phrase), tokenizer.eot_token_id]
