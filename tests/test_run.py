@@ -144,6 +144,7 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(
     torch.testing.assert_close(evaluated[-1], average)
     torch.testing.assert_close(checkpoint["state_dict"]["detector.selection.content"], average)
     torch.testing.assert_close(content(returned), average)
+    assert all(buffer.isfinite().all() for buffer in returned.buffers()), "as infinities, averaged, are not"
     assert torch.equal(checkpoint["current_model_state"]["detector.selection.content"], history[-1])
     assert not torch.allclose(history[-1], average, atol=1e-5)
 

@@ -44,7 +44,7 @@ class Criterion(nn.Module):
             targets: B images.
             judged: (B, C) bool, False for categories about which the data set does not say; None: all are judged.
             noised: the queries behind `output.noised`.
-            shown: (B, C) bool, of which categories an image gave exemplars; None where the prompts are not visual.
+            shown: (B, C) bool, of which categories an image gave exemplars, where phrases name them too; else None.
 
         Returns:
             Scalars `queries/classification`, `queries/l1`, `queries/giou`, the same of `proposals/` and, where

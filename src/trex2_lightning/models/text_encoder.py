@@ -80,6 +80,7 @@ class ClipEncoder(TextEncoder):
     def __init__(self, config: TextConfig, width: int, granularity: Literal["phrase", "word"]) -> None:
         tower = text_tower(config)
         super().__init__(tower, tower.output_dim, width, granularity, config.norm)
+        tower.attn_mask = None  # made for the length at hand; as a buffer its infinities average to NaN under EMA
 
     def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
         """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
@@ -102,7 +103,8 @@ class ClipEncoder(TextEncoder):
         tower, tokens = self.tower, self.tokenize(phrases)
         length = tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
-        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+        causal = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
+        x = tower.ln_final(tower.transformer(x, attn_mask=causal))
         return x, tokens.argmax(-1)  # end-of-text is the largest id of the vocabulary
 
 
