@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import random
 import shutil
@@ -18,6 +17,7 @@ from trex2_lightning.cli import ap_table
 from trex2_lightning.config import Config, load
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.transforms import read_image
+from trex2_lightning.history import read_history
 from trex2_lightning.pictures import contact_sheet, curve, draw
 from trex2_lightning.predict import Predictor
 from trex2_lightning.prompt_set import PromptSet
@@ -135,14 +135,7 @@ def some_images(records: Records, count: int) -> list[ImageRecord]:
 
 
 def write_curve(config: Config, path: Path) -> None:
-    """AP on the val split against the step, from the run's CSV."""
-    series: dict[str, list[float]] = {}
-    steps: list[int] = []
-    for file in sorted((config.folder / "csv").glob("*/metrics.csv")):
-        with file.open() as stream:
-            for row in csv.DictReader(stream):
-                if row.get("val/ap"):
-                    steps.append(int(row["step"]))
-                    for name in ("seen", "frequent", "common", "rare", "composed", "novel"):
-                        series.setdefault(name, []).append(float(row[f"val/ap/{name}"]))
-    curve(steps, series, path, ylabel="AP on val")
+    """AP on the val split against the step."""
+    groups = ("seen", "frequent", "common", "rare", "composed", "novel")
+    history = read_history(config.folder)
+    curve({group: history[f"val/ap/{group}"] for group in groups}, path, "AP on val")
