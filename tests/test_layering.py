@@ -21,11 +21,22 @@ LAYERS = [
     {"run"},
     {"predict", "claims"},
     {"tuning", "sweep"},
-    {"cli"},
+    {"cli", "fusion_page"},
     {"demo", "ablation", "ablation_fusion", "compare", "dashboard"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "claims", "cli", "demo", "ablation", "ablation_fusion"}
+READS_ALL_OF_CONFIG = {
+    "optim",
+    "build",
+    "run",
+    "predict",
+    "claims",
+    "cli",
+    "demo",
+    "ablation",
+    "fusion_page",
+    "ablation_fusion",
+}
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 
 

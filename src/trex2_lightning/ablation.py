@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trex2_lightning.config import load
-from trex2_lightning.sweep import Trend, console, finish, folders, mean_and_spread, table, verdict
+from trex2_lightning.sweep import Difference, Trend, console, finish, folders, mean_and_spread, table, verdict
 
 STAGE1 = Path("experiments/demo/stage1.yaml")
 ROWS = Path("experiments/ablation/prompts")
 
 Run = dict[str, dict[str, float]]  # AP by prompt and category group
 Runs = dict[str, dict[int, Run]]  # by row and seed
-Difference = Callable[[Mapping[str, Mapping[int, Run]], int], float]
 
 
 def ablation_prompts(arguments: list[str]) -> None:
@@ -79,7 +78,7 @@ def page(runs: Runs) -> str:
     return "\n\n".join(blocks).replace("\n\n- ", "\n- ").replace("trends\n- ", "trends\n\n- ") + "\n"
 
 
-def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Difference:
+def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Difference[Run]:
     """AP of one row and way to prompt less that of another, `over`."""
     return lambda runs, seed: runs[row][seed][way][group] - runs[over[0]][seed][over[1]][group]
 

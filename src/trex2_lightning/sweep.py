@@ -18,13 +18,15 @@ NOISE = 0.01  # a smaller difference in AP is none
 console = Console()
 
 Run = TypeVar("Run")
+Runs = Mapping[str, Mapping[int, Run]]  # by row and seed
+Difference = Callable[[Runs[Run], int], float]  # of one seed's runs
 
 
 class Trend(NamedTuple, Generic[Run]):
     """A difference that a claim promises."""
 
     claim: str
-    difference: Callable[[Mapping[str, Mapping[int, Run]], int], float]  # of runs by row and seed; positive: it holds
+    difference: Difference[Run]  # positive: it holds
     noise: float = NOISE
 
 
@@ -55,7 +57,7 @@ def folders(parent: Path, row: str) -> dict[int, Path]:
     return {int(file.parent.name.removeprefix(f"{row}_")): file.parent for file in files}
 
 
-def verdict(trend: Trend[Run], runs: Mapping[str, Mapping[int, Run]]) -> str:
+def verdict(trend: Trend[Run], runs: Runs[Run]) -> str:
     """Reproduced if every seed has the difference, contrary if every seed has the opposite."""
     differences = []
     for seed in sorted({seed for found in runs.values() for seed in found}):
