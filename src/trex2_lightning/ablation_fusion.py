@@ -22,7 +22,7 @@ from trex2_lightning.data.layout import categories
 from trex2_lightning.fusion_page import Cell, page
 from trex2_lightning.history import read_history
 from trex2_lightning.structures import Prompts
-from trex2_lightning.sweep import Runs, console, finish, folders
+from trex2_lightning.sweep import Runs, console, finish, flat, folders
 
 CELLS = ("phrase_late", "phrase_early", "word_late", "word_early")
 FILES = Path("experiments/ablation")
@@ -118,17 +118,8 @@ def measured(folder: Path, relations: Path) -> dict[str, Any]:
 def _log(config: Config, figures: dict[str, Any]) -> None:
     if config.logging.wandb != "disabled":
         logger = build.wandb_logger(config)
-        logger.log_metrics(_flat(figures))
+        logger.log_metrics(flat(figures))
         logger.experiment.finish()
-
-
-def _flat(figures: dict[str, Any]) -> dict[str, float]:
-    """{"a": {"b": 1}} -> {"a/b": 1}."""
-    flat: dict[str, float] = {}
-    for name, value in figures.items():
-        inner = _flat(value) if isinstance(value, dict) else {"": value}
-        flat |= {f"{name}/{key}".rstrip("/"): number for key, number in inner.items()}
-    return flat
 
 
 def _finished(folder: Path) -> Runs[Cell]:

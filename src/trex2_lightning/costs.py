@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from itertools import cycle, islice
 from typing import NamedTuple
 
@@ -57,7 +58,8 @@ def gflops(detector: PromptedDetector, names: Sequence[str], size: int) -> Cost:
             torch.backends.mha.set_fastpath_enabled(fast)
         return counter.get_total_flops() / 1e9
 
-    return _of_each_step(detector, names, size, counted)
+    frozen = deepcopy(detector).requires_grad_(False)  # the counter trips over a parameter that a step returns
+    return _of_each_step(frozen, names, size, counted)
 
 
 def num_parameters(module: nn.Module) -> int:

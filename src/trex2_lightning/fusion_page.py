@@ -103,8 +103,8 @@ def page(cells: Runs[Cell], config: Config, relation_steps: int) -> str:
         'Phrases such as "the blue star left of the black ring". A picture has four stars, left and right of two '
         "things (or above and below), and is asked for its four phrases. `meant` and `other` are the shares of the "
         "phrases whose best box is that of the star meant, or of another star: one of four is right by chance, a half "
-        "for who knows the side or the neighbour alone. Zero-shot is the cell as it is, which has met none of the words of "
-        f"relation; `trained` went on for {relation_steps} steps with such phrases, on other pictures.",
+        "for who knows the side or the neighbour alone. Zero-shot is the cell as it is, which has met none of the "
+        f"words of relation; `trained` went on for {relation_steps} steps with such phrases, on other pictures.",
         _table(
             cells,
             ["cell", *(f"{when}: {what}" for when in ("zero-shot", "trained") for what in ("meant", "other", "AP"))],

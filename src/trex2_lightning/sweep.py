@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from rich.console import Console
 
@@ -89,3 +89,14 @@ def mean_and_spread(values: Iterable[float], digits: int = 3) -> str:
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+
+
+def flat(values: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a/b": 1}."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}{separator}{key}": inner for key, inner in flat(value, separator).items()}
+        else:
+            found[name] = value
+    return found
