@@ -80,7 +80,7 @@ class Some(Prompting):
     """Text for some of the categories, as if there were no others."""
 
     def __init__(self, wanted: Sequence[int]) -> None:
-        self._wanted = torch.tensor(wanted)
+        self.wanted = torch.tensor(wanted)
         self._text = Text()
 
     def start(self) -> None:
@@ -88,4 +88,4 @@ class Some(Prompting):
 
     def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         tokens = self._text(detector, batch, features)
-        return only(tokens, torch.isin(tokens.category, self._wanted.to(tokens.category.device))[None])
+        return only(tokens, torch.isin(tokens.category, self.wanted.to(tokens.category.device))[None])
