@@ -14,18 +14,29 @@ LAYERS = [
     {"ops"},
     {"layers"},
     {"models", "losses", "data", "metrics"},
-    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "prepare"},
+    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history", "prepare"},
     {"module"},
     {"callbacks"},
     {"build"},
     {"run"},
-    {"predict"},
-    {"tuning"},
-    {"cli"},
-    {"demo", "ablation"},
+    {"predict", "claims"},
+    {"tuning", "sweep"},
+    {"cli", "fusion_page"},
+    {"demo", "ablation", "ablation_fusion", "compare", "dashboard"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "cli", "demo", "ablation"}
+READS_ALL_OF_CONFIG = {
+    "optim",
+    "build",
+    "run",
+    "predict",
+    "claims",
+    "cli",
+    "demo",
+    "ablation",
+    "fusion_page",
+    "ablation_fusion",
+}
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 
 

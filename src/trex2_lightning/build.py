@@ -167,6 +167,21 @@ def evaluator(config: Config) -> L.Trainer:
     )
 
 
+def wandb_logger(config: Config) -> WandbLogger:
+    """A W&B run whose files are written to `config.folder`."""
+    settings = config.logging
+    return WandbLogger(
+        name=config.name,
+        save_dir=config.folder,
+        offline=settings.wandb == "offline",
+        project=settings.project,
+        group=settings.group or config.name,
+        job_type=settings.job_type,
+        tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
+        config=to_dict(config),
+    )
+
+
 def _check_launcher(train: TrainConfig) -> None:
     """Lightning joins the nodes under torchrun and SLURM; elsewhere a node would wait for the others for ever."""
     if train.nodes == 1 or TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
@@ -224,18 +239,6 @@ def _callbacks(config: Config) -> list[Callback]:
 def _loggers(config: Config) -> list[Logger]:
     """A CSV always (a resumed run adds a file), and W&B unless it is disabled."""
     loggers: list[Logger] = [CSVLogger(config.folder, name="csv")]
-    settings = config.logging
-    if settings.wandb != "disabled":
-        loggers.append(
-            WandbLogger(
-                name=config.name,
-                save_dir=config.folder,
-                offline=settings.wandb == "offline",
-                project=settings.project,
-                group=settings.group or config.name,
-                job_type=settings.job_type,
-                tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
-                config=to_dict(config),
-            )
-        )
+    if config.logging.wandb != "disabled":
+        loggers.append(wandb_logger(config))
     return loggers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import lightning as L
@@ -42,7 +42,11 @@ class Prompting(ABC):
 
 
 def promptings(
-    protocols: Sequence[str], names: tuple[str, ...], seed: int, references: PromptTokens | None, counts: Sequence[int]
+    protocols: Collection[str],
+    names: tuple[str, ...],
+    seed: int,
+    references: PromptTokens | None,
+    counts: Sequence[int],
 ) -> dict[str, Prompting]:
     """The rows of a table of results: one per protocol, `generic_N` for each count of references.
 

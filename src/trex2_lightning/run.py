@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ from trex2_lightning.module import DetectionModule, Protocol
 from trex2_lightning.protocols import (
     FROM_REFERENCES,
     PROTOCOLS,
+    Prompting,
     ReferenceEncoder,
     RegionClassifier,
     Text,
@@ -116,6 +117,7 @@ class Evaluation(NamedTuple):
 
     figures: dict[str, float]  # as `DetectionMetric.compute` gives them
     results: list[ImageResult]
+    categories: dict[str, float]  # AP by name, of categories with ground truth
 
 
 class Report(NamedTuple):
@@ -139,7 +141,10 @@ class Report(NamedTuple):
 
 
 def evaluate(
-    config: Config, module: DetectionModule, split: Literal["val", "test"], protocols: Sequence[str] | None = None
+    config: Config,
+    module: DetectionModule,
+    split: Literal["val", "test"],
+    protocols: Sequence[str] | Mapping[str, Prompting] | None = None,
 ) -> Report:
     """Evaluate a split by several protocols in one pass, in which every image is encoded once.
 
@@ -149,9 +154,10 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`; None: those of text, and all if the run trained visual prompts.
+        protocols: some of `protocols.PROTOCOLS`, or other promptings by their row; None: those of text, and all if the
+            run trained visual prompts.
     """
-    chosen = protocols or (PROTOCOLS if config.train.rhythm.visual else ("text", "random_phrases"))
+    chosen: Collection[str] = protocols or (PROTOCOLS if config.train.rhythm.visual else ("text", "random_phrases"))
     trainer = build.evaluator(config)
     data = build.datamodule(config)
     data.prepare_data()
@@ -160,13 +166,18 @@ def evaluate(
     references = None
     if FROM_REFERENCES & set(chosen):
         references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
-    asked = promptings(chosen, records.names, config.seed, references, config.eval.references)
+    asked = protocols
+    if not isinstance(asked, Mapping):
+        asked = promptings(chosen, records.names, config.seed, references, config.eval.references)
     module.protocols = {row: Protocol(prompting, build.metric(config, records)) for row, prompting in asked.items()}
     if "region_classification" in chosen:
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
     step(module, datamodule=data, verbose=False)
-    rows = {row: Evaluation(module.figures[row], metric.results()) for row, (_, metric) in module.protocols.items()}
+    rows = {
+        row: Evaluation(module.figures[row], metric.results(), metric.per_category)
+        for row, (_, metric) in module.protocols.items()
+    }
     regions = module.regions.accuracy.compute() if module.regions else {}
     module.protocols, module.regions = {}, None
     return Report(rows, regions, records)
