@@ -7,6 +7,7 @@ docs/deviations.md.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +54,19 @@ class NamelessConfig(SplitConfig):
 
 
 @dataclass
+class SetConfig(SplitConfig):
+    """One of several data sets that a run trains on; an optimizer step takes its images from one of them.
+
+    `annotations` is a COCO JSON file, or an index that scripts/prepare_data.py wrote, which knows its images.
+    """
+
+    kind: Literal["detection", "grounding", "nameless"] = "detection"  # whose names hold for all images, for one, none
+    text: float = 0.0  # weight: its share of the text steps is that over the sum of all sets'; 0: none
+    visual: float = 0.0  # weight among the sets of visual steps
+    format: str = "coco"  # what scripts/prepare_data.py calls it; named where the set is missing
+
+
+@dataclass
 class AugmentConfig:
     """Training augmentations."""
 
@@ -69,6 +83,7 @@ class NegativesConfig:
     count: int = 80  # per batch; fewer where the source has fewer
     source: Literal["dataset", "dictionary", "both"] = "dataset"
     dictionary: str = ""  # text file with one phrase a line
+    more_than: int = 100  # phrases of `data.sets` that more images have are the negatives of grounding data
 
 
 @dataclass
@@ -97,6 +112,7 @@ class DataConfig:
     test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
     reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": training, `shapes`: its own
     nameless: NamelessConfig = field(default_factory=NamelessConfig)
+    sets: dict[str, SetConfig] = field(default_factory=dict)  # to train on in place of `train`, by a name of your choice
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     limit: int = 0  # only the first images of the training split that have boxes; 0: all
     size: int = 800  # shorter side in evaluation, pixels
@@ -121,6 +137,12 @@ class DataConfig:
             raise ConfigError(
                 f"data.exemplars.cross_image={self.exemplars.cross_image} needs a data.batch_size of at least 2"
             )
+        for name, files in self.sets.items():
+            _check_set(f"data.sets.{name}", files)
+        if self.sets and self.format != "coco":
+            raise ConfigError(f"data.sets are read from files: data.format={self.format} has none, leave it out")
+        if self.sets and self.limit:
+            raise ConfigError(f"data.limit={self.limit} is of data.train alone: leave it out where data.sets has sets")
 
 
 @dataclass
@@ -398,6 +420,13 @@ class Config:
                 f"train.total_batch={self.train.total_batch} is not a multiple of data.batch_size="
                 f"{self.data.batch_size} x train.devices={self.train.devices} x train.nodes={self.train.nodes}"
             )
+        rhythm, share = self.train.rhythm, self.data.nameless.share
+        for kind, steps in {"text": rhythm.text, "visual": rhythm.visual if share < 1 else 0}.items():
+            if self.data.sets and steps and not any(getattr(files, kind) for files in self.data.sets.values()):
+                raise ConfigError(
+                    f"train.rhythm.{kind}={steps} has no data: give one of data.sets ({', '.join(self.data.sets)}) a "
+                    f"weight, data.sets.NAME.{kind}=1"
+                )
 
     @property
     def accumulate(self) -> int:
@@ -461,6 +490,18 @@ def _check_share(section: str, values: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(values, name) <= 1:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must lie between 0 and 1")
+
+
+def _check_set(key: str, files: SetConfig) -> None:
+    if not files.annotations:
+        raise ConfigError(f"{key}.annotations is missing: name an index, or a COCO JSON file, relative to data.root")
+    for kind in ("text", "visual"):
+        if not 0 <= getattr(files, kind) < math.inf:
+            raise ConfigError(f"{key}.{kind}={getattr(files, kind)} must be a number that is not negative")
+    if files.kind == "grounding" and files.visual:
+        raise ConfigError(f"{key}.visual={files.visual}: a set of kind=grounding is for text alone")
+    if files.kind == "nameless" and files.text:
+        raise ConfigError(f"{key}.text={files.text}: a set of kind=nameless has no text")
 
 
 def _read(path: Path, seen: list[Path]) -> DictConfig:

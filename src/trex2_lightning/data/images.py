@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.tv_tensors import BoundingBoxes
 
 from trex2_lightning.data.collate import Example
+from trex2_lightning.data.mixture import TrainSet
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.stream import Sample
 from trex2_lightning.data.transforms import ImageError, read_image
@@ -21,31 +22,29 @@ logger = logging.getLogger(__name__)
 
 
 class TrainImages(Dataset[Example]):
-    """Augmented images by `Sample`; an unreadable one gives way to the next that can be read."""
+    """Augmented images by `Sample`; an unreadable one gives way to the next of its set that can be read."""
 
-    def __init__(
-        self, images: Sequence[ImageRecord], nameless: Sequence[ImageRecord], transform: Callable[..., Any]
-    ) -> None:
-        self.images = images
-        self.nameless = nameless
+    def __init__(self, sets: Sequence[TrainSet], transform: Callable[..., Any]) -> None:
+        self.sets = [some.images for some in sets]
         self.transform = transform
-        self.warned = torch.zeros(len(images) + len(nameless), dtype=torch.bool).share_memory_()  # by any worker
+        self.warned = [torch.zeros(len(some), dtype=torch.bool).share_memory_() for some in self.sets]  # by any worker
 
     def __getitem__(self, sample: Sample) -> Example:
         """Raises ImageError: no image can be read."""
-        images, key, before = self.images, "train", 0
-        if sample.source == "nameless":
-            images, key, before = self.nameless, "nameless", len(self.images)
+        images, warned = self.sets[sample.number], self.warned[sample.number]
         for skipped in range(len(images)):
             index = (sample.image + skipped) % len(images)
             try:
                 example = _load(images[index], self.transform, sample.seed)
-                return example._replace(skipped=skipped, kind=sample.kind, source=sample.source)
+                return example._replace(
+                    skipped=skipped, kind=sample.kind, source=sample.source, number=sample.number
+                )
             except ImageError as error:
                 last = error
-                if not self.warned[before + index]:
-                    self.warned[before + index] = True
+                if not warned[index]:
+                    warned[index] = True
                     logger.warning("%s; skipped in training", error)
+        key = "nameless" if sample.source == "nameless" else "train"
         raise ImageError(f"{last}; nor can any other training image: check data.root and data.{key}.images")
 
 

@@ -1,0 +1,119 @@
+"""Several data sets in one training: what is read of them, how often each has its turn, and what it is asked for.
+
+An optimizer step takes its images from one set, so that a batch has one vocabulary and one kind of data (`stream`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
+from trex2_lightning.data.index import SUMMARY, Index, open_index
+from trex2_lightning.data.prompts import negative_pool
+from trex2_lightning.data.records import ImageRecord, Records, read_coco
+from trex2_lightning.data.sharing import SharedCategories
+from trex2_lightning.errors import InputError
+
+# Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
+SetKind = Literal["detection", "grounding", "nameless"]
+
+
+class TrainSet(NamedTuple):
+    """A data set that training takes images from."""
+
+    images: Sequence[ImageRecord]
+    names: Sequence[str] = ()  # in label order
+    pool: Sequence[str] = ()  # phrases that its negatives are drawn from
+    kind: SetKind = "detection"
+    text: float = 1.0  # its weight among the sets of text steps
+    visual: float = 1.0  # and of visual steps
+    name: str = ""  # its order of images depends on it; "": the only set of its kind
+    shared: SharedCategories | None = None  # needed for cross-image steps
+
+
+def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
+    """The sets of `data.sets` that have steps in the rhythm.
+
+    Raises:
+        InputError: a set is missing or broken; the message has the commands that prepare all that are missing.
+    """
+    root = Path(config.root)
+    used = {name: files for name, files in config.sets.items() if files.text * rhythm.text + files.visual * rhythm.visual}
+    missing = [
+        f"python scripts/prepare_data.py {files.format} SOURCES {root / files.annotations}"
+        for files in used.values()
+        if not _is_there(root / files.annotations)
+    ]
+    if missing:
+        raise InputError(
+            f"{root}: data.sets names {len(missing)} that are not there; set data.root= to the folder that has them, leave "
+            f"them out by a weight of 0, or prepare them (--help lists each one's SOURCES): {'; '.join(missing)}"
+        )
+    opened = cache(open_records)
+    records = {name: opened(root / files.annotations, root / files.images) for name, files in used.items()}
+    text = [(records[name], files) for name, files in used.items() if files.text]
+    dictionary = phrase_dictionary(text, config.negatives.more_than)
+    return [
+        TrainSet(
+            images=records[name].images,
+            names=records[name].names,
+            pool=negative_pool(
+                config.negatives, dictionary if files.kind == "grounding" else annotated_names(records[name])
+            ),
+            kind=files.kind,
+            text=files.text,
+            visual=files.visual,
+            name=name,
+        )
+        for name, files in used.items()
+    ]
+
+
+def open_records(annotations: Path, images: Path) -> Records:
+    """A COCO JSON file whose `file_name`s are relative to `images`, or the folder of an index, which has its own paths.
+
+    Raises:
+        InputError: see `read_coco` and `open_index`.
+    """
+    return read_coco(annotations, images) if annotations.suffix == ".json" else open_index(annotations)
+
+
+def phrase_dictionary(sets: Sequence[tuple[Records, SetConfig]], more_than: int) -> tuple[str, ...]:
+    """What grounding data draws its negatives from: category names of detection data that have a box, and phrases that
+    more than so many images of all sets together have (T-Rex2, section 3.3). Case tells nothing.
+    """
+    counts: Counter[str] = Counter()
+    spelled: dict[str, str] = {}
+    categories = set()
+    for records, files in sets:
+        for name, number in zip(records.names, image_counts(records).tolist(), strict=True):
+            key = name.casefold()
+            counts[key] += number
+            spelled.setdefault(key, name)
+            if files.kind == "detection" and number:
+                categories.add(key)
+    return tuple(name for key, name in spelled.items() if key in categories or counts[key] > more_than)
+
+
+def annotated_names(records: Records) -> list[str]:
+    """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
+    return [records.names[label] for label in image_counts(records).nonzero()[0].tolist()]
+
+
+def image_counts(records: Records) -> NDArray[np.int64]:
+    """(number of names,) how many images have a box of each."""
+    if isinstance(records.images, Index):
+        return records.images.image_counts
+    labels = [np.zeros(0, np.int64), *(np.unique(image.labels.numpy()) for image in records.images)]
+    return np.bincount(np.concatenate(labels), minlength=len(records.names))
+
+
+def _is_there(annotations: Path) -> bool:
+    return annotations.is_file() or (annotations / SUMMARY).is_file()
