@@ -19,13 +19,13 @@ LAYERS = [
     {"callbacks"},
     {"build"},
     {"run"},
-    {"predict"},
+    {"predict", "benchmarks"},
     {"tuning"},
     {"cli"},
     {"demo", "ablation"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "cli", "demo", "ablation"}
+READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "benchmarks", "cli", "demo", "ablation"}
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 
 

@@ -31,7 +31,9 @@ from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.memory_bank import MemoryBank
+from trex2_lightning.metrics.counting import CountingMetric
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
+from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.early_fusion import EarlyFusionDetector, FusionLayer
@@ -118,16 +120,30 @@ def datamodule(config: Config) -> DetectionDataModule:
     )
 
 
-def metric(config: Config, records: Records) -> DetectionMetric:
-    """AP against the ground truth of one split."""
+def metric(config: Config, records: Records, threshold: float | None = None) -> DetectionMetric:
+    """The figures of `eval.metric` against the ground truth of one split.
+
+    Args:
+        config: the run.
+        records: the split.
+        threshold: score from which detections are counted; None: the best one for the split itself.
+
+    Raises:
+        ConfigError: the split lacks what `eval.metric` needs.
+    """
     truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
-    return DetectionMetric(
-        truth,
-        records.names,
-        records.groups,
-        backend=config.eval.backend,
-        max_detections=config.eval.max_detections,
-    )
+    if config.eval.metric == "lvis":
+        federated = {i.id: Federated(i.judged, i.not_exhaustive) for i in records.images if i.judged is not None}
+        if len(federated) < len(truth):
+            raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
+        return LvisMetric(truth, federated, records.names, records.groups)
+    options: dict[str, Any] = {"backend": config.eval.backend, "max_detections": config.eval.max_detections}
+    if config.eval.metric == "coco":
+        return DetectionMetric(truth, records.names, records.groups, **options)
+    counts = {image.id: image.count for image in records.images if image.count is not None}
+    if len(counts) < len(truth):
+        raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
+    return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, **options)
 
 
 def trainer(config: Config) -> L.Trainer:
@@ -223,19 +239,24 @@ def _callbacks(config: Config) -> list[Callback]:
 
 def _loggers(config: Config) -> list[Logger]:
     """A CSV always (a resumed run adds a file), and W&B unless it is disabled."""
-    loggers: list[Logger] = [CSVLogger(config.folder, name="csv")]
     settings = config.logging
-    if settings.wandb != "disabled":
-        loggers.append(
-            WandbLogger(
-                name=config.name,
-                save_dir=config.folder,
-                offline=settings.wandb == "offline",
-                project=settings.project,
-                group=settings.group or config.name,
-                job_type=settings.job_type,
-                tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
-                config=to_dict(config),
-            )
+    return [CSVLogger(config.folder, name="csv"), *wandb_loggers(config, config.folder, settings.job_type)]
+
+
+def wandb_loggers(config: Config, folder: Path, job_type: str) -> list[Logger]:
+    """W&B, which writes to `folder`; none where it is disabled."""
+    settings = config.logging
+    if settings.wandb == "disabled":
+        return []
+    return [
+        WandbLogger(
+            name=config.name,
+            save_dir=folder,
+            offline=settings.wandb == "offline",
+            project=settings.project,
+            group=settings.group or config.name,
+            job_type=job_type,
+            tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
+            config=to_dict(config),
         )
-    return loggers
+    ]
