@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trex2_lightning import ablation
+from trex2_lightning import ablation, sweep
 from trex2_lightning.config import load
 
 WAYS = ["text", "hinted_text", "interactive_box", "interactive_point", "mixed"]
@@ -29,7 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, tuple[str, ..
             run.mkdir(parents=True)
             (run / "evaluation.json").write_text(json.dumps({"ap": run_with()}))
 
-    monkeypatch.setattr(ablation, "_script", script)
+    monkeypatch.setattr(sweep, "script", script)
     monkeypatch.chdir(Path(__file__).parents[1])
     return made
 

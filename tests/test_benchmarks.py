@@ -114,7 +114,7 @@ def test_missing_tasks_are_named_before_the_first_one_begins(checkpoint: Path, t
 
 def test_mean_and_median_over_tasks() -> None:
     def report(**aps: float) -> Report:
-        return Report({row: Evaluation({"ap": ap}, []) for row, ap in aps.items()}, {}, None)  # type: ignore[arg-type]
+        return Report({row: Evaluation({"ap": ap}, [], {}) for row, ap in aps.items()}, {}, None)  # type: ignore[arg-type]
 
     reports = {"a": report(text=0.1, mixed=0.5), "b": report(text=0.2), "c": report(text=0.6, mixed=0.1)}
     summary = benchmarks.summarize(reports)

@@ -14,18 +14,30 @@ LAYERS = [
     {"ops"},
     {"layers"},
     {"models", "losses", "data", "metrics"},
-    {"optim", "pictures", "prompt_set", "protocols", "memory_bank"},
+    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history"},
     {"module"},
     {"callbacks"},
     {"build"},
     {"run"},
-    {"predict", "benchmarks"},
-    {"tuning"},
-    {"cli"},
-    {"demo", "ablation"},
+    {"predict", "benchmarks", "claims"},
+    {"tuning", "sweep"},
+    {"cli", "fusion_page"},
+    {"demo", "ablation", "ablation_fusion", "compare", "dashboard"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
-READS_ALL_OF_CONFIG = {"optim", "build", "run", "predict", "benchmarks", "cli", "demo", "ablation"}
+READS_ALL_OF_CONFIG = {
+    "optim",
+    "build",
+    "run",
+    "predict",
+    "benchmarks",
+    "claims",
+    "cli",
+    "demo",
+    "ablation",
+    "fusion_page",
+    "ablation_fusion",
+}
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 
 

@@ -133,8 +133,19 @@ def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
 
 def test_a_curve_has_one_line_per_series_and_takes_gaps(tmp_path: Path) -> None:
     path = tmp_path / "curve.png"
-    curve([100, 200, 300], {"seen": [0.1, 0.4, 0.5], "rare": [float("nan"), 0.1, 0.2]}, path, "AP on val")
+    series = {"seen": [(100, 0.1), (200, 0.4), (300, 0.5)], "rare": [(100, float("nan")), (150, 0.1), (300, 0.2)]}
+    curve(series, path, "AP on val")
     with Image.open(path) as image:
         chart = pixels(image.convert("RGB"))
     for colour in [(31, 119, 180), (255, 127, 14)]:  # the first two of matplotlib's cycle
         assert (chart == colour).all(-1).sum() > 100
+
+
+def test_on_logarithmic_axes_equal_factors_are_equal_distances(tmp_path: Path) -> None:
+    path = tmp_path / "curve.png"
+    curve({"a": [(10, 1), (100, 10), (1000, 100)]}, path, "seconds", "names", logarithmic=True)
+    with Image.open(path) as image:
+        rows, columns = np.nonzero((pixels(image.convert("RGB"))[100:] == (31, 119, 180)).all(-1))  # below the legend
+    order = np.argsort(columns)
+    middle = np.interp(columns.mean(), columns[order], rows[order])
+    assert middle == pytest.approx(rows.mean(), abs=3)

@@ -432,7 +432,7 @@ def test_pycocotools_reads_the_written_results_to_the_same_figures(
     metric = run.build.metric(config, report.records)
     metric.update(nearly_right)
     figures = metric.compute()
-    run.write_results(report._replace(rows={"text": run.Evaluation(figures, nearly_right)}), tmp_path)
+    run.write_results(report._replace(rows={"text": run.Evaluation(figures, nearly_right, {})}), tmp_path)
 
     assert 0.1 < figures["ap"] < 0.95
     counted = {"ap": [10, 20, 30], "ap/frequent": [10], "ap/rare": [20], "ap/novel": [30], "ap/seen": [10, 20]}

@@ -7,34 +7,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import statistics
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
-
-from rich.console import Console
 
 from trex2_lightning.config import load
-from trex2_lightning.errors import InputError
+from trex2_lightning.sweep import Difference, Trend, console, finish, folders, mean_and_spread, table, verdict
 
 STAGE1 = Path("experiments/demo/stage1.yaml")
 ROWS = Path("experiments/ablation/prompts")
-NOISE = 0.01  # a smaller difference in AP is none
-console = Console()
 
 Run = dict[str, dict[str, float]]  # AP by prompt and category group
 Runs = dict[str, dict[int, Run]]  # by row and seed
-
-
-class Trend(NamedTuple):
-    """A difference in AP that T-Rex2 reports, section 4; its figures are those of Swin-T."""
-
-    claim: str
-    difference: Callable[[Runs, int], float]  # of one seed; positive where the claim holds
 
 
 def ablation_prompts(arguments: list[str]) -> None:
@@ -52,16 +36,11 @@ def ablation_prompts(arguments: list[str]) -> None:
 
     def train(row: str, seed: int) -> None:
         run = folder / f"{row}_{seed}"
-        start = folder / f"stage1_{seed}" / "checkpoints" / "last.ckpt"
         file = STAGE1 if row == "stage1" else ROWS / f"{row}.yaml"
         own = [f"name=ablation/prompts/{run.name}", f"output={options.output}", f"seed={seed}", *options.overrides]
         if row != "stage1" and load(file).train.init_from:
-            own.append(f"train.init_from={start}")
-        if not (run / "evaluation.json").exists():
-            resume = ["--resume"] if (run / "checkpoints" / "last.ckpt").exists() else []
-            _script("train", run, str(file), *resume, *own)
-            _script("evaluate", run, "--ckpt", str(run / "checkpoints" / "last.ckpt"))
-        console.print(f"{run}", soft_wrap=True)
+            own.append(f"train.init_from={folder / f'stage1_{seed}' / 'checkpoints' / 'last.ckpt'}")
+        finish(run, file, own)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(lambda seed: train("stage1", seed), options.seeds))
@@ -86,7 +65,7 @@ def page(runs: Runs) -> str:
     for group in ("seen", "rare", "novel"):
         columns = ["text", "hinted_text", "interactive_box", "interactive_point", "generic_16", "mixed"]
         lines = [[f"{row} ({seeds[row]})", *(_cell(runs[row], way, group) for way in columns)] for row in runs]
-        blocks += [f"## {group}", _table(["row", *columns], lines)]
+        blocks += [f"## {group}", table(["row", *columns], lines)]
     lines = [
         [row, group, *(_cell(runs[row], f"generic_{count}", group) for count in paper.eval.references)]
         for row in ("paper", "best")
@@ -94,17 +73,18 @@ def page(runs: Runs) -> str:
         for group in ("seen", "rare", "novel")
     ]
     counts = [str(count) for count in paper.eval.references]
-    blocks += ["## Generic prompts by number of reference images", _table(["row", "group", *counts], lines)]
-    blocks += ["## The paper's trends", *[f"- {_verdict(trend, runs)}" for trend in TRENDS]]
+    blocks += ["## Generic prompts by number of reference images", table(["row", "group", *counts], lines)]
+    blocks += ["## The paper's trends", *[f"- {verdict(trend, runs)}" for trend in TRENDS]]
     return "\n\n".join(blocks).replace("\n\n- ", "\n- ").replace("trends\n- ", "trends\n\n- ") + "\n"
 
 
-def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Callable[[Runs, int], float]:
+def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Difference[Run]:
     """AP of one row and way to prompt less that of another, `over`."""
     return lambda runs, seed: runs[row][seed][way][group] - runs[over[0]][seed][over[1]][group]
 
 
-TRENDS = [
+# Of T-Rex2, section 4; its figures are those of Swin-T.
+TRENDS: list[Trend[Run]] = [
     Trend(
         "Starting from text training lifts generic prompts on seen categories (visual only 14.0, joint 38.7 on COCO)",
         _gain("paper", "generic_16", "seen", over=("from_scratch", "generic_16")),
@@ -172,56 +152,14 @@ TRENDS = [
 ]
 
 
-def _verdict(trend: Trend, runs: Runs) -> str:
-    """Shown if every seed has the difference, contrary if every seed has the opposite."""
-    differences = []
-    for seed in sorted({seed for found in runs.values() for seed in found}):
-        try:
-            differences.append(trend.difference(runs, seed))
-        except KeyError:  # not all of the trend's runs were made with this seed
-            continue
-    if not differences:
-        return f"{trend.claim}: no runs."
-    verdict = "not shown, the seeds disagree"
-    if min(differences) > NOISE:
-        verdict = "reproduced"
-    elif max(differences) < -NOISE:
-        verdict = "the contrary is found"
-    elif max(map(abs, differences)) <= NOISE:
-        verdict = f"no difference beyond {NOISE}"
-    listed = ", ".join(f"{difference:+.3f}" for difference in differences)
-    return f"{trend.claim}: **{verdict}** ({listed})."
-
-
 def _cell(found: dict[int, Run], way: str, group: str) -> str:
-    values = [run[way][group] for run in found.values() if group in run.get(way, {})]
-    if not values:
-        return ""
-    spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *lines])
+    return mean_and_spread(run[way][group] for run in found.values() if group in run.get(way, {}))
 
 
 def _finished(folder: Path, rows: Sequence[str]) -> Runs:
-    """AP of every finished run in the folder, whichever call made it."""
+    """AP of every finished run in the folder."""
     runs: Runs = {}
     for row in rows:
-        for file in sorted(folder.glob(f"{row}_[0-9]*/evaluation.json")):
-            seed = int(file.parent.name.removeprefix(f"{row}_"))
-            runs.setdefault(row, {})[seed] = json.loads(file.read_text())["ap"]
+        for seed, run in folders(folder, row).items():
+            runs.setdefault(row, {})[seed] = json.loads((run / "evaluation.json").read_text())["ap"]
     return runs
-
-
-def _script(name: str, run: Path, *arguments: str) -> None:
-    """Run a script on one thread; what it prints goes to a file beside the run."""
-    run.parent.mkdir(parents=True, exist_ok=True)
-    log = run.with_suffix(f".{name}.log")
-    with log.open("w") as stream:
-        command = [sys.executable, str(Path("scripts", f"{name}.py")), *arguments]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
-    if status:
-        raise InputError(f"{' '.join(command)} ended with status {status}: see {log}")

@@ -83,16 +83,19 @@ def write(reports: dict[str, Report], folder: Path, about: dict[str, Any]) -> No
 
 def log_summary(config: Config, folder: Path, summary: Summary) -> None:
     """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`."""
-    for logger in build.wandb_loggers(config, folder, "evaluation"):
-        logger.log_metrics(
-            {
-                f"{metric}/{row}/{group}": value
-                for metric, rows in summary.items()
-                for row, groups in rows.items()
-                for group, value in groups.items()
-            }
-        )
-        logger.finalize("success")
+    if config.logging.wandb == "disabled":
+        return
+    own = replace(config, logging=replace(config.logging, job_type="evaluation"))
+    logger = build.wandb_logger(own, folder)
+    logger.log_metrics(
+        {
+            f"{metric}/{row}/{group}": value
+            for metric, rows in summary.items()
+            for row, groups in rows.items()
+            for group, value in groups.items()
+        }
+    )
+    logger.finalize("success")
 
 
 def _named(config: Config) -> dict[str, TaskConfig]:

@@ -183,6 +183,21 @@ def evaluator(config: Config) -> L.Trainer:
     )
 
 
+def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
+    """A W&B run whose files are written to `folder`, or else to `config.folder`."""
+    settings = config.logging
+    return WandbLogger(
+        name=config.name,
+        save_dir=folder or config.folder,
+        offline=settings.wandb == "offline",
+        project=settings.project,
+        group=settings.group or config.name,
+        job_type=settings.job_type,
+        tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
+        config=to_dict(config),
+    )
+
+
 def _check_launcher(train: TrainConfig) -> None:
     """Lightning joins the nodes under torchrun and SLURM; elsewhere a node would wait for the others for ever."""
     if train.nodes == 1 or TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
@@ -239,24 +254,7 @@ def _callbacks(config: Config) -> list[Callback]:
 
 def _loggers(config: Config) -> list[Logger]:
     """A CSV always (a resumed run adds a file), and W&B unless it is disabled."""
-    settings = config.logging
-    return [CSVLogger(config.folder, name="csv"), *wandb_loggers(config, config.folder, settings.job_type)]
-
-
-def wandb_loggers(config: Config, folder: Path, job_type: str) -> list[Logger]:
-    """W&B, which writes to `folder`; none where it is disabled."""
-    settings = config.logging
-    if settings.wandb == "disabled":
-        return []
-    return [
-        WandbLogger(
-            name=config.name,
-            save_dir=folder,
-            offline=settings.wandb == "offline",
-            project=settings.project,
-            group=settings.group or config.name,
-            job_type=job_type,
-            tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
-            config=to_dict(config),
-        )
-    ]
+    loggers: list[Logger] = [CSVLogger(config.folder, name="csv")]
+    if config.logging.wandb != "disabled":
+        loggers.append(wandb_logger(config))
+    return loggers

@@ -66,13 +66,24 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], path: 
     figure.savefig(path)
 
 
-def curve(steps: Sequence[int], series: Mapping[str, Sequence[float]], path: Path, ylabel: str) -> None:
-    """Write a PNG with one line per series over the optimizer steps."""
+def curve(
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    path: Path,
+    ylabel: str,
+    xlabel: str = "optimizer steps",
+    *,
+    logarithmic: bool = False,
+) -> None:
+    """Write a PNG with one line per series of points x, y; both axes start at 0 unless they are logarithmic."""
     figure = Figure((8, 5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for name, values in series.items():
-        axes.plot(steps, values, marker=".", label=name)
-    axes.set(xlabel="optimizer steps", ylabel=ylabel, ylim=(0, None), xlim=(0, None))
+    for name, points in series.items():
+        axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if logarithmic:
+        axes.set(xscale="log", yscale="log")
+    else:
+        axes.set(ylim=(0, None), xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(path)

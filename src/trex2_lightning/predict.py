@@ -14,7 +14,6 @@ from typing import Literal, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from trex2_lightning import run
 from trex2_lightning.config import Config
@@ -23,6 +22,7 @@ from trex2_lightning.data.transforms import eval_transform, read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.module import DetectionModule
 from trex2_lightning.ops.detections import category_scores, rank, to_pixels, without
+from trex2_lightning.ops.exemplar_batch import stack_exemplars
 from trex2_lightning.ops.exemplars import Exemplars, check_kinds, to_boxes
 from trex2_lightning.ops.prompts import average, from_vectors, together
 from trex2_lightning.pictures import draw
@@ -212,14 +212,9 @@ class Predictor:
         for coordinates in (4, 2):
             marked = {name: values for name, values in exemplars.items() if len(values[0]) == coordinates}
             if marked:
-                boxes = [to_boxes(name, values, image.size) for name, values in marked.items()]
-                counts = torch.tensor([len(values) for values in boxes])
-                valid = torch.arange(int(counts.max())) < counts[:, None]
-                prompts = Prompts(
-                    boxes=pad_sequence(boxes, batch_first=True)[None].to(self.module.device),
-                    box_valid=valid[None].to(self.module.device),
-                    is_point=coordinates == 2,
-                )
+                boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
+                _, prompts = stack_exemplars([dict(enumerate(boxes))], self.module.device)
+                prompts = prompts._replace(is_point=coordinates == 2)
                 encoded = self.module.detector.encode_prompts(prompts, image.features).embed[0]
                 vectors |= zip(marked, encoded, strict=True)
         return vectors

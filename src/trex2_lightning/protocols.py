@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -44,7 +44,7 @@ class Prompting(ABC):
 
 
 def promptings(
-    protocols: Sequence[str],
+    protocols: Collection[str],
     names: tuple[str, ...],
     seed: int,
     references: PromptTokens | None,

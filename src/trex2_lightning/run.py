@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from trex2_lightning.protocols import (
     OWN_EXEMPLARS,
     PROTOCOLS,
     TEXT_PROTOCOLS,
+    Prompting,
     ReferenceEncoder,
     RegionClassifier,
     Text,
@@ -120,6 +121,7 @@ class Evaluation(NamedTuple):
 
     figures: dict[str, float]  # as the `compute` of the metric gives them
     results: list[ImageResult]
+    categories: dict[str, float]  # AP by name, of categories with ground truth
 
 
 class Report(NamedTuple):
@@ -143,7 +145,10 @@ class Report(NamedTuple):
 
 
 def evaluate(
-    config: Config, module: DetectionModule, split: Literal["val", "test"], protocols: Sequence[str] | None = None
+    config: Config,
+    module: DetectionModule,
+    split: Literal["val", "test"],
+    protocols: Sequence[str] | Mapping[str, Prompting] | None = None,
 ) -> Report:
     """Evaluate a split by several protocols in one pass, in which every image is encoded once.
 
@@ -154,16 +159,16 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or `exemplars`; None: those of `eval.protocols` that the run trained
-            for, or else those of text, and all if the run trained visual prompts.
+        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, or other promptings by their row; None: those of
+            `eval.protocols` that the run trained for, or else those of text, and all if the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen = protocols or _trained_protocols(config)
+    chosen: Collection[str] = protocols or _trained_protocols(config)
     thresholds: dict[str, float] = {}
     if config.eval.metric == "counting" and split == "test":
-        counted = evaluate(config, module, "val", chosen).rows
+        counted = evaluate(config, module, "val", protocols).rows
         thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
     trainer = build.evaluator(config)
     data = build.datamodule(config)
@@ -173,8 +178,10 @@ def evaluate(
     references = None
     if FROM_REFERENCES & set(chosen):
         references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
-    given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
-    asked = promptings(chosen, records.names, config.seed, references, config.eval.references, given)
+    asked = protocols
+    if not isinstance(asked, Mapping):
+        given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
+        asked = promptings(chosen, records.names, config.seed, references, config.eval.references, given)
     module.protocols = {
         row: Protocol(prompting, build.metric(config, records, thresholds.get(row))) for row, prompting in asked.items()
     }
@@ -182,7 +189,10 @@ def evaluate(
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
     step(module, datamodule=data, verbose=False)
-    rows = {row: Evaluation(module.figures[row], metric.results()) for row, (_, metric) in module.protocols.items()}
+    rows = {
+        row: Evaluation(module.figures[row], metric.results(), metric.per_category)
+        for row, (_, metric) in module.protocols.items()
+    }
     regions = module.regions.accuracy.compute() if module.regions else {}
     module.protocols, module.regions = {}, None
     return Report(rows, regions, records)

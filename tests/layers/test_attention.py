@@ -55,3 +55,19 @@ def test_heads_start_in_different_directions():
     torch.testing.assert_close(
         first_points, torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]), atol=1e-6, rtol=0
     )
+
+
+def test_deformable_attention_samples_in_float32_where_the_rest_is_half_precision():
+    shapes, attention = ((5, 7), (3, 4)), DeformableAttention(32, heads=4, levels=2, points=3)
+    nn.init.normal_(attention.weights.weight)
+    query, image, reference = torch.randn(2, 6, 32), torch.randn(2, 47, 32), torch.rand(2, 6, 2, 2)
+    valid = torch.ones(2, 47, dtype=torch.bool)
+    expected = attention(query, reference, image, valid, shapes)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attention(query, reference, image, valid, shapes)
+    mixed.float().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in attention.parameters())
+    half = attention.bfloat16()(query.bfloat16(), reference.bfloat16(), image.bfloat16(), valid, shapes)
+    assert mixed.dtype == half.dtype == torch.bfloat16
+    torch.testing.assert_close(mixed.float(), expected, rtol=0.1, atol=0.1)
+    torch.testing.assert_close(half.float(), expected, rtol=0.2, atol=0.2)

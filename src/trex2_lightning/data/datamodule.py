@@ -16,7 +16,7 @@ from trex2_lightning.data import shapes
 from trex2_lightning.data.benchmark_files import READERS
 from trex2_lightning.data.collate import Example, collate_eval, collate_train
 from trex2_lightning.data.images import EvalImages, TrainImages
-from trex2_lightning.data.layout import NAMELESS
+from trex2_lightning.data.layout import NAMELESS, RELATIONS
 from trex2_lightning.data.prompts import negative_pool
 from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
@@ -180,6 +180,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         root = shapes.prepare(self.config.shapes, self.config.root)
         if self.config.nameless.share:
             shapes.prepare_nameless(self.config.shapes, root)
+        for files in (self.config.train, self.config.val, self.config.test):
+            if files.images in RELATIONS:
+                shapes.prepare_relations(self.config.shapes, root, files.images)
         return root
 
     def _read(self, split: str) -> Records:

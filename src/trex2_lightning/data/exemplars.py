@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
+from trex2_lightning.ops.exemplar_batch import pad_exemplars
 from trex2_lightning.structures import Targets
 
 
@@ -35,10 +35,7 @@ def sample_exemplars(
         for category in range(num_categories)
     ]
     layout = (len(targets), num_categories, -1)
-    at_least_one = torch.zeros(1, 4)
-    boxes = pad_sequence([*chosen, at_least_one], batch_first=True)[:-1]
-    counts = torch.tensor([len(some) for some in chosen])
-    valid = torch.arange(boxes.shape[1]) < counts[:, None]
+    boxes, valid = pad_exemplars(chosen)
     return boxes.view(*layout, 4), valid.view(layout)
 
 

@@ -18,6 +18,7 @@ from trex2_lightning.data.drawing import COLOURS, OUTLINES, Instance, Outline, p
 
 SPLITS = ("train", "val", "test", "reference")
 NAMELESS = "nameless"  # a further split, of things that have no name and are in one image alone
+RELATIONS = {"relations": 300, "relations_train": 1500}  # further splits, whose categories are phrases; their images
 GROUPS = ("frequent", "common", "rare", "composed", "novel")
 
 BLOCK = 6000  # training images over which the long tail is dealt out
@@ -224,5 +225,5 @@ def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _rng(config: ShapesConfig, split: str, stream: int, index: int) -> np.random.Generator:
-    preset, number = list(PRESETS).index(config.preset), (*SPLITS, NAMELESS).index(split)
+    preset, number = list(PRESETS).index(config.preset), (*SPLITS, NAMELESS, *RELATIONS).index(split)
     return np.random.default_rng([config.seed, preset, number, stream, index])

@@ -8,7 +8,8 @@ A category is a colour and a shape ("red star") and belongs to a group, kept as 
     composed  held out from training: a known colour with a known shape, never seen together
     novel     held out from training: shapes that are never seen
 
-Beside these, `nameless` pictures can be had: random shapes, each in one image alone, a stand-in for SA-1B.
+Two further kinds of pictures can be had: `nameless`, random shapes, each in one image alone, a stand-in for SA-1B;
+and `relations`, whose categories are phrases such as "the blue star left of the black ring".
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
@@ -35,6 +37,7 @@ from trex2_lightning.data.layout import (
     NAMELESS,
     NAMELESS_IMAGES,
     PRESETS,
+    RELATIONS,
     SPLITS,
     categories,
     image_rng,
@@ -42,10 +45,14 @@ from trex2_lightning.data.layout import (
     place_nameless,
     plan,
 )
+from trex2_lightning.data.relations import phrases, place_relations
 from trex2_lightning.errors import InputError
 
 FORMAT = 1  # raise it whenever the pictures or the files change
 MARKER = "shapes.json"  # holds the parameters of a finished folder
+
+# What every image shows -> what of it is annotated, and the categories.
+Annotate = Callable[[list[list[Instance]]], tuple[list[list[Instance]], list[dict[str, str]]]]
 
 
 def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
@@ -87,24 +94,41 @@ def prepare_nameless(config: ShapesConfig, folder: Path) -> None:
     Raises:
         InputError: the folder cannot be written.
     """
-    annotations = folder / f"{NAMELESS}.json"
+    _add_split(config, folder, NAMELESS, NAMELESS_IMAGES, _numbered)
+
+
+def prepare_relations(config: ShapesConfig, folder: Path, split: str) -> None:
+    """Add a split of relational phrases, `relations` or `relations_train`, as `prepare_nameless` does.
+
+    Its categories are the phrases; what only stands between the objects that they name is not annotated.
+    """
+
+    def described(images: list[list[Instance]]) -> tuple[list[list[Instance]], list[dict[str, str]]]:
+        targets = [[instance for instance in instances if instance.category >= 0] for instances in images]
+        return targets, [{"name": phrase} for phrase in phrases(config.preset)]
+
+    _add_split(config, folder, split, RELATIONS[split], described)
+
+
+def _add_split(config: ShapesConfig, folder: Path, split: str, num_images: int, annotate: Annotate) -> None:
+    annotations = folder / f"{split}.json"
     if annotations.is_file():
         return
     try:
-        temporary = TemporaryDirectory(dir=folder, prefix=f".{NAMELESS}-")
+        temporary = TemporaryDirectory(dir=folder, prefix=f".{split}-")
     except OSError as error:
         raise InputError(f"cannot write to {folder}: set data.root to a folder that can be written") from error
     with temporary as workplace:
         rendering = Path(workplace)
-        (rendering / NAMELESS).mkdir()
+        (rendering / split).mkdir()
         nobody = np.zeros(0, np.int64)
-        images = _render_all([_Job(rendering, config, NAMELESS, index, nobody) for index in range(NAMELESS_IMAGES)])
-        content = _coco(config.preset, *_numbered(images))
+        images = _render_all([_Job(rendering, config, split, index, nobody) for index in range(num_images)])
+        content = _coco(config.preset, *annotate(images))
         (rendering / annotations.name).write_text(json.dumps(content))
         try:
-            (rendering / NAMELESS).rename(folder / NAMELESS)
+            (rendering / split).rename(folder / split)
         except OSError:
-            if not (folder / NAMELESS).is_dir():  # else these are the same pictures, of another process
+            if not (folder / split).is_dir():  # else these are the same pictures, of another process
                 raise
         (rendering / annotations.name).replace(annotations)
 
@@ -116,7 +140,7 @@ class _Job(NamedTuple):
     config: ShapesConfig
     split: str
     number: int
-    categories: NDArray[np.int64]  # none where they have no names
+    categories: NDArray[np.int64]  # of a split of `SPLITS`
 
 
 def _check(config: ShapesConfig) -> None:
@@ -181,6 +205,8 @@ def _render(job: _Job) -> list[Instance]:
     rng = image_rng(job.config, job.split, job.number)
     if job.split == NAMELESS:
         instances = place_nameless(job.config.preset, rng)
+    elif job.split in RELATIONS:
+        instances = place_relations(job.config.preset, rng)
     else:
         instances = place(job.config.preset, job.categories, rng)
     picture = draw(instances, preset.side, preset.fills, rng)

@@ -25,11 +25,15 @@ def stack_exemplars(
         shows them. U and M are at least 1: where nobody shows anything, category 0 stands there without exemplars.
     """
     categories = sorted({category for image in shown for category in image}) or [0]
-    nothing = torch.zeros(1, 4, device=device)
-    rows = [image.get(category, nothing[:0]) for image in shown for category in categories]
-    boxes = pad_sequence([*rows, nothing], batch_first=True)[:-1]
-    counts = torch.tensor([len(row) for row in rows], device=device)
-    valid = torch.arange(boxes.shape[1], device=device) < counts[:, None]
+    nothing = torch.zeros(0, 4, device=device)
+    boxes, valid = pad_exemplars([image.get(category, nothing) for image in shown for category in categories])
     layout = (len(shown), len(categories), -1)
     prompts = Prompts(boxes=boxes.view(*layout, 4), box_valid=valid.view(layout))
     return torch.tensor(categories, device=device), prompts
+
+
+def pad_exemplars(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """N x (m, 4) -> (N, M, 4) and where they are real, (N, M) bool; M is the largest number, at least 1."""
+    boxes = pad_sequence([*rows, rows[0].new_zeros(1, 4)], batch_first=True)[:-1]
+    counts = torch.tensor([len(row) for row in rows], device=boxes.device)
+    return boxes, torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None]

@@ -1,0 +1,172 @@
+"""`compare_runs.py`: what two or more runs found, what they cost and in which settings they differ."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import wandb
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from trex2_lightning.costs import Cost
+from trex2_lightning.errors import InputError
+from trex2_lightning.history import History, read_history
+from trex2_lightning.pictures import curve
+from trex2_lightning.sweep import console, flat, table
+
+WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
+UNLIKE = ("name", "output")  # settings in which runs differ anyway
+RESOURCES = {"resources/seconds_per_step": "seconds a step", "resources/memory_gib": "GiB"}
+NUM_NAMES = "100"  # of the latency
+
+
+class RunFacts(NamedTuple):
+    """What is known of a run."""
+
+    settings: dict[str, Any]  # by dotted key
+    ap: dict[str, dict[str, float]]  # by what images were asked with, and category group
+    history: History
+    latency: dict[str, float]  # milliseconds by step, as `costs.Cost`; empty where it was not measured
+
+
+class Block(NamedTuple):
+    """One table."""
+
+    title: str
+    head: list[str]
+    lines: list[list[str]]
+
+
+def compare_runs(arguments: list[str]) -> None:
+    """`compare_runs.py RUN RUN ... [--output DIR]`"""
+    parser = argparse.ArgumentParser("compare_runs.py", description="Compare runs by AP, cost and settings.")
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="folder of an evaluated run, or entity/project/id at W&B"
+    )
+    parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder for comparison.md and ap.png")
+    options = parser.parse_args(arguments)
+    names = [name.rstrip("/") for name in options.runs]
+    if len(set(names)) < max(len(names), 2):
+        raise InputError("name two or more different runs to compare")
+    found = {name: facts(name) for name in names}
+    options.output.mkdir(parents=True, exist_ok=True)
+    blocks = [block for block in (ap_block(found), cost_block(found), settings_block(found)) if block.lines]
+    text = "\n\n".join(f"## {block.title}\n\n{table(block.head, block.lines)}" for block in blocks)
+    (options.output / "comparison.md").write_text(f"# Comparison of runs\n\n{text}\n")
+    curve({name: _curve(one.history) for name, one in found.items()}, options.output / "ap.png", "AP on val")
+    for block in blocks:
+        shown = Table(*block.head, title=block.title)
+        for line in block.lines:
+            shown.add_row(*line)
+        console.print(shown)
+    console.print(f"written to {options.output}: comparison.md and ap.png", soft_wrap=True)
+
+
+def facts(name: str) -> RunFacts:
+    """What is known of a run folder or a W&B run.
+
+    Raises:
+        InputError: it is neither, or was never evaluated.
+    """
+    if Path(name).is_dir():
+        return _of_folder(Path(name))
+    if WANDB_ID.fullmatch(name):
+        return _of_wandb(name)
+    raise InputError(f"there is no folder {name}: name the folder of a run, or entity/project/id of one at W&B")
+
+
+def ap_block(runs: Mapping[str, RunFacts]) -> Block:
+    groups = list(dict.fromkeys(group for one in runs.values() for row in one.ap.values() for group in row))
+    lines = [
+        [name, asked, *(f"{row[group]:.3f}" if group in row else "" for group in groups)]
+        for name, one in runs.items()
+        for asked, row in one.ap.items()
+    ]
+    return Block("AP", ["run", "prompt", *groups], lines)
+
+
+def cost_block(runs: Mapping[str, RunFacts]) -> Block:
+    lines = []
+    for name, one in runs.items():
+        logged = [[value for _, value in one.history.get(key, [])] for key in RESOURCES]
+        resources = [f"{median(values):.3f}" if values else "" for values in logged[:1]]
+        resources += [f"{max(values):.2f}" if values else "" for values in logged[1:]]
+        latency = [f"{one.latency[step]:.1f}" if one.latency else "" for step in Cost._fields]
+        lines.append([name, *resources, *latency])
+    head = ["run", *RESOURCES.values(), *(f"{step}, ms" for step in Cost._fields)]
+    return Block(f"Cost, of inference for {NUM_NAMES} names", head, lines)
+
+
+def settings_block(runs: Mapping[str, RunFacts]) -> Block:
+    keys = dict.fromkeys(key for one in runs.values() for key in one.settings if key not in UNLIKE)
+    values = {key: [str(one.settings.get(key, "")) for one in runs.values()] for key in keys}
+    lines = [[key, *row] for key, row in values.items() if len(set(row)) > 1]
+    return Block("Settings that differ", ["setting", *runs], lines)
+
+
+def _of_folder(folder: Path) -> RunFacts:
+    config, evaluation, measures = (folder / name for name in ("config.yaml", "evaluation.json", "measures.json"))
+    if not config.is_file():
+        raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that scripts/train.py has written")
+    if not evaluation.is_file():
+        raise InputError(
+            f"{folder} was never evaluated: run python scripts/evaluate.py --ckpt {folder}/checkpoints/best.ckpt"
+        )
+    settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
+    assert isinstance(settings, dict)
+    ap = _json(evaluation).get("ap", {}) | _ap({name: points[-1][1] for name, points in history.items()}, "val")
+    latency = _json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
+    return RunFacts(flat({str(key): value for key, value in settings.items()}, "."), ap, history, latency)
+
+
+def _of_wandb(name: str) -> RunFacts:
+    try:
+        run = wandb.Api().run(name)
+        settings, summary = flat(dict(run.config), "."), dict(run.summary)
+        rows = list(run.scan_history())
+    except (wandb.Error, ValueError) as error:
+        raise InputError(
+            f"there is no folder {name}, and W&B gives no such run ({str(error).splitlines()[0]}): name a run folder, "
+            "or log in by `wandb login` and upload the run by `wandb sync`"
+        ) from error
+    history: History = {}
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, int | float) and row.get("trainer/global_step") is not None:
+                history.setdefault(key, []).append((int(row["trainer/global_step"]), float(value)))
+    ap = _ap(summary, "test") | _ap(summary, "val")
+    if not ap:
+        raise InputError(f"the W&B run {name} was never evaluated: it has neither val/ap nor test/ap")
+    keys = {step: f"latency/{NUM_NAMES}/{step}" for step in Cost._fields}
+    latency = {step: float(summary[key]) for step, key in keys.items() if key in summary}
+    return RunFacts(settings, ap, history, latency)
+
+
+def _ap(figures: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
+    """A row of AP of what was logged for a split last, if anything was."""
+    prefix = f"{split}/ap"
+    groups = {
+        name.removeprefix(f"{prefix}/"): value for name, value in figures.items() if name.startswith(f"{prefix}/")
+    }
+    whole = {"all": figures[prefix]} if prefix in figures else {}
+    row = {group: float(value) for group, value in (whole | groups).items()}
+    return {f"text, {split} split": row} if row else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): evaluate the run again") from error
+    return dict(content)
+
+
+def _curve(history: History) -> Sequence[tuple[int, float]]:
+    """AP on seen categories where the data set has these, else of all."""
+    return history.get("val/ap/seen") or history.get("val/ap", [])
