@@ -106,9 +106,11 @@ def test_tasks_have_their_own_names_and_are_summed_up(
 
 
 def test_missing_tasks_are_named_before_the_first_one_begins(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="13 of 13 tasks have no annotation file, such as .*AerialMaritimeDrone/large"):
+    with pytest.raises(
+        InputError, match=r"13 of 13 tasks have no annotation file, such as .*AerialMaritimeDrone/large"
+    ):
         evaluated(checkpoint, "odinw13", tmp_path)
-    with pytest.raises(InputError, match="gone: has no folders of tasks; set data.root="):
+    with pytest.raises(InputError, match=r"gone: has no folders of tasks; set data.root="):
         evaluated(checkpoint, "roboflow100", tmp_path / "gone")
 
 
@@ -173,13 +175,13 @@ def test_a_checkpoint_of_text_alone_is_asked_with_text_alone(
     assert "trained with text alone: generic left out" in caplog.text
     config.eval.protocols = ["exemplars"]
     with pytest.raises(
-        InputError, match="trained with text alone, .*exemplars cannot be evaluated: take one of stage 2"
+        InputError, match=r"trained with text alone, .*exemplars cannot be evaluated: take one of stage 2"
     ):
         run.evaluate(config, build.module(config), "test")
     config.eval.protocols = ["tekst"]
     with pytest.raises(InputError, match=r"eval\.protocols: tekst is none of text, "):
         run.evaluate(config, build.module(config), "test")
-    with pytest.raises(InputError, match="test.json: its images have no exemplars"):
+    with pytest.raises(InputError, match=r"test\.json: its images have no exemplars"):
         run.evaluate(config, build.module(config), "test", ["exemplars"])
 
 
@@ -245,5 +247,5 @@ def test_wrong_evaluation_files(tiny_config: TinyConfig, tmp_path: Path, content
 def test_a_benchmark_needs_its_folder(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"coco.yaml needs the benchmark's folder: add data.root=FOLDER"):
         cli.evaluate(["--ckpt", str(checkpoint), str(EVAL / "coco.yaml")])
-    with pytest.raises(InputError, match="no experiment file nowhere.yaml"):
+    with pytest.raises(InputError, match=r"no experiment file nowhere\.yaml"):
         cli.evaluate(["--ckpt", str(checkpoint), "nowhere.yaml"])

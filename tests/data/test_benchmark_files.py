@@ -55,7 +55,7 @@ def test_lvis_says_what_is_judged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("image", [{"neg_category_ids": [99]}, {"not_exhaustive_category_ids": None}])
 def test_lvis_without_its_fields_is_refused(tmp_path: Path, image: dict[str, Any]) -> None:
-    with pytest.raises(CocoError, match="lvis.json: an image has no or wrong category ids"):
+    with pytest.raises(CocoError, match=r"lvis\.json: an image has no or wrong category ids"):
         read_lvis(written(tmp_path / "lvis.json", lvis(**image)), tmp_path)
 
 
@@ -147,10 +147,10 @@ def test_fsc147_with_the_boxes_of_fscd147(tmp_path: Path) -> None:
 def test_broken_files_of_fsc147_are_named(tmp_path: Path) -> None:
     fsc147(tmp_path)
     written(tmp_path / "annotation_FSC147_384.json", {"2.jpg": {}})
-    with pytest.raises(CocoError, match="'3.jpg'.* in FSC-147's test split; fetch its files again"):
+    with pytest.raises(CocoError, match=r"'3\.jpg'.* in FSC-147's test split; fetch its files again"):
         read_fsc147(tmp_path / "instances_test.json", tmp_path / "images_384_VarV2")
     (tmp_path / "annotation_FSC147_384.json").unlink()
-    with pytest.raises(CocoError, match="annotation_FSC147_384.json: no such annotation file"):
+    with pytest.raises(CocoError, match=r"annotation_FSC147_384\.json: no such annotation file"):
         read_fsc147(tmp_path / "instances_test.json", tmp_path / "images_384_VarV2")
 
 
@@ -165,13 +165,14 @@ def test_fscd_lvis_joins_its_two_files_by_image(tmp_path: Path) -> None:
         "categories": [{"id": 1, "name": "cup"}],
         "annotations": [box(1, 5, 771, [1, 2, 30, 20]), box(2, 8, 12, [0, 0, 10, 10]), box(3, 8, 12, [20, 0, 10, 10])],
     }
+    four = [[0, 0, 10, 10], [20, 0, 10, 10], [1, 1, 5, 5], [2, 2, 5, 5]]
     counts = {
         "images": [],
         "annotations": [
-            {"id": 1, "image_id": 8, "boxes": [[0, 0, 10, 10], [20, 0, 10, 10], [1, 1, 5, 5], [2, 2, 5, 5]], "points": [[5, 5]] * 2},
+            {"id": 1, "image_id": 8, "boxes": four, "points": [[5, 5]] * 2},
             {"id": 2, "image_id": 5, "boxes": [[1, 2, 30, 20]], "points": [[16, 12]]},
         ],
-    }  # fmt: skip
+    }
     file = written(tmp_path / "instances_test.json", content)
     written(tmp_path / "count_test.json", counts)
     first, second = read_fscd_lvis(file, tmp_path).images
@@ -181,5 +182,5 @@ def test_fscd_lvis_joins_its_two_files_by_image(tmp_path: Path) -> None:
     assert second.labels.tolist() == [0, 0]
     counts["annotations"].pop()
     written(tmp_path / "count_test.json", counts)
-    with pytest.raises(CocoError, match="count_test.json: KeyError.5.*does not fit instances_test.json"):
+    with pytest.raises(CocoError, match=r"count_test\.json: KeyError.5.*does not fit instances_test\.json"):
         read_fscd_lvis(file, tmp_path)
