@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from benchmark_folders import coco_file, fsc147, lvis, roboflow100
 
 from trex2_lightning import benchmarks, build, cli, run
 from trex2_lightning.config import Config, for_benchmark, to_dict
@@ -44,37 +44,8 @@ def output(checkpoint: Path, benchmark: str) -> Path:
     return checkpoint.parent.parent / "eval" / benchmark
 
 
-def coco_file(file: Path, names: tuple[str, ...], folder: str = "", **image: Any) -> None:
-    """Three images of different sizes with a box of every category, the last one without; `folder` holds them."""
-    sizes = [(64, 64), (80, 56), (56, 80)]
-    pictures = file.parent / folder
-    pictures.mkdir(parents=True, exist_ok=True)
-    for number, size in enumerate(sizes, start=1):
-        Image.new("RGB", size, (40 * number, 90, 60)).save(pictures / f"{number}.jpg")
-    content = {
-        "images": [
-            {"id": i, "file_name": f"{i}.jpg", "width": w, "height": h} | image
-            for i, (w, h) in enumerate(sizes, start=1)
-        ],
-        "categories": [
-            {"id": i, "name": name, "supercategory": "none", "frequency": "rcf"[i % 3]} for i, name in enumerate(names)
-        ],
-        "annotations": [
-            {"id": 10 * i + c, "image_id": i, "category_id": c, "bbox": [4 + 6 * c, 5, 20, 15 + i], "area": 300}
-            for i in (1, 2)
-            for c in range(len(names))
-        ],
-    }
-    file.write_text(json.dumps(content))
-
-
 def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "annotations").mkdir()
-    federated = {"neg_category_ids": [0], "not_exhaustive_category_ids": [2]}
-    for split in ("val", "train"):
-        coco_file(
-            tmp_path / "annotations" / f"lvis_v1_{split}.json", ("stop_sign", "cap_(hat)", "cup"), "..", **federated
-        )
+    lvis(tmp_path)
     written = evaluated(checkpoint, "lvis_val", tmp_path, "--protocol", "text", "--protocol", "generic")
     assert {"ap", "ap50", "ap75", "aps", "fixed_ap", "fixed_ap50"} <= written.keys()
     for metric in ("ap", "fixed_ap"):
@@ -88,11 +59,7 @@ def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(checkpoint: P
 def test_tasks_have_their_own_names_and_are_summed_up(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Laid out as Roboflow-100 is."""
-    for task, names in {"cells": ("RBC", "WBC"), "signs": ("stop", "go", "yield")}.items():
-        for split in ("train", "test"):
-            (tmp_path / "rf100" / task / split).mkdir(parents=True)
-            coco_file(tmp_path / "rf100" / task / split / "_annotations.coco.json", names)
+    roboflow100(tmp_path / "rf100")
     written = evaluated(checkpoint, "roboflow100", tmp_path / "rf100")
     rows = {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
     assert written["num_tasks"] == 2
@@ -130,12 +97,7 @@ def test_mean_and_median_over_tasks() -> None:
 def test_fsc147_counts_test_by_the_threshold_of_val(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    corners = [[[4, 4], [4, 24], [24, 24], [24, 4]]] * 3
-    entries = {f"{i}.jpg": {"box_examples_coordinates": corners, "points": [[9, 9]] * (2 + i)} for i in (1, 2, 3)}
-    (tmp_path / "annotation_FSC147_384.json").write_text(json.dumps(entries))
-    files = {"train": [], "val": ["1.jpg"], "test": ["2.jpg", "3.jpg"]}
-    (tmp_path / "Train_Test_Val_FSC_147.json").write_text(json.dumps(files))
-    coco_file(tmp_path / "instances_test.json", ("fg",), "images_384_VarV2")
+    fsc147(tmp_path)
     figures: list[dict[str, float]] = []
     compute = build.CountingMetric.compute
     monkeypatch.setattr(build.CountingMetric, "compute", lambda metric: figures.append(compute(metric)) or figures[-1])

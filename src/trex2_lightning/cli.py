@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -77,13 +78,15 @@ def evaluate(arguments: list[str]) -> None:
 
     if config.eval.tasks:
         reports = benchmarks.evaluate_tasks(config, module, options.split, options.protocol)
-        summary = benchmarks.summarize(reports)
-        console.print(ap_table(benchmarks.by_task(reports, "ap"), "task"))
     else:
         reports = {"": run.evaluate(config, module, options.split, options.protocol)}
-        summary = reports[""].summary()
+    if rank_zero_only.rank:
+        return  # all ranks have the same figures
+    summary = benchmarks.summarize(reports) if config.eval.tasks else reports[""].summary()
     benchmarks.write(reports, output, {"checkpoint": str(options.ckpt), "split": options.split})
     benchmarks.log_summary(config, output, summary)
+    if config.eval.tasks:
+        console.print(ap_table(benchmarks.by_task(reports, "ap"), "task"))
     console.print(ap_table(summary))
     console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
