@@ -74,7 +74,7 @@ def write(reports: dict[str, Report], folder: Path, about: dict[str, Any]) -> No
         (folder / name).mkdir(parents=True, exist_ok=True)
         run.write_results(report, folder / name)
     if "" in reports:
-        figures = {"ground_truth": str(reports[""].records.annotations), **reports[""].summary()}
+        figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **reports[""].summary()}
     else:
         tasks = {name: report.summary() for name, report in reports.items()}
         figures = {"num_tasks": len(reports), **summarize(reports), "tasks": tasks}

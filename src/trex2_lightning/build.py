@@ -140,7 +140,7 @@ def metric(config: Config, records: Records, threshold: float | None = None) -> 
     options: dict[str, Any] = {"backend": config.eval.backend, "max_detections": config.eval.max_detections}
     if config.eval.metric == "coco":
         return DetectionMetric(truth, records.names, records.groups, **options)
-    counts = {image.id: image.count for image in records.images if image.count is not None}
+    counts = {i.id: i.num_objects for i in records.images if i.num_objects is not None}
     if len(counts) < len(truth):
         raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
     return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, **options)

@@ -16,12 +16,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from trex2_lightning import benchmarks, run
-from trex2_lightning.config import for_benchmark, load, override
+from trex2_lightning.config import Config, for_benchmark, load, override
 from trex2_lightning.data.records import read_coco
 from trex2_lightning.errors import InputError
 from trex2_lightning.predict import Predictor, Reference, write_prediction
 from trex2_lightning.prompt_set import join
 from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.run import Report
 from trex2_lightning.tuning import exemplars, tune
 
 FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
@@ -80,15 +81,7 @@ def evaluate(arguments: list[str]) -> None:
         reports = benchmarks.evaluate_tasks(config, module, options.split, options.protocol)
     else:
         reports = {"": run.evaluate(config, module, options.split, options.protocol)}
-    if rank_zero_only.rank:
-        return  # all ranks have the same figures
-    summary = benchmarks.summarize(reports) if config.eval.tasks else reports[""].summary()
-    benchmarks.write(reports, output, {"checkpoint": str(options.ckpt), "split": options.split})
-    benchmarks.log_summary(config, output, summary)
-    if config.eval.tasks:
-        console.print(ap_table(benchmarks.by_task(reports, "ap"), "task"))
-    console.print(ap_table(summary))
-    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
+    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split})
 
 
 def predict(arguments: list[str]) -> None:
@@ -178,6 +171,18 @@ def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt"
         for name, values in rows.items():
             table.add_row(metric, name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
+
+
+@rank_zero_only  # all ranks have the same figures
+def _present(reports: dict[str, Report], config: Config, output: Path, about: dict[str, str]) -> None:
+    """Write, log and print what an evaluation found."""
+    summary = benchmarks.summarize(reports) if config.eval.tasks else reports[""].summary()
+    benchmarks.write(reports, output, about)
+    benchmarks.log_summary(config, output, summary)
+    if config.eval.tasks:
+        console.print(ap_table(benchmarks.by_task(reports, "ap"), "task"))
+    console.print(ap_table(summary))
+    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
 
 def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]]]]:

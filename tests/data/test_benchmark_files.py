@@ -124,7 +124,7 @@ def test_fsc147_has_three_exemplars_and_a_count(tmp_path: Path) -> None:
     fsc147(tmp_path)
     records = read_fsc147(tmp_path / "instances_test.json", tmp_path / "images_384_VarV2")
     [image] = records.images
-    assert (image.path.name, image.width, image.height, image.count) == ("3.jpg", 60, 40, 4)
+    assert (image.path.name, image.width, image.height, image.num_objects) == ("3.jpg", 60, 40, 4)
     assert image.exemplars is not None
     assert image.exemplars.tolist() == [[10, 4, 30, 14], [0, 0, 9, 9], [50, 30, 60, 40]]
     assert (len(records.names), len(image.boxes)) == (1, 0)
@@ -139,7 +139,7 @@ def test_fsc147_with_the_boxes_of_fscd147(tmp_path: Path) -> None:
     }
     records = read_fsc147(written(tmp_path / "instances_test.json", content), tmp_path / "images_384_VarV2")
     [image] = records.images
-    assert (image.id, image.count, len(image.boxes)) == (41, 4, 2)
+    assert (image.id, image.num_objects, len(image.boxes)) == (41, 4, 2)
     [other] = read_fsc147(tmp_path / "instances_val.json", tmp_path / "images_384_VarV2").images
     assert other.path.name == "2.jpg"
 
@@ -176,7 +176,7 @@ def test_fscd_lvis_joins_its_two_files_by_image(tmp_path: Path) -> None:
     file = written(tmp_path / "instances_test.json", content)
     written(tmp_path / "count_test.json", counts)
     first, second = read_fscd_lvis(file, tmp_path).images
-    assert (first.count, second.count) == (1, 2)
+    assert (first.num_objects, second.num_objects) == (1, 2)
     assert first.exemplars is not None and torch.equal(first.exemplars, first.boxes)  # noqa: PT018
     assert second.exemplars is not None and len(second.exemplars) == 3  # noqa: PT018
     assert second.labels.tolist() == [0, 0]

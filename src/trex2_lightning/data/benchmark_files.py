@@ -150,7 +150,7 @@ def _one_category(annotations: Path, images: Path) -> Records:
 def _counted(record: ImageRecord, corners: list[tuple[float, ...]], count: int) -> ImageRecord:
     limits = torch.tensor([record.width, record.height] * 2, dtype=torch.float32)
     exemplars = torch.tensor(corners[:NUM_EXEMPLARS], dtype=torch.float32).reshape(-1, 4).clamp(min=0).minimum(limits)
-    return record._replace(exemplars=exemplars, count=count)
+    return record._replace(exemplars=exemplars, num_objects=count)
 
 
 def _corners(polygon: list[list[float]]) -> tuple[float, ...]:

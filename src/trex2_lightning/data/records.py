@@ -38,7 +38,7 @@ class ImageRecord(NamedTuple):
     judged: tuple[int, ...] | None = None  # categories that were looked for, beside those of the boxes; None: all
     not_exhaustive: tuple[int, ...] = ()  # categories some of whose objects have no box
     exemplars: Tensor | None = None  # (m, 4) float32, xyxy in pixels, what counting benchmarks show as prompts
-    count: int | None = None  # objects, where a counting benchmark says it
+    num_objects: int | None = None  # where a counting benchmark says it
 
 
 class Records(NamedTuple):

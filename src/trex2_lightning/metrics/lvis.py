@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from faster_coco_eval import COCO, COCOeval_faster
@@ -164,7 +164,7 @@ def _category_ap(truth: _Rows, found: _Rows, loose: Tensor) -> Tensor:
     return precision.where(precision >= 0, torch.nan).mean(1).T
 
 
-def _annotations(rows: _Rows, value: str) -> list[dict[str, object]]:
+def _annotations(rows: _Rows, value: str) -> list[dict[str, Any]]:
     columns = zip(rows.image.tolist(), rows.box.tolist(), rows.value.tolist(), strict=True)
     return [
         {"id": number, "image_id": image, "category_id": 1, "bbox": box, value: own, "iscrowd": 0}
