@@ -9,25 +9,26 @@ from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data import shapes
+from trex2_lightning.data.benchmark_files import READERS
 from trex2_lightning.data.collate import Example, collate_eval, collate_train
 from trex2_lightning.data.images import EvalImages, TrainImages
 from trex2_lightning.data.layout import NAMELESS, RELATIONS
 from trex2_lightning.data.prompts import negative_pool
-from trex2_lightning.data.records import CocoError, Records, read_coco
+from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
 from trex2_lightning.data.sharing import SharedCategories
-from trex2_lightning.data.stream import TrainStream
+from trex2_lightning.data.stream import TrainStream, rank_order
 from trex2_lightning.data.transforms import eval_transform, train_transform
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches of a data set in COCO format, or of the synthetic `shapes`.
+    """Batches of a data set in COCO format, of a benchmark in its own, or of the synthetic `shapes`.
 
     After `setup` the records of the stage's splits are there, and `names`: what evaluation prompts, in label order.
     The trainer must have `use_distributed_sampler=False`, and sees the whole run as one epoch.
@@ -111,7 +112,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             num_images=len(records.images),
             batch_size=self.config.batch_size,
             seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
+            rank=self._rank,
             world=self._world,
             start=self.trainer.global_step * self.accumulate if self.trainer else 0,
             stop=self.total_steps * self.accumulate,
@@ -150,10 +151,14 @@ class DetectionDataModule(lightning.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=DistributedSampler(dataset, shuffle=False) if self._world > 1 else None,
+            sampler=rank_order(len(dataset), self.eval_batch_size, self._rank, self._world),
             collate_fn=partial(collate_eval, names=records.names),
             **self._loading,
         )
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
 
     @property
     def _world(self) -> int:
@@ -185,7 +190,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         if split == "reference" and not files.annotations:
             files = SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
         root = self._root()
-        return read_coco(root / files.annotations, root / files.images)
+        return READERS[self.config.format](root / files.annotations, root / files.images)
 
 
 class TrainLoader(DataLoader[Example]):

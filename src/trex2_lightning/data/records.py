@@ -35,6 +35,10 @@ class ImageRecord(NamedTuple):
     labels: Tensor  # (n,) int64, index into `Records.names`
     crowd: Tensor  # (n,) bool, the box surrounds an uncounted crowd: neither target nor false positive
     area: Tensor  # (n,) float32, the file's `area` (of the object's mask), else the box's, square pixels
+    judged: tuple[int, ...] | None = None  # categories that were looked for, beside those of the boxes; None: all
+    not_exhaustive: tuple[int, ...] = ()  # categories some of whose objects have no box
+    exemplars: Tensor | None = None  # (m, 4) float32, xyxy in pixels, what counting benchmarks show as prompts
+    num_objects: int | None = None  # where a counting benchmark says it
 
 
 class Records(NamedTuple):
@@ -59,7 +63,11 @@ def read_coco(annotations: Path, images: Path) -> Records:
         CocoError: a missing file or folder, not JSON, missing keys, duplicate ids or category names, or an annotation
             of an unknown image or category.
     """
-    content = _parse(annotations)
+    return from_coco(parse(annotations), annotations, images)
+
+
+def from_coco(content: dict[str, Any], annotations: Path, images: Path) -> Records:
+    """As `read_coco`, of the file's `content`."""
     if not images.is_dir():
         raise CocoError(f"{images}: no such image folder; set data.root= to the data set's folder")
     fail = _failure(annotations)
@@ -128,7 +136,8 @@ def _failure(annotations: Path) -> Fail:
     return fail
 
 
-def _parse(annotations: Path) -> dict[str, Any]:
+def parse(annotations: Path) -> dict[str, Any]:
+    """The content of a COCO file, with its three lists; raises CocoError."""
     if not annotations.is_file():
         raise CocoError(f"{annotations}: no such annotation file; set data.root= to the data set's folder")
     try:

@@ -42,5 +42,6 @@ def relabelled(records: Records, names: Sequence[str]) -> Records:
         labels = place[image.labels]
         known = labels >= 0
         boxes, crowd, area = image.boxes[known], image.crowd[known], image.area[known]
-        images.append(image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area))
+        image = image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area)
+        images.append(image._replace(judged=None, not_exhaustive=()))
     return records._replace(images=images, names=tuple(names), category_ids=(), groups=())
