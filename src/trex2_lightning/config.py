@@ -25,9 +25,9 @@ class ConfigError(InputError):
 
 @dataclass
 class SplitConfig:
-    """One split of a data set in COCO format; both paths are relative to `data.root`."""
+    """One split of a data set; both paths are relative to `data.root`."""
 
-    annotations: str = ""  # the COCO JSON file
+    annotations: str = ""  # a COCO JSON file, or an index (scripts/prepare_data.py), which knows its images
     images: str = ""  # the folder that its `file_name`s are relative to
 
 
@@ -90,7 +90,7 @@ class ExemplarsConfig:
 class DataConfig:
     """Where images come from and how a batch is made of them."""
 
-    format: Literal["coco", "shapes"] = "coco"
+    format: Literal["coco", "shapes"] = "coco"  # coco: its JSON files, or indexes of any format
     root: str = ""  # the data set's folder; shapes: where to render it, default the user's cache
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))

@@ -81,5 +81,6 @@ def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> 
         labels=target["labels"],
         size=(record.height, record.width),
         image_id=record.id,
+        judged=record.judged,
         seed=seed,
     )
