@@ -14,7 +14,7 @@ LAYERS = [
     {"ops"},
     {"layers"},
     {"models", "losses", "data", "metrics"},
-    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history"},
+    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history", "prepare"},
     {"module"},
     {"callbacks"},
     {"build"},

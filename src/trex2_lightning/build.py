@@ -133,7 +133,11 @@ def metric(config: Config, records: Records, threshold: float | None = None) -> 
     """
     truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
     if config.eval.metric == "lvis":
-        federated = {i.id: Federated(i.judged, i.not_exhaustive) for i in records.images if i.judged is not None}
+        federated = {
+            image.id: Federated(image.judged.tolist(), sorted({*image.labels.tolist()} - {*image.judged.tolist()}))
+            for image in records.images
+            if image.judged is not None
+        }
         if len(federated) < len(truth):
             raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
         return LvisMetric(truth, federated, records.names, records.groups)

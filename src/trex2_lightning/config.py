@@ -25,9 +25,9 @@ class ConfigError(InputError):
 
 @dataclass
 class SplitConfig:
-    """One split of a data set in COCO format; both paths are relative to `data.root`."""
+    """One split of a data set; both paths are relative to `data.root`."""
 
-    annotations: str = ""  # the COCO JSON file
+    annotations: str = ""  # a COCO JSON file, or an index (scripts/prepare_data.py), which knows its images
     images: str = ""  # the folder that its `file_name`s are relative to
 
 
@@ -90,6 +90,7 @@ class ExemplarsConfig:
 class DataConfig:
     """Where images come from and how a batch is made of them."""
 
+    # of JSON files; what has another name is an index, whatever it was made of
     format: Literal["coco", "shapes", "lvis", "roboflow", "fsc147", "fscd_lvis"] = "coco"
     root: str = ""  # the data set's folder; shapes: where to render it, default the user's cache
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))

@@ -20,13 +20,19 @@ from trex2_lightning.config import (
     NegativesConfig,
     RhythmConfig,
     ShapesConfig,
+    SplitConfig,
 )
 from trex2_lightning.data import shapes
+from trex2_lightning.data.archives import ImageStore
 from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.index_build import build_index
+from trex2_lightning.data.readers.coco import read_coco
+from trex2_lightning.data.readers.common import Report
 from trex2_lightning.data.records import CocoError
 from trex2_lightning.data.sharing import SharedCategories
 from trex2_lightning.data.stream import Sample, TrainStream, turn
 from trex2_lightning.data.transforms import ImageError
+from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch
 
 TEXT = RhythmConfig()
@@ -59,6 +65,38 @@ def fingerprint(batch: Batch) -> tuple[Any, ...]:
     boxes = [target.boxes.tolist() for target in batch.targets]
     shown = None if batch.prompts.boxes is None else (batch.prompts.is_point, batch.prompts.boxes.tolist())
     return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, boxes, shown
+
+
+# Prepared indexes
+
+
+def prepared(root: Path, split: str) -> SplitConfig:
+    """The split as an index that has all that its COCO file has."""
+    report = Report()
+    images = read_coco(root / f"{split}.json", ImageStore([root / split]), report)
+    build_index(root / "indexes" / split, images, report, {})
+    return SplitConfig(f"indexes/{split}")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_index_trains_and_evaluates_as_its_file_does(tiny_coco: Path, num_workers: int) -> None:
+    files = datamodule(tiny_coco, num_workers=num_workers)
+    index = datamodule(
+        tiny_coco, train=prepared(tiny_coco, "train"), val=prepared(tiny_coco, "val"), num_workers=num_workers
+    )
+    assert index.names == files.names
+    assert [*map(fingerprint, index.train_dataloader())] == [*map(fingerprint, files.train_dataloader())]
+    assert [*map(fingerprint, index.val_dataloader())] == [*map(fingerprint, files.val_dataloader())]
+
+
+def test_a_limit_takes_an_index_s_first_images_with_boxes(tiny_coco: Path) -> None:
+    found = datamodule(tiny_coco, train=prepared(tiny_coco, "train"), limit=3).train_records.images
+    assert [image.id for image in found] == [1, 2, 3]
+
+
+def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: Path) -> None:
+    with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with scripts/prepare_data\.py"):
+        datamodule(tiny_coco, train=SplitConfig("indexes/lvis"))
 
 
 # The stream

@@ -39,13 +39,11 @@ def read_lvis(annotations: Path, images: Path) -> Records:
     records = from_coco(content, annotations, images)
     index = {category_id: label for label, category_id in enumerate(records.category_ids)}
     try:
-        federated = [
-            record._replace(
-                judged=tuple(index[category_id] for category_id in image["neg_category_ids"]),
-                not_exhaustive=tuple(index[category_id] for category_id in image["not_exhaustive_category_ids"]),
-            )
-            for record, image in zip(records.images, content["images"], strict=True)
-        ]
+        federated = []
+        for record, image in zip(records.images, content["images"], strict=True):
+            known = {index[category_id] for category_id in image["neg_category_ids"]} | set(record.labels.tolist())
+            known -= {index[category_id] for category_id in image["not_exhaustive_category_ids"]}
+            federated.append(record._replace(judged=torch.tensor(sorted(known), dtype=torch.int64)))
     except (KeyError, TypeError) as error:
         raise CocoError(
             f"{annotations}: an image has no or wrong category ids that are negative or not exhaustive ({error}); "

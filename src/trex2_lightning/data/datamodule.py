@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from trex2_lightning.data import shapes
 from trex2_lightning.data.benchmark_files import READERS
 from trex2_lightning.data.collate import Example, collate_eval, collate_train
 from trex2_lightning.data.images import EvalImages, TrainImages
+from trex2_lightning.data.index import Index, open_index
 from trex2_lightning.data.layout import NAMELESS, RELATIONS
 from trex2_lightning.data.prompts import negative_pool
 from trex2_lightning.data.records import CocoError, Records
@@ -28,7 +30,7 @@ SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches of a data set in COCO format, of a benchmark in its own, or of the synthetic `shapes`.
+    """Batches of a data set in COCO format, of a benchmark in its own, of an index, or of the synthetic `shapes`.
 
     After `setup` the records of the stage's splits are there, and `names`: what evaluation prompts, in label order.
     The trainer must have `use_distributed_sampler=False`, and sees the whole run as one epoch.
@@ -71,7 +73,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Read the annotations of the splits that the stage uses, unless they were read before.
 
         Raises:
-            CocoError: a file is missing or broken.
+            InputError: a file or an index is missing or broken.
         """
         for split in SPLITS[stage]:
             if split not in self._records:
@@ -190,6 +192,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         if split == "reference" and not files.annotations:
             files = SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
         root = self._root()
+        if not files.annotations.endswith(".json"):
+            return open_index(root / files.annotations)
         return READERS[self.config.format](root / files.annotations, root / files.images)
 
 
@@ -206,12 +210,12 @@ class TrainLoader(DataLoader[Example]):
 def _limited(records: Records, limit: int) -> Records:
     if not limit:
         return records
-    with_boxes = [image for image in records.images if not image.crowd.all()]
+    with_boxes = list(islice((image for image in records.images if not image.crowd.all()), limit))
     if not with_boxes:
         raise CocoError(
             f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
         )
-    return records._replace(images=with_boxes[:limit])
+    return records._replace(images=with_boxes)
 
 
 def _shared_categories(records: Records) -> SharedCategories:
@@ -225,4 +229,8 @@ def _shared_categories(records: Records) -> SharedCategories:
 
 def _annotated_names(records: Records) -> list[str]:
     """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
-    return [records.names[label] for label in torch.cat([image.labels for image in records.images]).unique().tolist()]
+    if isinstance(records.images, Index):
+        labels = torch.from_numpy(records.images.image_counts).nonzero()[:, 0]
+    else:
+        labels = torch.cat([image.labels for image in records.images]).unique()
+    return [records.names[label] for label in labels.tolist()]

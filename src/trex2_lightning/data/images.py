@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,9 @@ logger = logging.getLogger(__name__)
 class TrainImages(Dataset[Example]):
     """Augmented images by `Sample`; an unreadable one gives way to the next that can be read."""
 
-    def __init__(self, images: list[ImageRecord], nameless: list[ImageRecord], transform: Callable[..., Any]) -> None:
+    def __init__(
+        self, images: Sequence[ImageRecord], nameless: Sequence[ImageRecord], transform: Callable[..., Any]
+    ) -> None:
         self.images = images
         self.nameless = nameless
         self.transform = transform
@@ -50,7 +52,7 @@ class TrainImages(Dataset[Example]):
 class EvalImages(Dataset[Example]):
     """Images in the file's order."""
 
-    def __init__(self, images: list[ImageRecord], transform: Callable[..., Any]) -> None:
+    def __init__(self, images: Sequence[ImageRecord], transform: Callable[..., Any]) -> None:
         self.images = images
         self.transform = transform
 
@@ -79,5 +81,6 @@ def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> 
         labels=target["labels"],
         size=(record.height, record.width),
         image_id=record.id,
+        judged=record.judged,
         seed=seed,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +35,9 @@ class ImageRecord(NamedTuple):
     labels: Tensor  # (n,) int64, index into `Records.names`
     crowd: Tensor  # (n,) bool, the box surrounds an uncounted crowd: neither target nor false positive
     area: Tensor  # (n,) float32, the file's `area` (of the object's mask), else the box's, square pixels
-    judged: tuple[int, ...] | None = None  # categories that were looked for, beside those of the boxes; None: all
-    not_exhaustive: tuple[int, ...] = ()  # categories some of whose objects have no box
+    # (k,) int64, labels whose presence and all of whose boxes the data set knows here; None: all. One that is judged
+    # and has no box is absent; one with a box that is not judged may have more of them.
+    judged: Tensor | None = None
     exemplars: Tensor | None = None  # (m, 4) float32, xyxy in pixels, what counting benchmarks show as prompts
     num_objects: int | None = None  # where a counting benchmark says it
 
@@ -44,7 +45,7 @@ class ImageRecord(NamedTuple):
 class Records(NamedTuple):
     """One split of a data set."""
 
-    images: list[ImageRecord]  # in the file's order
+    images: Sequence[ImageRecord]  # in the file's order
     names: tuple[str, ...]  # category names in the file's order
     category_ids: tuple[int, ...]  # the file's ids of `names`
     groups: tuple[str, ...]  # the categories' `group`, "" where they have none

@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trex2_lightning.config import DataConfig
+from trex2_lightning.data.archives import UNREADABLE, open_image
 from trex2_lightning.errors import InputError
 
 # Of ImageNet's training set, as all backbones of timm and torchvision use them.
@@ -64,27 +65,21 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """RGB image, turned upright by its EXIF orientation.
 
     Args:
-        path: a file of any format and colour mode that Pillow reads.
+        path: a file of any format and colour mode that Pillow reads, or a member of an archive (`data.archives`).
         size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
 
     Raises:
         ImageError: the file is missing, unreadable, truncated or of another size.
     """
     try:
-        with Image.open(path) as stored:
+        with open_image(path) as file, Image.open(file) as stored:
             image = ImageOps.exif_transpose(stored)
             if size and image.size != size[::-1] and stored.size == size[::-1]:
                 image = stored
             image = _to_rgb(image)
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file") from None
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        Image.DecompressionBombError,
-    ) as error:  # as Pillow's formats do
+    except UNREADABLE as error:
         raise ImageError(f"{path}: cannot be read ({str(error).splitlines()[0] or type(error).__name__})") from error
     if size and image.size != size[::-1]:
         raise ImageError(f"{path}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")

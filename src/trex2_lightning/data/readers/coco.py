@@ -1,0 +1,188 @@
+"""COCO's format and its relatives, in one pass over a file of any size: https://cocodataset.org/#format-data.
+
+The lists may come in any order and the annotations need not be sorted by image, so boxes wait in columns, some 50
+bytes each, until the file is read. Images are then given in the file's order.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trex2_lightning.data.archives import ImageStore
+from trex2_lightning.data.readers.common import Annotated, Report, annotate, is_id, locate, xywh
+from trex2_lightning.data.readers.json_files import json_lists
+from trex2_lightning.errors import InputError
+
+Entry = dict[str, Any]
+
+
+class Dialect(NamedTuple):
+    """What a relative of COCO's format has otherwise."""
+
+    file_names: Callable[[Entry], Sequence[Any]] = lambda image: [image.get("file_name")]  # the first found is taken
+    group: Callable[[Entry], str] = lambda category: str(category.get("group", ""))
+    # Ids that an image's entry names as absent, and those not all of whose objects are marked; None: all judged.
+    verdict: Callable[[Entry], tuple[list[Any], list[Any]]] | None = None
+
+
+COCO = Dialect()
+NAN = float("nan")
+
+
+def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dialect = COCO) -> Iterator[Annotated]:
+    """The images of a COCO file.
+
+    Raises:
+        InputError: the file is not JSON, or lacks images or categories.
+    """
+    images, boxes = _Images(store, report, dialect), Boxes(report)
+    categories: list[Entry] = []
+    for key, entry in json_lists(annotations, report):
+        if key == "images":
+            images.add(entry)
+        elif key == "annotations":
+            boxes.add(entry)
+        elif key == "categories":
+            if isinstance(entry, dict) and is_id(entry.get("id")):
+                categories.append(entry)
+            else:
+                report.count("category without an integer id", f"category {len(categories)}")
+    for name, entries in {"images": len(images.ids), "categories": len(categories)}.items():
+        if not entries:
+            raise InputError(f"{annotations}: has no list of {name}; give an annotation file in COCO format")
+    categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
+    names = report.declare((entry["id"], entry.get("name"), dialect.group(entry)) for entry in categories)
+
+    for row, chosen in enumerate(boxes.by_image(np.asarray(images.ids))):
+        if not images.paths[row]:
+            continue
+        where = f"image {images.ids[row]}"
+        known = [index for index in chosen if boxes.category[index] in names]
+        if len(known) < len(chosen):
+            report.count("box of an unknown category", where, len(chosen) - len(known))
+        labels = [names[boxes.category[index]] for index in known]
+        yield annotate(
+            report,
+            where,
+            images.paths[row],
+            (images.widths[row], images.heights[row]),
+            [boxes.corners[4 * index : 4 * index + 4] for index in known],
+            labels,
+            [bool(boxes.crowd[index]) for index in known],
+            [boxes.area[index] for index in known],
+            _judged(images.verdicts.get(row), labels, names),
+            images.ids[row],
+        )
+
+
+class Boxes:
+    """The annotations of a file as columns."""
+
+    def __init__(self, report: Report) -> None:
+        self.ids = array("q")
+        self.image = array("q")
+        self.category = array("q")
+        self.corners = array("f")
+        self.area = array("f")
+        self.crowd = array("b")
+        self._report = report
+
+    def add(self, entry: Any) -> bool:
+        """Whether it was an annotation."""
+        where = f"annotation {entry.get('id') if isinstance(entry, dict) else entry!r:.40}"
+        if not isinstance(entry, dict) or not is_id(entry.get("image_id")):
+            self._report.count("annotation without an image", where)
+            return False
+        if not is_id(entry.get("category_id")):
+            self._report.count("box of an unknown category", where)
+            return False
+        area = entry.get("area", NAN)
+        own_id = is_id(entry.get("id"))
+        self.ids.append(entry["id"] if own_id else -len(self.ids) - 2**62)  # without an id: told apart by its place
+        self.image.append(entry["image_id"])
+        self.category.append(entry["category_id"])
+        self.corners.extend(xywh(entry.get("bbox")))
+        self.area.append(area if type(area) in (int, float) and abs(area) < 1e30 else NAN)
+        self.crowd.append(bool(entry.get("iscrowd")))
+        return True
+
+    def by_image(self, image_ids: NDArray[np.int64]) -> Iterator[list[int]]:
+        """For each image the places of its boxes; those given twice, or of an image that is not there, are counted."""
+        owner = np.asarray(self.image)
+        order = np.argsort(image_ids, kind="stable")
+        place = np.searchsorted(image_ids, owner, sorter=order).clip(max=len(image_ids) - 1)
+        rows = order[place].astype(np.int32)
+        rows[image_ids[rows] != owner] = -1
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            self._report.count("annotation of an unknown image", f"image {owner[unknown[0]]}", len(unknown))
+        ids = np.asarray(self.ids)
+        by_id = np.argsort(ids, kind="stable")
+        again = by_id[1:][ids[by_id[1:]] == ids[by_id[:-1]]]
+        if len(again):
+            self._report.count(
+                "annotation id given twice: the first is used", f"annotation {ids[again[0]]}", len(again)
+            )
+            rows[again] = -1
+        del by_id, place, order
+        sorted_boxes = np.argsort(rows, kind="stable")
+        stops = np.cumsum(np.bincount(rows + 1, minlength=len(image_ids) + 1))
+        for start, stop in zip(stops[:-1].tolist(), stops[1:].tolist(), strict=True):
+            yield sorted_boxes[start:stop].tolist()
+
+
+class _Images:
+    """The images of a file as columns; the path of one that cannot be used is empty."""
+
+    def __init__(self, store: ImageStore, report: Report, dialect: Dialect) -> None:
+        self.ids = array("q")
+        self.paths: list[str] = []
+        self.widths = array("i")
+        self.heights = array("i")
+        self.verdicts: dict[int, tuple[list[Any], list[Any]]] = {}
+        self._seen: set[int] = set()
+        self._store = store
+        self._report = report
+        self._dialect = dialect
+
+    def add(self, entry: Any) -> None:
+        if not isinstance(entry, dict) or not is_id(entry.get("id")):
+            self._report.count("image without an integer id", f"image {len(self.ids)} of the list")
+            return
+        if entry["id"] in self._seen:
+            self._report.count("image id given twice: the first is used", f"image {entry['id']}")
+            return
+        size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
+        found = locate(self._report, self._store, f"image {entry['id']}", *self._dialect.file_names(entry), size=size)
+        path, (width, height) = found or ("", (0, 0))
+        if self._dialect.verdict:
+            self.verdicts[len(self.ids)] = self._dialect.verdict(entry)
+        self._seen.add(entry["id"])
+        self.ids.append(entry["id"])
+        self.paths.append(path)
+        self.widths.append(width)
+        self.heights.append(height)
+
+
+def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Report) -> bool:
+    """Roboflow's exports begin with a category 0 which only names the others' common group."""
+    heading = entry["id"] == 0 and entry.get("supercategory") == "none" and 0 not in boxes.category
+    heading = heading and any(other.get("supercategory") == entry.get("name") for other in categories)
+    if heading:
+        report.count("category that only heads the others (Roboflow)", f"category 0, {entry.get('name')}")
+    return heading
+
+
+def _judged(
+    verdict: tuple[list[Any], list[Any]] | None, labels: Sequence[str], names: dict[int, str]
+) -> list[str] | None:
+    if verdict is None:
+        return None
+    absent, partial = ([names[number] for number in ids if is_id(number) and number in names] for ids in verdict)
+    return list(dict.fromkeys(name for name in [*labels, *absent] if name not in partial))

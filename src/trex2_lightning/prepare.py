@@ -1,0 +1,156 @@
+"""The command behind scripts/prepare_data.py: a data set in its own format becomes an index, with an account of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, BinaryIO, NamedTuple
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from trex2_lightning.data.archives import ImageStore
+from trex2_lightning.data.index import Index
+from trex2_lightning.data.index_build import build_index, is_current
+from trex2_lightning.data.readers.coco import read_coco
+from trex2_lightning.data.readers.common import Annotated, Report
+from trex2_lightning.data.readers.lvis import read_lvis
+from trex2_lightning.data.readers.objects365 import read_objects365
+from trex2_lightning.data.readers.odvg import read_odvg
+from trex2_lightning.data.readers.voc import read_voc
+from trex2_lightning.data.readers.yolo import read_yolo
+
+Read = Callable[[argparse.Namespace, Report], Iterator[Annotated]]
+
+
+class Format(NamedTuple):
+    """A data set's format on the command line."""
+
+    help: str
+    sources: dict[str, str]  # positional arguments, files of annotations, with their meaning
+    read: Read
+    options: Mapping[str, dict[str, Any]] = MappingProxyType({})  # of argparse's add_argument
+    has_images: bool = True  # takes places of the images; else the annotations say where they are
+
+
+def _store(options: argparse.Namespace) -> ImageStore:
+    return ImageStore(options.images)
+
+
+FORMATS: dict[str, Format] = {
+    "coco": Format(
+        "COCO's format",
+        {"annotations": "JSON file, or a folder of Roboflow or ODinW with _annotations.coco.json"},
+        lambda options, report: read_coco(_in_folder(options.annotations), _store(options), report),
+    ),
+    "lvis": Format(
+        "LVIS, with what each image does not judge",
+        {"annotations": "lvis_v1_train.json or the like"},
+        lambda options, report: read_lvis(options.annotations, _store(options), report),
+    ),
+    "objects365": Format(
+        "Objects365 v1 or v2",
+        {"annotations": "objects365_train.json or zhiyuan_objv2_train.json"},
+        lambda options, report: read_objects365(options.annotations, _store(options), report),
+    ),
+    "odvg": Format(
+        "ODVG's JSON Lines, detection or grounding",
+        {"annotations": "file with a JSON object for every image"},
+        lambda options, report: read_odvg(options.annotations, _store(options), report, options.label_map),
+        {"--label-map": {"type": Path, "help": "JSON of label to name; default: the category that an instance names"}},
+    ),
+    "voc": Format(
+        "Pascal VOC's XML files",
+        {"annotations": "folder with the XML files"},
+        lambda options, report: read_voc(options.annotations, _store(options), report, options.split),
+        {"--split": {"type": Path, "help": "text file with an image's name a line; default: all"}},
+    ),
+    "yolo": Format(
+        "YOLO's text files",
+        {"data": "data.yaml"},
+        lambda options, report: read_yolo(options.data, report, options.split),
+        {"--split": {"default": "train", "help": "train (default), val or test"}},
+        has_images=False,
+    ),
+}
+
+
+def prepare_data(arguments: list[str]) -> None:
+    """`prepare_data.py FORMAT ANNOTATIONS IMAGES [IMAGES ...] OUTPUT`"""
+    options = _parser().parse_args(arguments)
+    settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
+    console = Console()
+    if is_current(options.output, settings):
+        console.print(f"{options.output} is up to date", soft_wrap=True)
+        return
+    with _progress(console) as progress:
+        report = Report(watch=lambda path: _watched(progress, path))
+        images = FORMATS[options.format].read(options, report)
+        index = build_index(options.output, _counted(progress, images), report, settings)
+    console.print(summary_table(index))
+    console.print(f"written to {options.output}", soft_wrap=True)
+
+
+def summary_table(index: Index) -> Table:
+    """What was read, and what was left out or mended, with the place of the first."""
+    table = Table("what", "number", "first")
+    table.add_row("images", f"{len(index):,}", "")
+    table.add_row("boxes", f"{index.num_boxes:,}", "")
+    table.add_row("categories or phrases", f"{len(index.names):,}", escape(", ".join(index.names[:3])))
+    for reason, number in sorted(index.summary["counts"].items()):
+        table.add_row(f"[yellow]{reason}[/yellow]", f"{number:,}", escape(index.summary["examples"][reason]))
+    return table
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "prepare_data.py",
+        description="Make an index of a data set, which training opens at once and all workers share.",
+    )
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    for name, form in FORMATS.items():
+        command = formats.add_parser(name, help=form.help, description=f"Make an index of a data set: {form.help}.")
+        for source, meaning in form.sources.items():
+            command.add_argument(source, type=Path, help=meaning)
+        if form.has_images:
+            command.add_argument(
+                "images", type=Path, nargs="+", help="folders, zip or tar files with the images, searched in this order"
+            )
+        command.add_argument("output", type=Path, help="folder to write the index to")
+        for option, settings in form.options.items():
+            command.add_argument(option, **settings)
+    return parser
+
+
+def _in_folder(annotations: Path) -> Path:
+    return annotations / "_annotations.coco.json" if annotations.is_dir() else annotations
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it, so that settings compare equal after a way through a file."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return str(value.absolute()) if isinstance(value, Path) else value
+
+
+def _progress(console: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console)
+
+
+def _watched(progress: Progress, path: Path) -> BinaryIO:
+    return progress.open(path, "rb", description=f"bytes of {path.name}")
+
+
+def _counted(progress: Progress, images: Iterator[Annotated]) -> Iterator[Annotated]:
+    yield from progress.track(images, total=None, description="images indexed")
