@@ -16,7 +16,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 ablation-prompts ablation-fusion smoke test test-all lint format type clean
+.PHONY: help install demo stage1 stage2 ablation-prompts ablation-fusion bench smoke test test-all lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic s
 
 ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in hours on a CPU (ARGS="--quick": in minutes)
 	$(PY) scripts/ablation_fusion.py $(ARGS)
+
+bench: $(INSTALLED)  ## measure speed beside other implementations, in a quarter of an hour
+	$(PY) scripts/bench.py $(ARGS)
 
 smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minute
 	$(PY) scripts/smoke.py

@@ -88,6 +88,7 @@ def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "MIN_SECONDS", 0.001)
 
 
+@pytest.mark.slow
 def test_cells_are_trained_alike_measured_and_not_repeated(
     few_pictures: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

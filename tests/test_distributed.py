@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trex2_lightning import build, run
-from trex2_lightning.config import Config, load, override, save, to_dict
+from trex2_lightning import run
+from trex2_lightning.config import Config, load, override, save
 
 pytestmark = pytest.mark.slow
 
@@ -141,33 +141,6 @@ def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) 
     assert len(alone.results) == 3
     assert alone.figures["ap50"] > 0
     assert val_figures(config) == {name: pytest.approx(value, abs=1e-7) for name, value in alone.figures.items()}
-
-
-def test_two_ranks_find_by_every_protocol_what_one_finds(config: Config, tmp_path: Path) -> None:
-    """References are shared out between the ranks, and of three images one rank gets an image of the other's."""
-    torch.manual_seed(0)
-    module = build.module(config)
-    checkpoint = tmp_path / "random.ckpt"
-    torch.save({"config": to_dict(config), "state_dict": module.state_dict()}, checkpoint)
-    chosen = ("text", "interactive_box", "generic", "mixed_mean", "region_classification")
-    script = tmp_path / "evaluate.py"
-    script.write_text("from trex2_lightning import cli\ncli.command(cli.evaluate)\n")
-    for name, ranks in {"one": ONE_RANK, "two": TWO_RANKS}.items():
-        arguments = ["--ckpt", checkpoint, "--output", tmp_path / name, *(f"--protocol={row}" for row in chosen)]
-        subprocess.run(
-            [sys.executable, script, *arguments, *ranks, "eval.references=[1, 3]"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=TIMEOUT,
-            check=True,
-        )
-    for row in ("text", "interactive_box", "generic_1", "generic_3", "mixed_mean"):
-        one, two = (json.loads((tmp_path / name / f"results_{row}.json").read_text()) for name in ("one", "two"))
-        assert len(one) == len(two) > 20
-        assert [item["image_id"] for item in one] == [item["image_id"] for item in two]
-        scores, others = ([item["score"] for item in results] for results in (one, two))
-        assert scores == pytest.approx(others, rel=1e-4)
-    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
-    assert one["top1"] == two["top1"]
 
 
 def test_two_ranks_follow_the_losses_of_one(config: Config, ranks: Ranks) -> None:

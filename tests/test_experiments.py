@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from trex2_lightning import build
-from trex2_lightning.config import load
+from trex2_lightning.config import Config, for_benchmark, load
 from trex2_lightning.models.text_encoder import ClipEncoder
+from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
 
 CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -27,6 +28,23 @@ def test_the_detector_of_every_experiment_builds(path: Path) -> None:
         detector = build.detector(config.model)
     assert len(detector.neck.projections) == config.model.num_levels
     assert len(detector.decoder.layers) == config.model.transformer.decoder_layers
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "eval").glob("*.yaml")), ids=lambda path: path.stem)
+def test_an_evaluation_goes_over_any_checkpoint_and_asks_by_protocols_that_exist(path: Path) -> None:
+    trained = load(EXPERIMENTS / "demo" / "stage2.yaml")
+    config = for_benchmark(trained, path)
+    assert config.model == trained.model
+    assert config.data.format != "shapes"
+    assert config.eval.protocols
+    assert set(config.eval.protocols) <= {*PROTOCOLS, OWN_EXEMPLARS}
+
+
+def test_odinw_has_13_and_35_tasks_in_folders_of_their_own() -> None:
+    few, many = (for_benchmark(Config(), EXPERIMENTS / "eval" / f"odinw{count}.yaml") for count in (13, 35))
+    assert (len(few.eval.tasks), len(many.eval.tasks)) == (13, 35)
+    assert few.eval.tasks.items() <= many.eval.tasks.items()
+    assert len({task.folder or name for name, task in many.eval.tasks.items()}) == 35
 
 
 @pytest.mark.parametrize("name", ["trex2_swin_t", "trex2_swin_l", "stage1"])

@@ -214,3 +214,16 @@ def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str) -> No
     for name, value in first.items():
         if name.startswith("detector.") and "running_" not in name:
             assert value.equal(second[name]), name
+
+
+@pytest.mark.parametrize("scope", ["batch", "world"])
+def test_what_is_judged_goes_with_its_category_into_the_shared_vocabulary(scope: str) -> None:
+    module = module_of(f"train.prompt_scope={scope}").eval()
+    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    seen: list[Tensor] = []
+    module.criterion.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
+    phrases = list(batch.prompts.phrases)
+    judged = torch.tensor([[phrase != "green moon" for phrase in phrases], [True] * len(phrases)])
+    module.training_step(batch._replace(prompts=batch.prompts._replace(judged=judged)), 0)
+    order = sorted(phrases) if scope == "world" else phrases
+    assert seen[0].tolist() == [[phrase != "green moon" for phrase in order], [True] * len(phrases)]

@@ -14,15 +14,15 @@ LAYERS = [
     {"ops"},
     {"layers"},
     {"models", "losses", "data", "metrics"},
-    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history", "prepare"},
+    {"optim", "pictures", "prompt_set", "protocols", "memory_bank", "costs", "history", "prepare", "bench_input"},
     {"module"},
     {"callbacks"},
     {"build"},
     {"run"},
-    {"predict", "claims"},
+    {"predict", "benchmarks", "claims"},
     {"tuning", "sweep"},
     {"cli", "fusion_page"},
-    {"demo", "ablation", "ablation_fusion", "compare", "dashboard"},
+    {"demo", "ablation", "ablation_fusion", "bench", "compare", "dashboard"},
 ]
 LEVEL = {part: level for level, parts in enumerate(LAYERS) for part in parts}
 READS_ALL_OF_CONFIG = {
@@ -30,6 +30,7 @@ READS_ALL_OF_CONFIG = {
     "build",
     "run",
     "predict",
+    "benchmarks",
     "claims",
     "cli",
     "demo",

@@ -31,7 +31,9 @@ from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.memory_bank import MemoryBank
+from trex2_lightning.metrics.counting import CountingMetric
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
+from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.early_fusion import EarlyFusionDetector, FusionLayer
@@ -118,16 +120,34 @@ def datamodule(config: Config) -> DetectionDataModule:
     )
 
 
-def metric(config: Config, records: Records) -> DetectionMetric:
-    """AP against the ground truth of one split."""
+def metric(config: Config, records: Records, threshold: float | None = None) -> DetectionMetric:
+    """The figures of `eval.metric` against the ground truth of one split.
+
+    Args:
+        config: the run.
+        records: the split.
+        threshold: score from which detections are counted; None: the best one for the split itself.
+
+    Raises:
+        ConfigError: the split lacks what `eval.metric` needs.
+    """
     truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
-    return DetectionMetric(
-        truth,
-        records.names,
-        records.groups,
-        backend=config.eval.backend,
-        max_detections=config.eval.max_detections,
-    )
+    if config.eval.metric == "lvis":
+        federated = {
+            image.id: Federated(image.judged.tolist(), sorted({*image.labels.tolist()} - {*image.judged.tolist()}))
+            for image in records.images
+            if image.judged is not None
+        }
+        if len(federated) < len(truth):
+            raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
+        return LvisMetric(truth, federated, records.names, records.groups)
+    options: dict[str, Any] = {"backend": config.eval.backend, "max_detections": config.eval.max_detections}
+    if config.eval.metric == "coco":
+        return DetectionMetric(truth, records.names, records.groups, **options)
+    counts = {i.id: i.num_objects for i in records.images if i.num_objects is not None}
+    if len(counts) < len(truth):
+        raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
+    return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, **options)
 
 
 def trainer(config: Config) -> L.Trainer:
@@ -167,12 +187,12 @@ def evaluator(config: Config) -> L.Trainer:
     )
 
 
-def wandb_logger(config: Config) -> WandbLogger:
-    """A W&B run whose files are written to `config.folder`."""
+def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
+    """A W&B run whose files are written to `folder`, or else to `config.folder`."""
     settings = config.logging
     return WandbLogger(
         name=config.name,
-        save_dir=config.folder,
+        save_dir=folder or config.folder,
         offline=settings.wandb == "offline",
         project=settings.project,
         group=settings.group or config.name,

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from trex2_lightning import run
-from trex2_lightning.config import load, override
+from trex2_lightning import benchmarks, run
+from trex2_lightning.config import Config, for_benchmark, load, override
 from trex2_lightning.data.records import read_coco
 from trex2_lightning.errors import InputError
 from trex2_lightning.predict import Predictor, Reference, write_prediction
 from trex2_lightning.prompt_set import join
-from trex2_lightning.protocols import PROTOCOLS
+from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.run import Report
 from trex2_lightning.tuning import exemplars, tune
 
 FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
@@ -51,36 +52,36 @@ def train(arguments: list[str]) -> None:
 
 
 def evaluate(arguments: list[str]) -> None:
-    """`evaluate.py --ckpt FILE [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
-    parser = argparse.ArgumentParser("evaluate.py", description="COCO AP of a checkpoint, by category group.")
+    """`evaluate.py --ckpt FILE [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
+    parser = argparse.ArgumentParser("evaluate.py", description="Figures of a checkpoint, on its data or a benchmark.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
     parser.add_argument("--split", choices=["val", "test"], default="test")
     parser.add_argument(
         "--protocol",
         action="append",
-        choices=PROTOCOLS,
-        help="what images are asked with; may be repeated; default: text and random_phrases, all after visual training",
+        choices=(*PROTOCOLS, OWN_EXEMPLARS),
+        help="what images are asked with; may be repeated; default: those of the benchmark, or text and "
+        "random_phrases; all after visual training",
     )
-    parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder")
-    options, overrides = _parse(parser, arguments)
+    parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder, or eval/ in it")
+    options, overrides = _parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
     trained, module = run.load(options.ckpt)
-    config = override(trained, [*_available_device(), *overrides])
+    config, output = trained, options.output or options.ckpt.parent.parent
+    if overrides and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
+        file = Path(overrides.pop(0))
+        config, output = for_benchmark(config, file), options.output or output / "eval" / file.stem
+        if not any(item.startswith("data.root=") for item in overrides):
+            raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
+    config = override(config, [*_available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
-    output = options.output or options.ckpt.parent.parent
     output.mkdir(parents=True, exist_ok=True)
 
-    report = run.evaluate(config, module, options.split, options.protocol)
-    run.write_results(report, output)
-    summary = {
-        "checkpoint": str(options.ckpt),
-        "split": options.split,
-        "ground_truth": str(report.records.annotations),
-        **report.summary(),
-    }
-    (output / "evaluation.json").write_text(json.dumps(summary, indent=2) + "\n")
-    console.print(ap_table(report.summary()))
-    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
+    if config.eval.tasks:
+        reports = benchmarks.evaluate_tasks(config, module, options.split, options.protocol)
+    else:
+        reports = {"": run.evaluate(config, module, options.split, options.protocol)}
+    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split})
 
 
 def predict(arguments: list[str]) -> None:
@@ -162,14 +163,26 @@ def tune_prompts(arguments: list[str]) -> None:
     )
 
 
-def ap_table(blocks: dict[str, dict[str, dict[str, float]]]) -> Table:
-    """`{metric: {prompt: {group: value}}}` as a table with a column for every group."""
-    groups = list(next(iter(next(iter(blocks.values())).values())))
-    table = Table("metric", "prompt", *groups)
+def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt") -> Table:
+    """`{metric: {row: {group: value}}}` as a table with a column for every group."""
+    groups = list(dict.fromkeys(group for rows in blocks.values() for values in rows.values() for group in values))
+    table = Table("metric", row, *groups)
     for metric, rows in blocks.items():
-        for prompt, values in rows.items():
-            table.add_row(metric, prompt, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
+        for name, values in rows.items():
+            table.add_row(metric, name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
+
+
+@rank_zero_only  # all ranks have the same figures
+def _present(reports: dict[str, Report], config: Config, output: Path, about: dict[str, str]) -> None:
+    """Write, log and print what an evaluation found."""
+    summary = benchmarks.summarize(reports) if config.eval.tasks else reports[""].summary()
+    benchmarks.write(reports, output, about)
+    benchmarks.log_summary(config, output, summary)
+    if config.eval.tasks:
+        console.print(ap_table(benchmarks.by_task(reports, "ap"), "task"))
+    console.print(ap_table(summary))
+    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
 
 def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]]]]:
@@ -189,9 +202,11 @@ def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]
     return marked
 
 
-def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+def _parse(
+    parser: argparse.ArgumentParser, arguments: list[str], others: str = "configuration values"
+) -> tuple[argparse.Namespace, list[str]]:
     """Options by argparse; what has a `=` and no leading dash is an override."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=others)
     options = parser.parse_intermixed_args(arguments)
     return options, options.overrides
 

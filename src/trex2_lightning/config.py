@@ -26,9 +26,9 @@ class ConfigError(InputError):
 
 @dataclass
 class SplitConfig:
-    """One split of a data set in COCO format; both paths are relative to `data.root`."""
+    """One split of a data set; both paths are relative to `data.root`."""
 
-    annotations: str = ""  # the COCO JSON file
+    annotations: str = ""  # a COCO JSON file, or an index (scripts/prepare_data.py), which knows its images
     images: str = ""  # the folder that its `file_name`s are relative to
 
 
@@ -105,7 +105,8 @@ class ExemplarsConfig:
 class DataConfig:
     """Where images come from and how a batch is made of them."""
 
-    format: Literal["coco", "shapes"] = "coco"
+    # of JSON files; what has another name is an index, whatever it was made of
+    format: Literal["coco", "shapes", "lvis", "roboflow", "fsc147", "fscd_lvis"] = "coco"
     root: str = ""  # the data set's folder; shapes: where to render it, default the user's cache
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))
@@ -373,9 +374,22 @@ class TrainConfig:
 
 
 @dataclass
-class EvalConfig:
-    """COCO evaluation."""
+class TaskConfig:
+    """One task of a benchmark of many; what is not said is as in `data`."""
 
+    folder: str = ""  # of the task, relative to `data.root`; "": its name
+    test: SplitConfig = field(default_factory=SplitConfig)
+    reference: SplitConfig = field(default_factory=SplitConfig)
+
+
+@dataclass
+class EvalConfig:
+    """What evaluation asks images with, and how it counts what is found."""
+
+    metric: Literal["coco", "lvis", "counting"] = "coco"  # AP; lvis: federated AP; counting: AP and counts
+    protocols: list[str] = field(default_factory=list)  # of protocols.py; empty: all that the run trained for
+    # Data sets to evaluate one after the other, by name; the name "*" stands for every folder in `data.root`.
+    tasks: dict[str, TaskConfig] = field(default_factory=dict)
     backend: Literal["pycocotools", "faster_coco_eval"] = "faster_coco_eval"  # equal figures, six times faster
     max_detections: int = 100  # per image
     batch_size: int = 8
@@ -468,6 +482,24 @@ def override(config: Config, overrides: list[str]) -> Config:
         return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, "command line")) from error
+
+
+def for_benchmark(config: Config, path: Path) -> Config:
+    """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
+
+    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for the
+    folder of the data.
+
+    Raises:
+        ConfigError: as `load`, or the file has other sections.
+    """
+    benchmark = _read(path, seen=[])
+    if others := sorted(set(benchmark) - {"data", "eval"}):
+        raise ConfigError(f"{path}: {others[0]} is the checkpoint's; an evaluation file has data and eval alone")
+    try:
+        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), {"data": {"root": ""}}, benchmark))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, path)) from error
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -80,15 +80,18 @@ class DetectionModule(L.LightningModule):
         features = self.detector.encode_image(batch.images)
         prompts = self.detector.encode_prompts(batch.prompts, features)
         targets, num_categories, shown, kind = batch.targets, len(batch.prompts.phrases), None, "loss"
+        judged = batch.prompts.judged
         generator = self._generator(batch_idx)
         if batch.prompts.boxes is not None:
             shown, kind = (prompts.valid, "visual_loss") if batch.prompts.phrases else (None, "nameless_loss")
             prompts, places = self._share(prompts, batch, generator)
             targets = tuple(target._replace(labels=places[target.labels]) for target in targets)
             num_categories = prompts.embed.shape[1]
+            if judged is not None:  # of what other ranks ask for nothing is known
+                judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
         noised = noise_queries(targets, num_categories, self.detector.selection.num_queries, self._denoising, generator)
         output = self.detector.decode(features, prompts, noised)
-        terms = self.criterion(output, targets, batch.prompts.judged, noised, shown)
+        terms = self.criterion(output, targets, judged, noised, shown)
         loss = torch.stack(list(terms.values())).sum()
         self.skipped_images += batch.skipped
         self.log("loss", loss, prog_bar=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -23,10 +23,12 @@ from trex2_lightning.ops.exemplar_batch import stack_exemplars
 from trex2_lightning.ops.prompts import average, category_vectors, from_vectors, only
 from trex2_lightning.structures import Batch, FeatureMaps, Images, Prompts, PromptTokens, Targets
 
+TEXT_PROTOCOLS = ("text", "random_phrases", "hinted_text")
 PROTOCOLS = (
-    *("text", "random_phrases", "hinted_text", "interactive_box", "interactive_point", "wrong_pictures"),
+    *(*TEXT_PROTOCOLS, "interactive_box", "interactive_point", "wrong_pictures"),
     *("generic", "mixed", "mixed_mean", "region_classification"),
 )
+OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
 FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
 
 
@@ -47,6 +49,7 @@ def promptings(
     seed: int,
     references: PromptTokens | None,
     counts: Sequence[int],
+    exemplars: Mapping[int, Tensor] | None = None,
 ) -> dict[str, Prompting]:
     """The rows of a table of results: one per protocol, `generic_N` for each count of references.
 
@@ -56,6 +59,7 @@ def promptings(
         seed: of all draws.
         references: of batch size N, as `ReferenceEncoder` gives them; None: no protocol of `FROM_REFERENCES`.
         counts: how many references make a generic prompt.
+        exemplars: boxes by image id, as `Given` takes them; None: not the protocol `exemplars`.
     """
     text = Text()
     rows: dict[str, Prompting] = {
@@ -72,6 +76,8 @@ def promptings(
             rows[f"generic_{count}"] = Fixed(average(few))
         rows["mixed"] = Mixed(text, average(references))
         rows["mixed_mean"] = Mixed(text, references)
+    if exemplars is not None:
+        rows[OWN_EXEMPLARS] = Given(exemplars)
     return {row: prompting for row, prompting in rows.items() if row.rstrip("_0123456789") in protocols}
 
 
@@ -138,6 +144,22 @@ class Interactive(Prompting):
             chosen = random.Random(f"{self._seed} {target.image_id} {category}").randrange(len(boxes))
             shown[category] = boxes[chosen : chosen + 1]
         return shown
+
+
+class Given(Prompting):
+    """The boxes that the data set gives to an image of one category, as counting benchmarks do (T-Rex2, section 4).
+
+    Args:
+        exemplars: image id to boxes (m, 4), cxcywh in [0, 1].
+    """
+
+    def __init__(self, exemplars: Mapping[int, Tensor]) -> None:
+        self._exemplars = exemplars
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        device = features.tokens.device
+        shown = [{0: self._exemplars[target.image_id].to(device)} for target in batch.targets]
+        return detector.encode_prompts(stack_exemplars(shown, device)[1], features)
 
 
 class WrongPictures(Interactive):

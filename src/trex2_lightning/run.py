@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import lightning as L
 import torch
+from torch import Tensor
 
 from trex2_lightning import build
 from trex2_lightning.config import Config, from_dict, save
@@ -19,9 +20,12 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.module import DetectionModule, Protocol
+from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.protocols import (
     FROM_REFERENCES,
+    OWN_EXEMPLARS,
     PROTOCOLS,
+    TEXT_PROTOCOLS,
     Prompting,
     ReferenceEncoder,
     RegionClassifier,
@@ -77,7 +81,7 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
             config.train.world_size,
             config.data.batch_size,
             config.accumulate,
-            len(data.train_records.images),
+            data.num_train_images,
             config.folder,
         )
         if resume or start:
@@ -115,7 +119,7 @@ def load_weights(module: DetectionModule, path: Path) -> None:
 class Evaluation(NamedTuple):
     """What one protocol found."""
 
-    figures: dict[str, float]  # as `DetectionMetric.compute` gives them
+    figures: dict[str, float]  # as the `compute` of the metric gives them
     results: list[ImageResult]
     categories: dict[str, float]  # AP by name, of categories with ground truth
 
@@ -128,15 +132,15 @@ class Report(NamedTuple):
     records: Records  # the ground truth
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """`{metric: {row: {group: value}}}` with the metrics `ap`, `ap50` and, of regions, `top1`, `top5`."""
-        measured = {
-            metric: {row: by_group(evaluation.figures, metric) for row, evaluation in self.rows.items()}
-            for metric in ("ap", "ap50")
-            if self.rows
-        }
-        for metric in ("top1", "top5"):
-            if self.regions:
-                measured[metric] = {"region_classification": by_group(self.regions, metric)}
+        """`{metric: {row: {group: value}}}` with the metrics of `eval.metric` and, of regions, `top1`, `top5`."""
+        figures = {row: evaluation.figures for row, evaluation in self.rows.items()}
+        if self.regions:
+            figures["region_classification"] = self.regions
+        measured: dict[str, dict[str, dict[str, float]]] = {}
+        for row, own in figures.items():
+            for metric in dict.fromkeys(name.split("/")[0] for name in own):
+                if values := by_group(own, metric):
+                    measured.setdefault(metric, {})[row] = values
         return measured
 
 
@@ -148,16 +152,24 @@ def evaluate(
 ) -> Report:
     """Evaluate a split by several protocols in one pass, in which every image is encoded once.
 
-    Visual-G takes its exemplars from the images of `data.reference`. All draws follow from the run's seed.
+    Visual-G takes its exemplars from the images of `data.reference`. All draws follow from the run's seed. Where a
+    test split is counted, the val split is evaluated before it and gives every row its threshold.
 
     Args:
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or other promptings by their row; None: those of text, and all if the
-            run trained visual prompts.
+        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, or other promptings by their row; None: those of
+            `eval.protocols` that the run trained for, or else those of text, and all if the run trained visual prompts.
+
+    Raises:
+        InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen: Collection[str] = protocols or (PROTOCOLS if config.train.rhythm.visual else ("text", "random_phrases"))
+    chosen: Collection[str] = protocols or _trained_protocols(config)
+    thresholds: dict[str, float] = {}
+    if config.eval.metric == "counting" and split == "test":
+        counted = evaluate(config, module, "val", protocols).rows
+        thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
     trainer = build.evaluator(config)
     data = build.datamodule(config)
     data.prepare_data()
@@ -168,8 +180,11 @@ def evaluate(
         references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
     asked = protocols
     if not isinstance(asked, Mapping):
-        asked = promptings(chosen, records.names, config.seed, references, config.eval.references)
-    module.protocols = {row: Protocol(prompting, build.metric(config, records)) for row, prompting in asked.items()}
+        given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
+        asked = promptings(chosen, records.names, config.seed, references, config.eval.references, given)
+    module.protocols = {
+        row: Protocol(prompting, build.metric(config, records, thresholds.get(row))) for row, prompting in asked.items()
+    }
     if "region_classification" in chosen:
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
@@ -197,6 +212,36 @@ def write_results(report: Report, folder: Path) -> None:
     for row, evaluation in report.rows.items():
         results = coco_results(evaluation.results, report.records.category_ids)
         (folder / f"results_{row}.json").write_text(json.dumps(results))
+
+
+def _trained_protocols(config: Config) -> Sequence[str]:
+    listed, visual = config.eval.protocols, config.train.rhythm.visual
+    if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
+        raise InputError(f"eval.protocols: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
+    if not listed:
+        return PROTOCOLS if visual else ("text", "random_phrases")
+    chosen = [protocol for protocol in listed if visual or protocol in TEXT_PROTOCOLS]
+    if not chosen:
+        raise InputError(
+            f"this checkpoint was trained with text alone, so boxes mean nothing to it, and {', '.join(listed)} cannot "
+            "be evaluated: take one of stage 2"
+        )
+    if left_out := [protocol for protocol in listed if protocol not in chosen]:
+        log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))
+    return chosen
+
+
+def _given_exemplars(records: Records) -> dict[int, Tensor]:
+    """The data set's own exemplars of each image, cxcywh in [0, 1]."""
+    given = {}
+    for image in records.images:
+        if image.exemplars is None:
+            raise InputError(
+                f"{records.annotations}: its images have no exemplars, which FSC-147 and FSCD-LVIS have: "
+                "set data.format, or leave the protocol exemplars out"
+            )
+        given[image.id] = xyxy_to_cxcywh(image.exemplars / torch.tensor([image.width, image.height] * 2))
+    return given
 
 
 def _encode_references(

@@ -109,3 +109,23 @@ def test_eval_batch_asks_for_all_names_in_order() -> None:
     assert batch.prompts.phrases == NAMES
     assert batch.targets[0].labels.tolist() == [2, 0]
     assert batch.skipped == 0
+
+
+def test_what_an_image_does_not_judge_is_no_negative_of_it() -> None:
+    sure, unsure = example(20, 30, [0], 1), example(20, 30, [2], 2)._replace(judged=torch.tensor([2]))
+    prompts = collate_train([sure, unsure], NAMES, NAMES, 1, 16).prompts
+    asked = dict(zip(prompts.phrases, prompts.judged.T.tolist(), strict=True))
+    assert asked == {"cat": [True, False], "dog": [True, False], "cow": [True, True]}
+    visual = collate_train([some._replace(kind="boxes") for some in (sure, unsure)], NAMES, NAMES, 1, 16).prompts
+    asked = dict(zip(visual.phrases, visual.judged.T.tolist(), strict=True))
+    assert asked == {"cat": [True, False], "cow": [True, True]}
+
+
+def test_negatives_are_drawn_out_of_what_is_judged_where_every_image_says_it() -> None:
+    pool = tuple(f"phrase {number}" for number in range(100))
+    first = example(20, 30, [0], 1)._replace(judged=torch.tensor([0, 1]))
+    second = example(20, 30, [], 2)._replace(judged=torch.tensor([], dtype=torch.int64))
+    assert sorted(collate_train([first, second], NAMES, pool, 5, 16).prompts.phrases) == ["cat", "dog"]
+    prompts = collate_train([second], NAMES, pool, 5, 16).prompts  # something has to be asked
+    assert len(prompts.phrases) == 5
+    assert not prompts.judged.any()

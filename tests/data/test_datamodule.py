@@ -20,13 +20,20 @@ from trex2_lightning.config import (
     NegativesConfig,
     RhythmConfig,
     ShapesConfig,
+    SplitConfig,
 )
 from trex2_lightning.data import shapes
+from trex2_lightning.data.archives import ImageStore
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.records import CocoError
+from trex2_lightning.data.index_build import build_index
+from trex2_lightning.data.readers.coco import read_coco
+from trex2_lightning.data.readers.common import Report
+from trex2_lightning.data.mixture import TrainSet, with_nameless
+from trex2_lightning.data.records import CocoError, ImageRecord
 from trex2_lightning.data.sharing import SharedCategories
 from trex2_lightning.data.stream import Sample, TrainStream, turn
 from trex2_lightning.data.transforms import ImageError
+from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch
 
 TEXT = RhythmConfig()
@@ -61,12 +68,51 @@ def fingerprint(batch: Batch) -> tuple[Any, ...]:
     return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, boxes, shown
 
 
+# Prepared indexes
+
+
+def prepared(root: Path, split: str) -> SplitConfig:
+    """The split as an index that has all that its COCO file has."""
+    report = Report()
+    images = read_coco(root / f"{split}.json", ImageStore([root / split]), report)
+    build_index(root / "indexes" / split, images, report, {})
+    return SplitConfig(f"indexes/{split}")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_index_trains_and_evaluates_as_its_file_does(tiny_coco: Path, num_workers: int) -> None:
+    files = datamodule(tiny_coco, num_workers=num_workers)
+    index = datamodule(
+        tiny_coco, train=prepared(tiny_coco, "train"), val=prepared(tiny_coco, "val"), num_workers=num_workers
+    )
+    assert index.names == files.names
+    assert [*map(fingerprint, index.train_dataloader())] == [*map(fingerprint, files.train_dataloader())]
+    assert [*map(fingerprint, index.val_dataloader())] == [*map(fingerprint, files.val_dataloader())]
+
+
+def test_a_limit_takes_an_index_s_first_images_with_boxes(tiny_coco: Path) -> None:
+    found = datamodule(tiny_coco, train=prepared(tiny_coco, "train"), limit=3).train_records.images
+    assert [image.id for image in found] == [1, 2, 3]
+
+
+def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: Path) -> None:
+    with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with scripts/prepare_data\.py"):
+        datamodule(tiny_coco, train=SplitConfig("indexes/lvis"))
+
+
 # The stream
+
+IMAGE = ImageRecord(1, Path("x.jpg"), 8, 8, *(torch.empty(0),) * 4)
 
 
 def stream(**values: Any) -> list[list[Sample]]:
-    settings = {"num_images": 5, "batch_size": 2, "seed": 0, "rank": 0, "world": 1, "start": 0, "stop": 10}
+    settings = {"sets": [some(5)], "batch_size": 2, "seed": 0, "rank": 0, "world": 1, "start": 0, "stop": 10}
     return list(TrainStream(**(settings | values)))
+
+
+def some(number: int, **values: Any) -> TrainSet:
+    """A set of so many images, of which nothing but their number matters."""
+    return TrainSet([IMAGE] * number, **values)
 
 
 def test_every_epoch_is_another_permutation() -> None:
@@ -91,7 +137,7 @@ def test_ranks_share_the_stream_of_one() -> None:
 def test_a_later_start_is_the_rest() -> None:
     assert stream(start=4) == stream()[4:]
     assert stream(start=4, accumulate=2, rhythm=MIXED) == stream(accumulate=2, rhythm=MIXED)[4:]
-    assert len(TrainStream(5, 2, 0, rank=0, world=1, start=4, stop=10)) == 10
+    assert len(TrainStream([some(5)], 2, 0, rank=0, world=1, start=4, stop=10)) == 10
 
 
 # The rhythm
@@ -100,14 +146,14 @@ MIXED = RhythmConfig(visual=2, text=1)
 
 
 def test_eight_visual_steps_then_one_with_text() -> None:
-    turns = [turn(step, RhythmConfig(visual=8, text=1)) for step in range(19)]
+    turns = [turn(step, RhythmConfig(visual=8, text=1), [some(5)]) for step in range(19)]
     assert [place.visual for place in turns] == ([True] * 8 + [False]) * 2 + [True]
     assert [place.before for place in turns] == [*range(8), 0, *range(8, 16), 1, 16]
 
 
 @pytest.mark.parametrize("rhythm", [TEXT, RhythmConfig(visual=1, text=0), RhythmConfig(visual=3, text=2)])
 def test_a_step_has_as_many_of_its_kind_before_it_as_there_were(rhythm: RhythmConfig) -> None:
-    turns = [turn(step, rhythm) for step in range(40)]
+    turns = [turn(step, rhythm, [some(5)]) for step in range(40)]
     for visual in (True, False):
         before = [place.before for place in turns if place.visual == visual]
         assert before == list(range(len(before)))
@@ -147,7 +193,7 @@ SHARED = SharedCategories([torch.tensor(labels) for labels in ([0], [0, 1], [1],
 
 @pytest.mark.parametrize(("cross_image", "nameless"), [(0.3, 0.0), (0.0, 0.25), (0.5, 0.3), (1.0, 0.7), (0.1, 1.0)])
 def test_shares_of_the_sources_are_exact_and_evenly_spread(cross_image: float, nameless: float) -> None:
-    turns = [turn(step, MIXED, cross_image=cross_image, nameless=nameless) for step in range(300)]
+    turns = [turn(step, MIXED, with_nameless([some(5)], [IMAGE], nameless), cross_image=cross_image) for step in range(300)]
     sources = [place.source for place in turns if place.visual]
     assert len(sources) == 200
     assert all(place.source == "any" for place in turns if not place.visual)
@@ -158,15 +204,15 @@ def test_shares_of_the_sources_are_exact_and_evenly_spread(cross_image: float, n
 
 @pytest.mark.parametrize("source", ["any", "cross_image", "nameless"])
 def test_a_step_has_as_many_of_its_source_before_it_as_there_were(source: str) -> None:
-    turns = [turn(step, MIXED, cross_image=0.4, nameless=0.3) for step in range(90)]
+    turns = [turn(step, MIXED, with_nameless([some(5)], [IMAGE], 0.3), cross_image=0.4) for step in range(90)]
     before = [place.before for place in turns if place.visual and place.source == source]
     assert before == list(range(len(before)))
     assert len(before) > 10
 
 
-def sources(**values: Any) -> list[list[Sample]]:
-    settings = {"rhythm": MIXED, "shared": SHARED, "cross_image": 0.5, "nameless": 0.4, "num_nameless": 7}
-    return stream(**(settings | values))
+def sources(nameless: float = 0.4, **values: Any) -> list[list[Sample]]:
+    settings = {"rhythm": MIXED, "sets": with_nameless([some(5, shared=SHARED)], [IMAGE] * 7, nameless)}
+    return stream(**(settings | {"cross_image": 0.5} | values))
 
 
 def test_every_image_that_shares_a_category_comes_first_equally_often_and_the_others_share_it() -> None:

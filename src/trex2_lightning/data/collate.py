@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trex2_lightning.data.exemplars import sample_exemplars
 from trex2_lightning.data.prompts import batch_vocabulary
+from trex2_lightning.data.mixture import TrainSet
 from trex2_lightning.data.stream import Kind, Source
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
@@ -29,8 +30,16 @@ class Example(NamedTuple):
     image_id: int
     seed: int = 0  # what the example was augmented with
     skipped: int = 0  # unreadable images that it stands for
+    judged: Tensor | None = None  # (k,) int64, as in `ImageRecord`
     kind: Kind = "text"  # what it is asked with, the same for all of a batch
     source: Source = "any"  # where it was taken from, the same for all of a batch
+    number: int = 0  # of its data set, the same for all of a batch
+
+
+def collate_mixture(examples: Sequence[Example], sets: Sequence[TrainSet], count: int, max_exemplars: int) -> Batch:
+    """`collate_train` with the names and negatives of the set that the examples are of."""
+    chosen = sets[examples[0].number]
+    return collate_train(examples, chosen.names, chosen.pool, count, max_exemplars)
 
 
 def collate_train(
@@ -41,6 +50,10 @@ def collate_train(
     Asked with text, there are `count` negatives out of `pool` too. Asked visually, each image gives some of its boxes
     as exemplars, at most `max_exemplars` per category, and negatives are the categories of the others (issue 62); the
     phrases go along for the alignment. Nameless examples, whose labels are another data set's, have none.
+
+    What an example does not judge is no negative of it. Where all examples say what they judge, negatives are drawn out
+    of that instead of `pool`: a phrase that none of them judges would teach nothing. A caption judges its own phrases;
+    negatives drawn for it are taken as absent (T-Rex2, section 3.3), and nothing is known of the other captions' phrases.
     """
     generator = torch.Generator().manual_seed(examples[0].seed)
     labels, kind, source = [example.labels for example in examples], examples[0].kind, examples[0].source
@@ -49,13 +62,22 @@ def collate_train(
         num_categories = max(len(present), 1)  # a detector needs something to look for
         batch = _batch(examples, (), numbers.split([len(image) for image in labels]))
     else:
-        vocabulary = batch_vocabulary(labels, names, pool, count if kind == "text" else 0, generator)
+        judged = [
+            None if some.judged is None else {names[label] for label in some.judged.tolist()} for some in examples
+        ]
+        said = sorted(set().union(*filter(None, judged))) if None not in judged and source != "grounding" else ()
+        vocabulary = batch_vocabulary(labels, names, said or pool, count if kind == "text" else 0, generator)
         num_categories = len(vocabulary.phrases)
         batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
+        if source == "grounding":
+            own = [{names[label] for label in image.tolist()} for image in labels]
+            drawn = set(vocabulary.phrases) - set().union(*own)
+            judged = [phrases | drawn for phrases in own]
+        batch = batch._replace(prompts=batch.prompts._replace(judged=_table(judged, vocabulary.phrases)))
     if kind == "text":
         return batch
     boxes, valid = sample_exemplars(batch.targets, num_categories, max_exemplars, generator)
-    prompts = Prompts(batch.prompts.phrases, boxes, valid, is_point=kind == "points")
+    prompts = batch.prompts._replace(boxes=boxes, box_valid=valid, is_point=kind == "points")
     return batch._replace(prompts=prompts, cross_image=source == "cross_image")
 
 
@@ -79,6 +101,13 @@ def pad(images: Sequence[Tensor], sizes: Sequence[tuple[int, int]]) -> Images:
         pixels[index, :, :h, :w] = image
         valid[index, :h, :w] = True
     return Images(pixels, valid, torch.tensor(sizes))
+
+
+def _table(judged: Sequence[set[str] | None], phrases: Sequence[str]) -> Tensor | None:
+    """(B, C) bool, which of the phrases each image judges; None: all of them everywhere."""
+    if all(known is None for known in judged):
+        return None
+    return torch.tensor([[known is None or phrase in known for phrase in phrases] for known in judged])
 
 
 def _batch(examples: Sequence[Example], phrases: tuple[str, ...], labels: Iterable[Tensor]) -> Batch:

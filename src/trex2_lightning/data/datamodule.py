@@ -4,30 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data import shapes
-from trex2_lightning.data.collate import Example, collate_eval, collate_train
+from trex2_lightning.data.benchmark_files import READERS
+from trex2_lightning.data.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.images import EvalImages, TrainImages
+from trex2_lightning.data.index import open_index
 from trex2_lightning.data.layout import NAMELESS, RELATIONS
+from trex2_lightning.data.mixture import TrainSet, annotated_names, read_mixture, shared_categories, with_nameless
 from trex2_lightning.data.prompts import negative_pool
-from trex2_lightning.data.records import CocoError, Records, read_coco
+from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
-from trex2_lightning.data.sharing import SharedCategories
-from trex2_lightning.data.stream import TrainStream
+from trex2_lightning.data.stream import TrainStream, rank_order
 from trex2_lightning.data.transforms import eval_transform, train_transform
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches of a data set in COCO format, or of the synthetic `shapes`.
+    """Batches of a data set in COCO format, of a benchmark in its own, of an index, or of the synthetic `shapes`.
 
     After `setup` the records of the stage's splits are there, and `names`: what evaluation prompts, in label order.
     The trainer must have `use_distributed_sampler=False`, and sees the whole run as one epoch.
@@ -62,6 +65,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
         self._records: dict[str, Records] = {}
+        self._mixture: list[TrainSet] = []
 
     def prepare_data(self) -> None:
         self._root()
@@ -70,9 +74,13 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Read the annotations of the splits that the stage uses, unless they were read before.
 
         Raises:
-            CocoError: a file is missing or broken.
+            InputError: a file or an index is missing or broken.
         """
+        if stage == "fit" and self.config.sets and not self._mixture:
+            self._mixture = read_mixture(self.config, self.rhythm)
         for split in SPLITS[stage]:
+            if split == "train" and self.config.sets:
+                continue
             if split not in self._records:
                 self._records[split] = self._read(split)
             self.names = self._records[split].names
@@ -105,13 +113,12 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Example]:
         """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""
-        records = self.train_records
-        nameless = self._records[NAMELESS].images if self.config.nameless.share else []
+        sets = self._train_sets()
         stream = TrainStream(
-            num_images=len(records.images),
+            sets,
             batch_size=self.config.batch_size,
             seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
+            rank=self._rank,
             world=self._world,
             start=self.trainer.global_step * self.accumulate if self.trainer else 0,
             stop=self.total_steps * self.accumulate,
@@ -119,17 +126,13 @@ class DetectionDataModule(lightning.LightningDataModule):
             rhythm=self.rhythm,
             points=self.config.exemplars.points,
             cross_image=self.config.exemplars.cross_image,
-            shared=_shared_categories(records) if self.config.exemplars.cross_image else None,
-            nameless=self.config.nameless.share,
-            num_nameless=len(nameless),
         )
         return TrainLoader(
-            TrainImages(records.images, nameless, train_transform(self.config)),
+            TrainImages(sets, train_transform(self.config)),
             batch_sampler=stream,
             collate_fn=partial(
-                collate_train,
-                names=records.names,
-                pool=negative_pool(self.config.negatives, _annotated_names(self._records["train"])),
+                collate_mixture,
+                sets=sets,
                 count=self.config.negatives.count,
                 max_exemplars=self.config.exemplars.limit,
             ),
@@ -150,10 +153,29 @@ class DetectionDataModule(lightning.LightningDataModule):
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
-            sampler=DistributedSampler(dataset, shuffle=False) if self._world > 1 else None,
+            sampler=rank_order(len(dataset), self.eval_batch_size, self._rank, self._world),
             collate_fn=partial(collate_eval, names=records.names),
             **self._loading,
         )
+
+    def _train_sets(self) -> list[TrainSet]:
+        sets = self._mixture
+        if not sets:
+            records = self.train_records
+            pool = negative_pool(self.config.negatives, annotated_names(self._records["train"]))
+            shared = shared_categories(records) if self.config.exemplars.cross_image else None
+            sets = [TrainSet(records.images, records.names, pool, shared=shared)]
+        share = self.config.nameless.share
+        return with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
+
+    @property
+    def num_train_images(self) -> int:
+        """Of all sets together, without nameless ones of `data.nameless`."""
+        return sum(len(some.images) for some in self._mixture) or len(self.train_records.images)
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
 
     @property
     def _world(self) -> int:
@@ -185,7 +207,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         if split == "reference" and not files.annotations:
             files = SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
         root = self._root()
-        return read_coco(root / files.annotations, root / files.images)
+        if not files.annotations.endswith(".json"):
+            return open_index(root / files.annotations)
+        return READERS[self.config.format](root / files.annotations, root / files.images)
 
 
 class TrainLoader(DataLoader[Example]):
@@ -201,23 +225,9 @@ class TrainLoader(DataLoader[Example]):
 def _limited(records: Records, limit: int) -> Records:
     if not limit:
         return records
-    with_boxes = [image for image in records.images if not image.crowd.all()]
+    with_boxes = list(islice((image for image in records.images if not image.crowd.all()), limit))
     if not with_boxes:
         raise CocoError(
             f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
         )
-    return records._replace(images=with_boxes[:limit])
-
-
-def _shared_categories(records: Records) -> SharedCategories:
-    shared = SharedCategories([image.labels[~image.crowd] for image in records.images])
-    if not len(shared.images):
-        raise CocoError(
-            f"{records.annotations}: no two images have a category in common; set data.exemplars.cross_image=0"
-        )
-    return shared
-
-
-def _annotated_names(records: Records) -> list[str]:
-    """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
-    return [records.names[label] for label in torch.cat([image.labels for image in records.images]).unique().tolist()]
+    return records._replace(images=with_boxes)

@@ -25,13 +25,14 @@ class TrainImages(Dataset[Example]):
     """Augmented images by `Sample`; an unreadable one gives way to the next of its set that can be read."""
 
     def __init__(self, sets: Sequence[TrainSet], transform: Callable[..., Any]) -> None:
-        self.sets = [some.images for some in sets]
+        self.sets = sets
         self.transform = transform
-        self.warned = [torch.zeros(len(some), dtype=torch.bool).share_memory_() for some in self.sets]  # by any worker
+        self.warned = [torch.zeros(len(some.images), dtype=torch.bool).share_memory_() for some in sets]  # by any worker
 
     def __getitem__(self, sample: Sample) -> Example:
         """Raises ImageError: no image can be read."""
-        images, warned = self.sets[sample.number], self.warned[sample.number]
+        chosen, warned = self.sets[sample.number], self.warned[sample.number]
+        images = chosen.images
         for skipped in range(len(images)):
             index = (sample.image + skipped) % len(images)
             try:
@@ -44,7 +45,7 @@ class TrainImages(Dataset[Example]):
                 if not warned[index]:
                     warned[index] = True
                     logger.warning("%s; skipped in training", error)
-        key = "nameless" if sample.source == "nameless" else "train"
+        key = f"sets.{chosen.name}" if chosen.name else "nameless" if chosen.kind == "nameless" else "train"
         raise ImageError(f"{last}; nor can any other training image: check data.root and data.{key}.images")
 
 
@@ -80,5 +81,6 @@ def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> 
         labels=target["labels"],
         size=(record.height, record.width),
         image_id=record.id,
+        judged=record.judged,
         seed=seed,
     )

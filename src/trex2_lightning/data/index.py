@@ -155,7 +155,10 @@ def _summary(folder: Path) -> dict[str, Any]:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
-        raise InputError(f"{folder}: no index is there; make it with scripts/prepare_data.py") from None
+        raise InputError(
+            f"{folder}: no index is there; make it with scripts/prepare_data.py FORMAT ANNOTATIONS IMAGES {folder} "
+            "(docs/data.md has the commands)"
+        ) from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); prepare the data set again") from error
     if not isinstance(summary, dict) or summary.get("version") != VERSION:

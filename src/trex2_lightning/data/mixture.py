@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
 from trex2_lightning.data.index import SUMMARY, Index, open_index
 from trex2_lightning.data.prompts import negative_pool
-from trex2_lightning.data.records import ImageRecord, Records, read_coco
+from trex2_lightning.data.records import CocoError, ImageRecord, Records, read_coco
 from trex2_lightning.data.sharing import SharedCategories
 from trex2_lightning.errors import InputError
 
@@ -45,35 +45,52 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
         InputError: a set is missing or broken; the message has the commands that prepare all that are missing.
     """
     root = Path(config.root)
-    used = {name: files for name, files in config.sets.items() if files.text * rhythm.text + files.visual * rhythm.visual}
+    used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
     missing = [
-        f"python scripts/prepare_data.py {files.format} SOURCES {root / files.annotations}"
-        for files in used.values()
-        if not _is_there(root / files.annotations)
+        f"python scripts/prepare_data.py {some.format} SOURCES {root / some.annotations}"
+        for some in used.values()
+        if not _is_there(root / some.annotations)
     ]
     if missing:
         raise InputError(
             f"{root}: data.sets names {len(missing)} that are not there; set data.root= to the folder that has them, leave "
-            f"them out by a weight of 0, or prepare them (--help lists each one's SOURCES): {'; '.join(missing)}"
+            f"them out by weights of 0, or prepare them (--help lists each one's SOURCES): {'; '.join(missing)}"
         )
     opened = cache(open_records)
-    records = {name: opened(root / files.annotations, root / files.images) for name, files in used.items()}
-    text = [(records[name], files) for name, files in used.items() if files.text]
-    dictionary = phrase_dictionary(text, config.negatives.more_than)
+    records = {name: opened(root / some.annotations, root / some.images) for name, some in used.items()}
+    dictionary = phrase_dictionary(
+        [(records[name], some) for name, some in used.items() if some.text], config.negatives.more_than
+    )
     return [
         TrainSet(
-            images=records[name].images,
-            names=records[name].names,
-            pool=negative_pool(
-                config.negatives, dictionary if files.kind == "grounding" else annotated_names(records[name])
-            ),
-            kind=files.kind,
-            text=files.text,
-            visual=files.visual,
-            name=name,
+            records[name].images,
+            records[name].names,
+            negative_pool(config.negatives, dictionary if some.kind == "grounding" else annotated_names(records[name])),
+            some.kind,
+            some.text,
+            some.visual,
+            name,
+            shared_categories(records[name]) if config.exemplars.cross_image and some.visual else None,
         )
-        for name, files in used.items()
+        for name, some in used.items()
     ]
+
+
+def with_nameless(sets: Sequence[TrainSet], images: Sequence[ImageRecord], share: float) -> list[TrainSet]:
+    """The sets and one of images without names, which has that share of the visual steps."""
+    total = sum(some.visual for some in sets) or 1.0
+    named = [some._replace(visual=some.visual / total * (1 - share)) for some in sets]
+    return [*named, TrainSet(images, kind="nameless", text=0.0, visual=share)]
+
+
+def shared_categories(records: Records) -> SharedCategories:
+    """Raises CocoError: no two images share a category."""
+    shared = SharedCategories([image.labels[~image.crowd] for image in records.images])
+    if not len(shared.images):
+        raise CocoError(
+            f"{records.annotations}: no two images have a category in common; set data.exemplars.cross_image=0"
+        )
+    return shared
 
 
 def open_records(annotations: Path, images: Path) -> Records:

@@ -38,6 +38,8 @@ class ImageRecord(NamedTuple):
     # (k,) int64, labels whose presence and all of whose boxes the data set knows here; None: all. One that is judged
     # and has no box is absent; one with a box that is not judged may have more of them.
     judged: Tensor | None = None
+    exemplars: Tensor | None = None  # (m, 4) float32, xyxy in pixels, what counting benchmarks show as prompts
+    num_objects: int | None = None  # where a counting benchmark says it
 
 
 class Records(NamedTuple):
@@ -62,7 +64,11 @@ def read_coco(annotations: Path, images: Path) -> Records:
         CocoError: a missing file or folder, not JSON, missing keys, duplicate ids or category names, or an annotation
             of an unknown image or category.
     """
-    content = _parse(annotations)
+    return from_coco(parse(annotations), annotations, images)
+
+
+def from_coco(content: dict[str, Any], annotations: Path, images: Path) -> Records:
+    """As `read_coco`, of the file's `content`."""
     if not images.is_dir():
         raise CocoError(f"{images}: no such image folder; set data.root= to the data set's folder")
     fail = _failure(annotations)
@@ -131,7 +137,8 @@ def _failure(annotations: Path) -> Fail:
     return fail
 
 
-def _parse(annotations: Path) -> dict[str, Any]:
+def parse(annotations: Path) -> dict[str, Any]:
+    """The content of a COCO file, with its three lists; raises CocoError."""
     if not annotations.is_file():
         raise CocoError(f"{annotations}: no such annotation file; set data.root= to the data set's folder")
     try:

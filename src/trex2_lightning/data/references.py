@@ -42,5 +42,6 @@ def relabelled(records: Records, names: Sequence[str]) -> Records:
         labels = place[image.labels]
         known = labels >= 0
         boxes, crowd, area = image.boxes[known], image.crowd[known], image.area[known]
-        images.append(image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area))
+        judged = None if image.judged is None else place[image.judged][place[image.judged] >= 0]
+        images.append(image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area, judged=judged))
     return records._replace(images=images, names=tuple(names), category_ids=(), groups=())

@@ -175,6 +175,17 @@ class _Stream(NamedTuple):
         return int(_permutation(count, self.seed(0, epoch))[place])
 
 
+def rank_order(num_images: int, batch_size: int, rank: int, world: int) -> list[int]:
+    """Which images a rank evaluates: whole batches of those that one process would make, so that padding is the same.
+
+    All ranks have as many batches; where their number does not divide, some are evaluated twice.
+    """
+    num_batches = -(-num_images // batch_size)
+    turns = -(-num_batches // world)
+    starts = [(turn * world + rank) % num_batches * batch_size for turn in range(turns)]
+    return [image for start in starts for image in range(start, min(start + batch_size, num_images))]
+
+
 @lru_cache(maxsize=16)  # a batch lies in two epochs at most, unless the data set is tiny; the streams take turns
 def _permutation(n: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
