@@ -147,6 +147,12 @@ def test_cycle_of_parents(tmp_path: Path) -> None:
         (["model.prior=1"], ["model.prior=1"]),
         (["model.num_levels=1"], ["model.num_levels=1", "model.backbone.out_indices=[1, 2, 3]"]),
         (["optim.decay_share=2"], ["optim.decay_share=2"]),
+        (["data.sets.a.text=1"], ["data.sets.a.annotations is missing", "relative to data.root"]),
+        (["data.sets.a={annotations: x, kind: grounding, visual: 1}"], ["data.sets.a.visual=1.0", "text alone"]),
+        (["data.sets.a={annotations: x, kind: nameless, text: 1}"], ["data.sets.a.text=1.0", "has no text"]),
+        (["data.sets.a={annotations: x, text: -1}"], ["data.sets.a.text=-1.0", "not negative"]),
+        (["data.sets.a={annotations: x}"], ["has no data", "data.sets.NAME.text=1"]),
+        (["data.sets.a={annotations: x, text: 1}", "data.limit=3"], ["data.limit=3", "leave it out"]),
         (["data.exemplars.cross_image=1", "data.batch_size=1"], ["cross_image=1.0", "data.batch_size of at least 2"]),
         (
             ["train.total_batch=12", "data.batch_size=8", "train.devices=1"],

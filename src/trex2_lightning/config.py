@@ -113,7 +113,9 @@ class DataConfig:
     test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
     reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": training, `shapes`: its own
     nameless: NamelessConfig = field(default_factory=NamelessConfig)
-    sets: dict[str, SetConfig] = field(default_factory=dict)  # to train on in place of `train`, by a name of your choice
+    sets: dict[str, SetConfig] = field(
+        default_factory=dict
+    )  # to train on in place of `train`, by a name of your choice
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
     limit: int = 0  # only the first images of the training split that have boxes; 0: all
     size: int = 800  # shorter side in evaluation, pixels

@@ -26,9 +26,9 @@ from trex2_lightning.data import shapes
 from trex2_lightning.data.archives import ImageStore
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.index_build import build_index
+from trex2_lightning.data.mixture import TrainSet, with_nameless
 from trex2_lightning.data.readers.coco import read_coco
 from trex2_lightning.data.readers.common import Report
-from trex2_lightning.data.mixture import TrainSet, with_nameless
 from trex2_lightning.data.records import CocoError, ImageRecord
 from trex2_lightning.data.sharing import SharedCategories
 from trex2_lightning.data.stream import Sample, TrainStream, turn
@@ -193,7 +193,9 @@ SHARED = SharedCategories([torch.tensor(labels) for labels in ([0], [0, 1], [1],
 
 @pytest.mark.parametrize(("cross_image", "nameless"), [(0.3, 0.0), (0.0, 0.25), (0.5, 0.3), (1.0, 0.7), (0.1, 1.0)])
 def test_shares_of_the_sources_are_exact_and_evenly_spread(cross_image: float, nameless: float) -> None:
-    turns = [turn(step, MIXED, with_nameless([some(5)], [IMAGE], nameless), cross_image=cross_image) for step in range(300)]
+    turns = [
+        turn(step, MIXED, with_nameless([some(5)], [IMAGE], nameless), cross_image=cross_image) for step in range(300)
+    ]
     sources = [place.source for place in turns if place.visual]
     assert len(sources) == 200
     assert all(place.source == "any" for place in turns if not place.visual)

@@ -58,7 +58,9 @@ def test_a_run_that_was_killed_amid_an_epoch_sees_every_sample_once(killed: int)
 def test_ranks_take_the_same_set_and_other_samples() -> None:
     ranks = [stream(rank=rank, world=2) for rank in (0, 1)]
     for first, second in zip(*ranks, strict=True):
-        assert {(s.number, s.kind, s.source) for s in first + second} == {(first[0].number, first[0].kind, first[0].source)}
+        assert {(s.number, s.kind, s.source) for s in first + second} == {
+            (first[0].number, first[0].kind, first[0].source)
+        }
         assert {s.seed for s in first}.isdisjoint(s.seed for s in second)
 
 
@@ -83,7 +85,10 @@ def test_a_batch_asks_for_the_names_of_its_own_set() -> None:
 
 def test_a_caption_judges_its_own_phrases_and_what_is_drawn_but_not_those_of_others() -> None:
     sets = [TrainSet([], ("red car", "man"), ("tree", "man"), kind="grounding")]
-    pair = [example([0], source="grounding", judged=torch.tensor([], dtype=torch.long)), example([1], source="grounding")]
+    pair = [
+        example([0], source="grounding", judged=torch.tensor([], dtype=torch.long)),
+        example([1], source="grounding"),
+    ]
     prompts = collate_mixture(pair, sets, 5, 4).prompts
     assert prompts.judged is not None
     judged = dict(zip(prompts.phrases, prompts.judged.T.tolist(), strict=True))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.data.exemplars import sample_exemplars
-from trex2_lightning.data.prompts import batch_vocabulary
 from trex2_lightning.data.mixture import TrainSet
+from trex2_lightning.data.prompts import batch_vocabulary
 from trex2_lightning.data.stream import Kind, Source
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
@@ -53,7 +53,7 @@ def collate_train(
 
     What an example does not judge is no negative of it. Where all examples say what they judge, negatives are drawn out
     of that instead of `pool`: a phrase that none of them judges would teach nothing. A caption judges its own phrases;
-    negatives drawn for it are taken as absent (T-Rex2, section 3.3), and nothing is known of the other captions' phrases.
+    negatives drawn for it are taken as absent (T-Rex2, section 3.3); of other captions' phrases nothing is known.
     """
     generator = torch.Generator().manual_seed(examples[0].seed)
     labels, kind, source = [example.labels for example in examples], examples[0].kind, examples[0].source

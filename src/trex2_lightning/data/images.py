@@ -27,7 +27,9 @@ class TrainImages(Dataset[Example]):
     def __init__(self, sets: Sequence[TrainSet], transform: Callable[..., Any]) -> None:
         self.sets = sets
         self.transform = transform
-        self.warned = [torch.zeros(len(some.images), dtype=torch.bool).share_memory_() for some in sets]  # by any worker
+        self.warned = [
+            torch.zeros(len(some.images), dtype=torch.bool).share_memory_() for some in sets
+        ]  # by any worker
 
     def __getitem__(self, sample: Sample) -> Example:
         """Raises ImageError: no image can be read."""
@@ -37,9 +39,7 @@ class TrainImages(Dataset[Example]):
             index = (sample.image + skipped) % len(images)
             try:
                 example = _load(images[index], self.transform, sample.seed)
-                return example._replace(
-                    skipped=skipped, kind=sample.kind, source=sample.source, number=sample.number
-                )
+                return example._replace(skipped=skipped, kind=sample.kind, source=sample.source, number=sample.number)
             except ImageError as error:
                 last = error
                 if not warned[index]:

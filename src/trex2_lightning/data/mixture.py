@@ -53,7 +53,7 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     ]
     if missing:
         raise InputError(
-            f"{root}: data.sets names {len(missing)} that are not there; set data.root= to the folder that has them, leave "
+            f"{root}: {len(missing)} of data.sets are not there; set data.root= to the folder that has them, leave "
             f"them out by weights of 0, or prepare them (--help lists each one's SOURCES): {'; '.join(missing)}"
         )
     opened = cache(open_records)
