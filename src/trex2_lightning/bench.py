@@ -105,9 +105,11 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
 
     limit = reference.config.max_text_len
     [sentence], chunks = _sentences(few, limit), _sentences(many, limit)
-    difference = _outputs_differ(ask(sentence), early(images, Prompts(few)), sentence.shape[1])
+    theirs = ask(sentence)
+    difference = _outputs_differ(theirs, early(images, Prompts(few)), sentence.shape[1])
+    largest = float(theirs.logits[..., : sentence.shape[1]].abs().max())
     few_vectors, many_vectors = late.encode_prompts(Prompts(few)), late.encode_prompts(Prompts(many))
-    theirs, words, phrases, more = _fastest(
+    peer, words, phrases, more = _fastest(
         setting.repeats,
         lambda: ask(sentence),
         lambda: find(early, early.encode_prompts(Prompts(few))),
@@ -117,9 +119,15 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
     [in_chunks] = _fastest(1, lambda: [ask(chunk) for chunk in chunks])
     what, cached = f"{setting.height} x {setting.width}", "(phrase, late), vectors cached"
     return [
-        Row(f"{what}, {len(few)} names, (word, early)", theirs, words, _ratio(theirs, words), ">= 1.5"),
-        Row("largest difference of logits and boxes", None, None, f"{difference:.1e}", "<= 1e-4"),
-        Row(f"{what}, {len(few)} names, {cached}", theirs, phrases, _ratio(theirs, phrases), ">= 2"),
+        Row(f"{what}, {len(few)} names, (word, early)", peer, words, _ratio(peer, words), ">= 1.5"),
+        Row(
+            f"largest difference of boxes and of logits, which reach {largest:.1f}",
+            None,
+            None,
+            f"{difference:.1e}",
+            "<= 1e-4",
+        ),
+        Row(f"{what}, {len(few)} names, {cached}", peer, phrases, _ratio(peer, phrases), ">= 2"),
         Row(
             f"{what}, {len(many)} names in {len(chunks)} chunks, {cached}",
             in_chunks,
@@ -265,11 +273,11 @@ def _reference(folder: Path, setting: Setting) -> Any:
         ) from error
     torch.manual_seed(0)
     reference = GroundingDinoForObjectDetection(GroundingDinoConfig(**setting.reference)).eval()
-    for name, parameter in reference.named_parameters():
-        if parameter.ndim > 1:
+    for parameter in reference.parameters():
+        if parameter.ndim > 1:  # away from zeros, which layers start with
             parameter += 0.02 * torch.randn_like(parameter)
-        elif name.endswith(("vision_param", "text_param")):
-            parameter.fill_(1)
+    # Random logits are ten times those of a trained detector, which the tolerance is meant for.
+    reference.model.decoder.layer_norm.weight.mul_(0.1)
     # Near ties, whose order float32 does not settle, shall change the order of the queries and nothing else.
     content = reference.model.query_position_embeddings.weight
     content.copy_(content[:1].expand_as(content))
