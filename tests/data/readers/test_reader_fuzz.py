@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ ODD: list[Any] = [
 
 def mutated(value: Any, rng: random.Random) -> Any:
     """A copy with one to three entries replaced, removed or doubled, wherever they lie."""
-    copy = json.loads(json.dumps(value))
+    copy = deepcopy(value)
     for _ in range(rng.randint(1, 3)):
         place = copy
         while True:
@@ -58,11 +59,11 @@ def mutated(value: Any, rng: random.Random) -> Any:
                 continue
             action = rng.random()
             if action < 0.7:
-                place[key] = rng.choice(ODD)
+                place[key] = deepcopy(rng.choice(ODD))  # the next change may go into it
             elif action < 0.85:
                 del place[key]
             elif isinstance(place, list):
-                place.append(place[key])
+                place.append(deepcopy(place[key]))
             break
     return copy
 
