@@ -18,9 +18,14 @@ from trex2_lightning.data.index import Index
 from trex2_lightning.data.index_build import build_index, is_current
 from trex2_lightning.data.readers.coco import read_coco
 from trex2_lightning.data.readers.common import Annotated, Report
+from trex2_lightning.data.readers.crowdhuman import PARTS, read_crowdhuman
+from trex2_lightning.data.readers.goldg import read_goldg
+from trex2_lightning.data.readers.hiertext import LEVELS, read_hiertext
 from trex2_lightning.data.readers.lvis import read_lvis
 from trex2_lightning.data.readers.objects365 import read_objects365
 from trex2_lightning.data.readers.odvg import read_odvg
+from trex2_lightning.data.readers.openimages import read_openimages
+from trex2_lightning.data.readers.sa1b import read_sa1b
 from trex2_lightning.data.readers.voc import read_voc
 from trex2_lightning.data.readers.yolo import read_yolo
 
@@ -62,6 +67,53 @@ FORMATS: dict[str, Format] = {
         {"annotations": "file with a JSON object for every image"},
         lambda options, report: read_odvg(options.annotations, _store(options), report, options.label_map),
         {"--label-map": {"type": Path, "help": "JSON of label to name; default: the category that an instance names"}},
+    ),
+    "openimages": Format(
+        "Open Images V7",
+        {
+            "annotations": "oidv6-train-annotations-bbox.csv or the like",
+            "classes": "oidv7-class-descriptions-boxable.csv",
+        },
+        lambda options, report: read_openimages(
+            options.annotations, options.classes, _store(options), report, options.labels, options.hierarchy
+        ),
+        {
+            "--labels": {"type": Path, "help": "verified labels, which say what is absent; default: nothing is known"},
+            "--hierarchy": {
+                "type": Path,
+                "help": "bbox_labels_600_hierarchy.json; default: no class is another's kind",
+            },
+        },
+    ),
+    "goldg": Format(
+        "GoldG, Flickr30k Entities and mixed GQA as MDETR has them",
+        {"annotations": "final_flickr_separateGT_train.json or final_mixed_train.json"},
+        lambda options, report: read_goldg(options.annotations, _store(options), report),
+    ),
+    "crowdhuman": Format(
+        "CrowdHuman",
+        {"annotations": "annotation_train.odgt"},
+        lambda options, report: read_crowdhuman(options.annotations, _store(options), report, options.part),
+        {"--part": {"choices": list(PARTS), "default": "visible", "help": "of a person; default: what is visible"}},
+    ),
+    "hiertext": Format(
+        "HierText",
+        {"annotations": "train.jsonl or train.jsonl.gz"},
+        lambda options, report: read_hiertext(options.annotations, _store(options), report, options.level),
+        {"--level": {"choices": list(LEVELS), "default": "word", "help": "of text; default: word"}},
+    ),
+    "sa1b": Format(
+        "SA-1B with pseudo labels, categories without names",
+        {"annotations": "folder with a JSON file for every image"},
+        lambda options, report: read_sa1b(options.annotations, _store(options), report, options.more_than),
+        {
+            "--more-than": {
+                "type": int,
+                "default": 1,
+                "metavar": "N",
+                "help": "keep images where a category has more than N instances; default: 1",
+            }
+        },
     ),
     "voc": Format(
         "Pascal VOC's XML files",

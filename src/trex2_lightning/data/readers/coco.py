@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.data.archives import ImageStore
-from trex2_lightning.data.readers.common import Annotated, Report, annotate, is_id, locate, xywh
+from trex2_lightning.data.readers.common import Annotated, Report, annotate, is_id, locate, places, xywh
 from trex2_lightning.data.readers.json_files import json_lists
 from trex2_lightning.errors import InputError
 
@@ -41,7 +41,7 @@ def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dia
     Raises:
         InputError: the file is not JSON, or lacks images or categories.
     """
-    images, boxes = _Images(store, report, dialect), Boxes(report)
+    images, boxes = Images(store, report, dialect), Boxes(report)
     categories: list[Entry] = []
     for key, entry in json_lists(annotations, report):
         if key == "images":
@@ -131,13 +131,10 @@ class Boxes:
             )
             rows[again] = -1
         del by_id, place, order
-        sorted_boxes = np.argsort(rows, kind="stable")
-        stops = np.cumsum(np.bincount(rows + 1, minlength=len(image_ids) + 1))
-        for start, stop in zip(stops[:-1].tolist(), stops[1:].tolist(), strict=True):
-            yield sorted_boxes[start:stop].tolist()
+        yield from places(rows, len(image_ids))
 
 
-class _Images:
+class Images:
     """The images of a file as columns; the path of one that cannot be used is empty."""
 
     def __init__(self, store: ImageStore, report: Report, dialect: Dialect) -> None:
@@ -151,13 +148,14 @@ class _Images:
         self._report = report
         self._dialect = dialect
 
-    def add(self, entry: Any) -> None:
+    def add(self, entry: Any) -> bool:
+        """Whether it was an image, though perhaps one that cannot be used."""
         if not isinstance(entry, dict) or not is_id(entry.get("id")):
             self._report.count("image without an integer id", f"image {len(self.ids)} of the list")
-            return
+            return False
         if entry["id"] in self._seen:
             self._report.count("image id given twice: the first is used", f"image {entry['id']}")
-            return
+            return False
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
         found = locate(self._report, self._store, f"image {entry['id']}", *self._dialect.file_names(entry), size=size)
         path, (width, height) = found or ("", (0, 0))
@@ -168,6 +166,7 @@ class _Images:
         self.paths.append(path)
         self.widths.append(width)
         self.heights.append(height)
+        return True
 
 
 def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Report) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gzip
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -98,7 +99,7 @@ def annotate(
     where: str,
     path: str,
     size: tuple[int, int],
-    boxes: Sequence[Sequence[float]] | NDArray[np.float32],
+    boxes: Sequence[Sequence[float]] | NDArray[Any],
     names: Sequence[str],
     crowd: Sequence[bool] | NDArray[np.bool_] | None = None,
     area: Sequence[float] | NDArray[np.float32] | None = None,
@@ -192,6 +193,14 @@ def clean(name: Any) -> str:
         return " ".join(name.split()).encode().decode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return ""
+
+
+def places(owners: NDArray[Any], count: int) -> Iterator[list[int]]:
+    """For each of `count` owners the places at which it stands in `owners`, in their order; -1 is nobody."""
+    order = np.argsort(owners, kind="stable")
+    stops = np.cumsum(np.bincount(owners + 1, minlength=count + 1))
+    for start, stop in pairwise(stops.tolist()):
+        yield order[start:stop].tolist()
 
 
 def is_id(value: Any) -> bool:
