@@ -171,14 +171,25 @@ def test_order_of_targets_and_queries_does_not_matter() -> None:
         torch.testing.assert_close(loss, expected[name])
 
 
-def test_unjudged_categories_get_exactly_no_gradient() -> None:
+def test_unjudged_categories_without_boxes_get_exactly_no_gradient() -> None:
     output, targets, noised = random_batch([2, 2])
     judged = torch.tensor([[True, False, True], [False, True, True]])
+    targets = [target._replace(labels=torch.full_like(target.labels, 2)) for target in targets]
     sum(CRITERION(output, targets, judged, noised).values()).backward()
     expected = torch.tensor([[True, True, True, False, True], [False, False, True, True, True]])  # (B, T), 2: separator
     for detections in output[:3]:
         gradient = detections.logits.grad != 0
         assert gradient.any(2).any(0).equal(expected)
+
+
+def test_a_marked_object_of_an_unjudged_category_is_learned_and_has_no_negatives() -> None:
+    output = random_output(None, 1, torch.Generator().manual_seed(0))
+    target = Targets(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), 0)
+    sum(CRITERION(output, [target], torch.tensor([[True, False, True]])).values()).backward()
+    for detections in output[:2]:
+        gradient = detections.logits.grad[..., CATEGORY == 1]
+        assert (gradient <= 0).all()
+        assert ((gradient < 0).any(3).sum(2) == 1).all()  # of one query in each layer
 
 
 def test_invalid_tokens_get_exactly_no_gradient_even_if_infinite() -> None:

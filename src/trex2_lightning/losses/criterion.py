@@ -42,7 +42,8 @@ class Criterion(nn.Module):
         Args:
             output: of the detector.
             targets: B images.
-            judged: (B, C) bool, False for categories about which the data set does not say; None: all are judged.
+            judged: (B, C) bool, False for categories about which the data set does not say: they have no negatives
+                there; None: all are judged.
             noised: the queries behind `output.noised`.
             shown: (B, C) bool, of which categories an image gave exemplars, where phrases name them too; else None.
 
@@ -64,13 +65,13 @@ class Criterion(nn.Module):
             for name, detections in (("queries", output.queries), ("proposals", output.proposals)):
                 detections = _full_precision(detections)
                 assigned = self.matcher(detections, output.prompts, targets)
-                losses = self._losses(detections, assigned, targets, output.prompts.category, known)
+                losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"{name}/{term}": loss / num_boxes for term, loss in losses.items()}
             if noised is not None and output.noised is not None:
                 detections = _full_precision(output.noised)
                 assigned = noised.target.expand(detections.logits.shape[:3])
                 known = known & noised.valid[..., None]  # (B, N, T)
-                losses = self._losses(detections, assigned, targets, output.prompts.category, known)
+                losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"noised/{term}": loss / num_positives for term, loss in losses.items()}
             if shown is not None:
                 terms |= self._alignment(output.prompts, shown)
@@ -86,7 +87,7 @@ class Criterion(nn.Module):
         return {name: weight * loss(visual, text, shown, config) for name, (weight, loss) in losses.items() if weight}
 
     def _losses(
-        self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], category: Tensor, known: Tensor
+        self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], prompts: PromptTokens, known: Tensor
     ) -> dict[str, Tensor]:
         """Weighted sums over layers, images and queries; `assigned` (K, B, Q) is the target of a query or -1."""
         matched = assigned >= 0
@@ -99,10 +100,9 @@ class Criterion(nn.Module):
         predicted = detections.boxes[matched]
         # Boxes are shares of the image: a small object's area is of the order of torchvision's default eps.
         giou = generalized_box_iou_loss(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes), reduction="sum", eps=1e-12)
-        config = self.config
-        classification = focal_loss(
-            detections.logits, token_targets(labels, category), known, config.focal_alpha, config.focal_gamma
-        )
+        config, wanted = self.config, token_targets(labels, prompts.category)
+        known = known | (wanted & prompts.valid[:, None])  # a marked object, whatever else of its category is there
+        classification = focal_loss(detections.logits, wanted, known, config.focal_alpha, config.focal_gamma)
         return {
             "classification": config.classification * classification,
             "l1": config.l1 * l1_loss(predicted, boxes, reduction="sum"),
