@@ -28,6 +28,7 @@ from trex2_lightning.data.readers.openimages import read_openimages
 from trex2_lightning.data.readers.sa1b import read_sa1b
 from trex2_lightning.data.readers.voc import read_voc
 from trex2_lightning.data.readers.yolo import read_yolo
+from trex2_lightning.errors import InputError
 
 Read = Callable[[argparse.Namespace, Report], Iterator[Annotated]]
 
@@ -42,30 +43,32 @@ class Format(NamedTuple):
     has_images: bool = True  # takes places of the images; else the annotations say where they are
 
 
-def _store(options: argparse.Namespace) -> ImageStore:
-    return ImageStore(options.images)
+def _store(options: argparse.Namespace, report: Report) -> ImageStore:
+    store = ImageStore(options.images)
+    report.sources.extend(store.archives)
+    return store
 
 
 FORMATS: dict[str, Format] = {
     "coco": Format(
         "COCO's format",
         {"annotations": "JSON file, or a folder of Roboflow or ODinW with _annotations.coco.json"},
-        lambda options, report: read_coco(_in_folder(options.annotations), _store(options), report),
+        lambda options, report: read_coco(_in_folder(options.annotations), _store(options, report), report),
     ),
     "lvis": Format(
         "LVIS, with what each image does not judge",
         {"annotations": "lvis_v1_train.json or the like"},
-        lambda options, report: read_lvis(options.annotations, _store(options), report),
+        lambda options, report: read_lvis(options.annotations, _store(options, report), report),
     ),
     "objects365": Format(
         "Objects365 v1 or v2",
         {"annotations": "objects365_train.json or zhiyuan_objv2_train.json"},
-        lambda options, report: read_objects365(options.annotations, _store(options), report),
+        lambda options, report: read_objects365(options.annotations, _store(options, report), report),
     ),
     "odvg": Format(
         "ODVG's JSON Lines, detection or grounding",
         {"annotations": "file with a JSON object for every image"},
-        lambda options, report: read_odvg(options.annotations, _store(options), report, options.label_map),
+        lambda options, report: read_odvg(options.annotations, _store(options, report), report, options.label_map),
         {"--label-map": {"type": Path, "help": "JSON of label to name; default: the category that an instance names"}},
     ),
     "openimages": Format(
@@ -75,7 +78,7 @@ FORMATS: dict[str, Format] = {
             "classes": "oidv7-class-descriptions-boxable.csv",
         },
         lambda options, report: read_openimages(
-            options.annotations, options.classes, _store(options), report, options.labels, options.hierarchy
+            options.annotations, options.classes, _store(options, report), report, options.labels, options.hierarchy
         ),
         {
             "--labels": {"type": Path, "help": "verified labels, which say what is absent; default: nothing is known"},
@@ -88,24 +91,24 @@ FORMATS: dict[str, Format] = {
     "goldg": Format(
         "GoldG, Flickr30k Entities and mixed GQA as MDETR has them",
         {"annotations": "final_flickr_separateGT_train.json or final_mixed_train.json"},
-        lambda options, report: read_goldg(options.annotations, _store(options), report),
+        lambda options, report: read_goldg(options.annotations, _store(options, report), report),
     ),
     "crowdhuman": Format(
         "CrowdHuman",
         {"annotations": "annotation_train.odgt"},
-        lambda options, report: read_crowdhuman(options.annotations, _store(options), report, options.part),
+        lambda options, report: read_crowdhuman(options.annotations, _store(options, report), report, options.part),
         {"--part": {"choices": list(PARTS), "default": "visible", "help": "of a person; default: what is visible"}},
     ),
     "hiertext": Format(
         "HierText",
         {"annotations": "train.jsonl or train.jsonl.gz"},
-        lambda options, report: read_hiertext(options.annotations, _store(options), report, options.level),
+        lambda options, report: read_hiertext(options.annotations, _store(options, report), report, options.level),
         {"--level": {"choices": list(LEVELS), "default": "word", "help": "of text; default: word"}},
     ),
     "sa1b": Format(
         "SA-1B with pseudo labels, categories without names",
         {"annotations": "folder with a JSON file for every image"},
-        lambda options, report: read_sa1b(options.annotations, _store(options), report, options.more_than),
+        lambda options, report: read_sa1b(options.annotations, _store(options, report), report, options.more_than),
         {
             "--more-than": {
                 "type": int,
@@ -118,7 +121,7 @@ FORMATS: dict[str, Format] = {
     "voc": Format(
         "Pascal VOC's XML files",
         {"annotations": "folder with the XML files"},
-        lambda options, report: read_voc(options.annotations, _store(options), report, options.split),
+        lambda options, report: read_voc(options.annotations, _store(options, report), report, options.split),
         {"--split": {"type": Path, "help": "text file with an image's name a line; default: all"}},
     ),
     "yolo": Format(
@@ -142,7 +145,12 @@ def prepare_data(arguments: list[str]) -> None:
     with _progress(console) as progress:
         report = Report(watch=lambda path: _watched(progress, path))
         images = FORMATS[options.format].read(options, report)
-        index = build_index(options.output, _counted(progress, images), report, settings)
+        try:
+            index = build_index(options.output, _counted(progress, images), report, settings)
+        except OSError as error:
+            raise InputError(
+                f"{options.output}: cannot be written ({error}); make room, or give another place"
+            ) from error
     console.print(summary_table(index))
     console.print(f"written to {options.output}", soft_wrap=True)
 

@@ -5,7 +5,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from trex2_lightning.data.archives import ImageStore, image_size, open_image
 from trex2_lightning.data.transforms import ImageError, read_image
@@ -71,6 +71,15 @@ def test_an_archive_that_changed_is_an_unreadable_image(folder: Path) -> None:
     with pytest.raises(ImageError, match="shorter than it was"):
         read_image(Path(path))
     assert image_size(path) is None
+
+
+def test_the_size_is_that_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = orientation
+        path = tmp_path / f"{orientation}.jpg"
+        Image.new("RGB", (4, 3)).save(path, exif=exif)
+        assert image_size(str(path)) == read_image(path).size == ((4, 3) if orientation < 5 else (3, 4))
 
 
 def test_what_is_no_archive_is_refused(folder: Path) -> None:

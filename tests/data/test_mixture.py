@@ -12,7 +12,9 @@ import torch
 from trex2_lightning.config import DataConfig, NegativesConfig, RhythmConfig, SetConfig, SplitConfig
 from trex2_lightning.data.collate import Example, collate_mixture
 from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.index_build import build_index
 from trex2_lightning.data.mixture import TrainSet, phrase_dictionary, read_mixture
+from trex2_lightning.data.readers.common import Report, annotate
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.stream import Sample, TrainStream, turn
 from trex2_lightning.errors import InputError
@@ -114,13 +116,27 @@ def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Pa
     sets = {
         "o365": SetConfig("indexes/o365", text=1, format="objects365"),
         "flickr": SetConfig("indexes/flickr", text=1, format="goldg"),
+        "own": SetConfig("a.json", text=1),
         "unused": SetConfig("indexes/unused"),
     }
     with pytest.raises(InputError) as caught:
         read_mixture(DataConfig(root=str(tmp_path), sets=sets), RHYTHM)
-    assert f"prepare_data.py objects365 SOURCES {tmp_path}/indexes/o365" in str(caught.value)
-    assert f"prepare_data.py goldg SOURCES {tmp_path}/indexes/flickr" in str(caught.value)
+    assert f"prepare_data.py objects365 ANNOTATIONS IMAGES {tmp_path}/indexes/o365" in str(caught.value)
+    assert f"prepare_data.py goldg ANNOTATIONS IMAGES {tmp_path}/indexes/flickr" in str(caught.value)
+    assert f"{tmp_path}/a.json is a COCO file to be put there" in str(caught.value)
     assert "unused" not in str(caught.value)
+
+
+def test_a_set_without_names_is_refused_where_text_is_made_of_it(tmp_path: Path) -> None:
+    report = Report()
+    report.nameless = True
+    build_index(tmp_path / "things", [annotate(report, "", "a.jpg", (9, 9), [(1, 2, 3, 4)], ["x"])], report, {})
+    with pytest.raises(
+        InputError, match=r"things: its categories have no names: it is for data\.sets\.a\.kind=nameless"
+    ):
+        read_mixture(DataConfig(root=str(tmp_path), sets={"a": SetConfig("things", text=1)}), RHYTHM)
+    sets = {"a": SetConfig("things", visual=1, kind="nameless")}
+    assert len(read_mixture(DataConfig(root=str(tmp_path), sets=sets), RHYTHM)) == 1
 
 
 def test_training_batches_come_from_all_sets(tiny_coco: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from trex2_lightning.errors import InputError
 
@@ -33,15 +33,19 @@ class ImageStore:
         places: folders, zip files and uncompressed tar files; a folder may hold such files as shards. A name is looked
             for in one after the other.
 
+    Attributes:
+        archives: the zip and tar files; where they change, paths into them are wrong.
+
     Raises:
         InputError: a place is missing, or an archive cannot be read.
     """
 
     def __init__(self, places: Sequence[Path]) -> None:
         self.places = [place.resolve() for place in places]
+        self.archives = list(self._find_archives())
         self._folders = [place for place in self.places if place.is_dir()]
         self._members: dict[str, str] = {}
-        for archive in self._archives():
+        for archive in self.archives:
             members = dict(_members(archive))
             for name, path in members.items():
                 self._members.setdefault(name, path)
@@ -61,7 +65,7 @@ class ImageStore:
                 return self._members[name]
         return None
 
-    def _archives(self) -> Iterator[Path]:
+    def _find_archives(self) -> Iterator[Path]:
         for place in self.places:
             if place.is_dir():
                 yield from sorted(path for path in place.iterdir() if path.suffix in ARCHIVES)
@@ -93,10 +97,11 @@ def open_image(path: Path | str) -> BinaryIO:
 
 
 def image_size(path: str) -> tuple[int, int] | None:
-    """Width and height of an image as stored, read from its head; None: not an image."""
+    """Width and height of an image as it is seen, turned by its EXIF orientation; None: not an image."""
     try:
         with open_image(path) as file, Image.open(file) as image:
-            return image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+            return image.size[::-1] if turned else image.size
     except UNREADABLE:
         return None
 

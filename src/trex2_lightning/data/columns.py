@@ -73,8 +73,8 @@ class ColumnWriter:
         self._append(content.tobytes())
 
     def add_text(self, text: str) -> int:
-        """Append the UTF-8 bytes of `text`, and return how many they are."""
-        content = text.encode()
+        """Append the UTF-8 bytes of `text`, of a path those of its name, and return how many they are."""
+        content = os.fsencode(text)
         self.length += len(content)
         self._append(content)
         return len(content)

@@ -19,7 +19,14 @@ from trex2_lightning.data.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.images import EvalImages, TrainImages
 from trex2_lightning.data.index import open_index
 from trex2_lightning.data.layout import NAMELESS, RELATIONS
-from trex2_lightning.data.mixture import TrainSet, annotated_names, read_mixture, shared_categories, with_nameless
+from trex2_lightning.data.mixture import (
+    TrainSet,
+    annotated_names,
+    check_names,
+    read_mixture,
+    shared_categories,
+    with_nameless,
+)
 from trex2_lightning.data.prompts import negative_pool
 from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
@@ -83,6 +90,7 @@ class DetectionDataModule(lightning.LightningDataModule):
                 continue
             if split not in self._records:
                 self._records[split] = self._read(split)
+                check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
             self.names = self._records[split].names
         if stage == "fit" and self.config.nameless.share and NAMELESS not in self._records:
             self._records[NAMELESS] = self._read(NAMELESS)

@@ -11,6 +11,7 @@ column is still `np.load(folder / "labels.npy", mmap_mode="r")` away.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +44,7 @@ IMAGE = np.dtype(
 )
 COLUMNS: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
     "images": (IMAGE, ()),
-    "paths": (np.dtype("u1"), ()),  # UTF-8
+    "paths": (np.dtype("u1"), ()),  # bytes, as the file system has them
     "boxes": (np.dtype("<f4"), (4,)),  # xyxy in pixels
     "labels": (np.dtype("<i4"), ()),
     "crowd": (np.dtype("?"), ()),
@@ -104,7 +105,7 @@ class Index(Sequence[ImageRecord]):
         image_id, width, height, path, path_bytes, start, num_boxes, judged, num_judged = row
         return ImageRecord(
             id=image_id,
-            path=Path(self._columns["paths"].read(path, path + path_bytes).tobytes().decode()),
+            path=Path(os.fsdecode(self._columns["paths"].read(path, path + path_bytes).tobytes())),
             width=width,
             height=height,
             boxes=self._rows("boxes", start, num_boxes),

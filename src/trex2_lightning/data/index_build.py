@@ -15,7 +15,7 @@ from typing import Any
 
 from trex2_lightning.data.columns import ColumnWriter
 from trex2_lightning.data.index import COLUMNS, EVERYTHING, SUMMARY, VERSION, Index
-from trex2_lightning.data.readers.common import Annotated, Report, clean
+from trex2_lightning.data.readers.common import NO_FILE, NO_IMAGE, Annotated, Report, clean
 from trex2_lightning.errors import InputError
 
 
@@ -63,12 +63,16 @@ def build_index(folder: Path, images: Iterable[Annotated], report: Report, setti
 
 
 def is_current(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether `folder` has a whole index, made with these settings from files that have not changed since."""
+    """Whether `folder` has a whole index, made with these settings from files that have not changed since.
+
+    One that lacks images is not: they may have been fetched by now.
+    """
     try:
         index = Index(folder)
         sources = index.summary["sources"]
         unchanged = all(_state(Path(source["path"])) == source for source in sources)
-        return unchanged and index.summary["settings"] == settings and not index.broken()
+        complete = not set(index.summary["counts"]) & {NO_FILE, NO_IMAGE}
+        return complete and unchanged and index.summary["settings"] == settings and not index.broken()
     except (InputError, OSError):
         return False
 

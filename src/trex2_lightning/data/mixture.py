@@ -46,18 +46,17 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     """
     root = Path(config.root)
     used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
-    missing = [
-        f"python scripts/prepare_data.py {some.format} SOURCES {root / some.annotations}"
-        for some in used.values()
-        if not _is_there(root / some.annotations)
-    ]
+    missing = [name for name, some in used.items() if not _is_there(root / some.annotations)]
     if missing:
+        ways = "; ".join(_preparation(root, used[name]) for name in missing)
         raise InputError(
-            f"{root}: {len(missing)} of data.sets are not there; set data.root= to the folder that has them, leave "
-            f"them out by weights of 0, or prepare them (--help lists each one's SOURCES): {'; '.join(missing)}"
+            f"{root}: of data.sets, {', '.join(missing)} are not there; set data.root= to the folder that has them, "
+            f"leave them out by weights of 0, or prepare them (docs/data.md says from what): {ways}"
         )
     opened = cache(open_records)
     records = {name: opened(root / some.annotations, root / some.images) for name, some in used.items()}
+    for name, some in used.items():
+        check_names(records[name], some.kind, f"data.sets.{name}.kind=nameless")
     dictionary = phrase_dictionary(
         [(records[name], some) for name, some in used.items() if some.text], config.negatives.more_than
     )
@@ -119,6 +118,12 @@ def phrase_dictionary(sets: Sequence[tuple[Records, SetConfig]], more_than: int)
     return tuple(name for key, name in spelled.items() if key in categories or counts[key] > more_than)
 
 
+def check_names(records: Records, kind: SetKind, mend: str) -> None:
+    """Raises InputError: text is to be made of a data set without names."""
+    if kind != "nameless" and isinstance(records.images, Index) and records.images.summary["nameless"]:
+        raise InputError(f"{records.annotations}: its categories have no names: it is for {mend}")
+
+
 def annotated_names(records: Records) -> list[str]:
     """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
     return [records.names[label] for label in image_counts(records).nonzero()[0].tolist()]
@@ -130,6 +135,13 @@ def image_counts(records: Records) -> NDArray[np.int64]:
         return records.images.image_counts
     labels = [np.zeros(0, np.int64), *(np.unique(image.labels.numpy()) for image in records.images)]
     return np.bincount(np.concatenate(labels), minlength=len(records.names))
+
+
+def _preparation(root: Path, some: SetConfig) -> str:
+    place = root / some.annotations
+    if place.suffix == ".json":
+        return f"{place} is a COCO file to be put there"
+    return f"python scripts/prepare_data.py {some.format} ANNOTATIONS IMAGES {place}"
 
 
 def _is_there(annotations: Path) -> bool:

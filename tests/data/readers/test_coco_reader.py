@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from trex2_lightning.data.archives import ImageStore
+from trex2_lightning.data.benchmark_files import read_lvis as evaluate_lvis
 from trex2_lightning.data.readers.coco import read_coco
 from trex2_lightning.data.readers.common import Annotated, Report
 from trex2_lightning.data.readers.lvis import read_lvis
@@ -89,12 +90,18 @@ DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
 }
 
 
+@pytest.mark.parametrize("reader", [read_coco, read_lvis, read_objects365])
 @pytest.mark.parametrize("reason", DEFECTS)
-def test_every_defect_is_counted_with_its_place_and_takes_nothing_else(pictures: Pictures, reason: str) -> None:
+def test_every_defect_is_counted_with_its_place_and_takes_nothing_else(
+    pictures: Pictures, reason: str, reader: Any
+) -> None:
     edit, boxes_left = DEFECTS[reason]
     value = content()
+    if reader is read_lvis:
+        for image in value["images"]:
+            image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
     edit(value)
-    images, report = read(value, pictures("b.jpg", "sub/a.jpg"))
+    images, report = read(value, pictures("b.jpg", "sub/a.jpg"), reader)
     assert report.counts == {reason: 1}
     assert report.examples[reason]
     assert sum(len(image.boxes) for image in images) == boxes_left
@@ -161,19 +168,61 @@ def test_lvis_judges_what_it_says(pictures: Pictures) -> None:
     value = content()
     value["categories"] = [
         {"id": number, "name": name, "frequency": frequency}
-        for number, name, frequency in ((10, "dog", "f"), (20, "cat", "c"), (30, "cow", "r"), (40, "bee", "r"))
+        for number, name, frequency in ((10, "dog", "f"), (20, "cat", "c"), (30, "sea_cow", "r"), (40, "bee", "r"))
     ]
-    for image, absent, partial in zip(value["images"], ([30, 99], []), ([], [20]), strict=True):
+    for image, absent, partial in zip(value["images"], ([30], []), ([], [20]), strict=True):
         del image["file_name"]
         image.update(neg_category_ids=absent, not_exhaustive_category_ids=partial)
         image["coco_url"] = f"http://images.cocodataset.org/val2017/{image['id']}.jpg"
     (first, second), report = read(value, pictures("val2017/7.jpg", "3.jpg"), read_lvis)
     assert report.groups == ["frequent", "common", "rare", "rare"]
-    assert first.judged == ["cat", "cow"]  # it has a cat and no cow; of dogs and bees nothing is known
+    assert first.judged == ["cat", "sea cow"]  # it has a cat and no cow; of dogs and bees nothing is known
     assert second.judged == ["dog"]  # it has more cats than are marked
     assert second.names == ["dog", "cat"]
     assert first.path.endswith("val2017/7.jpg")
     assert second.path.endswith("pictures/3.jpg")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "judged"),
+    [
+        ({"neg_category_ids": [10, 99, "x"]}, "judged category that is unknown", 2),
+        ({"neg_category_ids": None}, "image that does not say which categories it judges: taken to judge none", 1),
+        (
+            {"not_exhaustive_category_ids": 3},
+            "image that does not say which categories it judges: taken to judge none",
+            1,
+        ),
+    ],
+)
+def test_what_lvis_judges_may_be_broken_too(pictures: Pictures, changes: Any, reason: str, judged: int) -> None:
+    value = content()
+    for image in value["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    value["images"][0].update(changes)
+    (first, second), report = read(value, pictures("b.jpg", "sub/a.jpg"), read_lvis)
+    assert report.counts == {reason: 2 if judged == 2 else 1}
+    assert first.judged == (["cat", "dog"] if judged == 2 else [])
+    assert second.judged == ["dog", "cat"]
+
+
+def test_a_category_that_lost_a_box_is_not_judged(pictures: Pictures) -> None:
+    value = content()
+    for image in value["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    value["annotations"][1]["bbox"] = [3, 3, 0, 5]
+    (first, second), _ = read(value, pictures("b.jpg", "sub/a.jpg"), read_lvis)
+    assert (first.judged, second.judged) == ([], ["dog", "cat"])
+
+
+def test_lvis_has_the_same_names_in_evaluation(pictures: Pictures) -> None:
+    value = content()
+    value["categories"][0]["name"] = "sea_lion"
+    for image in value["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    folder = pictures("b.jpg", "sub/a.jpg")
+    _, report = read(value, folder, read_lvis)
+    assert tuple(report.names) == evaluate_lvis(folder.parent / "a.json", folder).names == ("sea lion", "dog")
 
 
 def test_objects365_finds_files_by_the_end_of_their_names(pictures: Pictures) -> None:

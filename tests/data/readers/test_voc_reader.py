@@ -51,18 +51,19 @@ def test_a_split_chooses_and_orders(pictures: Pictures) -> None:
 
 DEFECTS: dict[str, str | bytes] = {
     "image file missing": xml(file="gone.jpg"),
-    "box without a name": xml(item("")),
-    "box without area": xml(item(box=(5, 5, 4, 9))),
-    "box outside its image": xml(item(box=(50, 5, 60, 9))),
-    "box that reached out of its image: clipped": xml(item(box=(30, 5, 60, 9))),
-    "box that is not four finite numbers": xml(item(box=(1, "x", 4, 5))),
+    "image given twice: the first is used": xml(),
+    "box without a name": xml(item(""), file="b.jpg"),
+    "box without area": xml(item(box=(5, 5, 4, 9)), file="b.jpg"),
+    "box outside its image": xml(item(box=(50, 5, 60, 9)), file="b.jpg"),
+    "box that reached out of its image: clipped": xml(item(box=(30, 5, 60, 9)), file="b.jpg"),
+    "box that is not four finite numbers": xml(item(box=(1, "x", 4, 5)), file="b.jpg"),
     "annotation file that is not XML": xml(item())[:-9],
 }
 
 
 @pytest.mark.parametrize("reason", DEFECTS)
 def test_every_defect_is_counted(pictures: Pictures, reason: str) -> None:
-    images, report = read({"a": xml(item()), "c": DEFECTS[reason]}, pictures("a.jpg"))
+    images, report = read({"a": xml(item()), "c": DEFECTS[reason]}, pictures("a.jpg", "b.jpg"))
     assert report.counts == {reason: 1}
     assert images[0].names == ["dog"]
 

@@ -26,9 +26,10 @@ class Dialect(NamedTuple):
     """What a relative of COCO's format has otherwise."""
 
     file_names: Callable[[Entry], Sequence[Any]] = lambda image: [image.get("file_name")]  # the first found is taken
+    name: Callable[[Entry], Any] = lambda category: category.get("name")
     group: Callable[[Entry], str] = lambda category: str(category.get("group", ""))
     # Ids that an image's entry names as absent, and those not all of whose objects are marked; None: all judged.
-    verdict: Callable[[Entry], tuple[list[Any], list[Any]]] | None = None
+    verdict: Callable[[Entry], tuple[Any, Any]] | None = None
 
 
 COCO = Dialect()
@@ -57,7 +58,7 @@ def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dia
         if not entries:
             raise InputError(f"{annotations}: has no list of {name}; give an annotation file in COCO format")
     categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
-    names = report.declare((entry["id"], entry.get("name"), dialect.group(entry)) for entry in categories)
+    names = report.declare((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
 
     for row, chosen in enumerate(boxes.by_image(np.asarray(images.ids))):
         if not images.paths[row]:
@@ -76,7 +77,7 @@ def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dia
             labels,
             [bool(boxes.crowd[index]) for index in known],
             [boxes.area[index] for index in known],
-            _judged(images.verdicts.get(row), labels, names),
+            _judged(images.verdicts.get(row), labels, names, where, report),
             images.ids[row],
         )
 
@@ -142,7 +143,7 @@ class Images:
         self.paths: list[str] = []
         self.widths = array("i")
         self.heights = array("i")
-        self.verdicts: dict[int, tuple[list[Any], list[Any]]] = {}
+        self.verdicts: dict[int, tuple[Any, Any]] = {}
         self._seen: set[int] = set()
         self._store = store
         self._report = report
@@ -179,9 +180,16 @@ def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Rep
 
 
 def _judged(
-    verdict: tuple[list[Any], list[Any]] | None, labels: Sequence[str], names: dict[int, str]
+    verdict: tuple[Any, Any] | None, labels: Sequence[str], names: dict[int, str], where: str, report: Report
 ) -> list[str] | None:
     if verdict is None:
         return None
-    absent, partial = ([names[number] for number in ids if is_id(number) and number in names] for ids in verdict)
+    if not all(isinstance(ids, list) for ids in verdict):
+        report.count("image that does not say which categories it judges: taken to judge none", where)
+        return []
+    known = [[names[number] for number in ids if is_id(number) and number in names] for ids in verdict]
+    unknown = sum(map(len, verdict)) - sum(map(len, known))
+    if unknown:
+        report.count("judged category that is unknown", where, unknown)
+    absent, partial = known
     return list(dict.fromkeys(name for name in [*labels, *absent] if name not in partial))

@@ -21,6 +21,8 @@ from trex2_lightning.data.archives import ImageStore, image_size
 from trex2_lightning.errors import InputError
 
 NO_BOX = (math.nan,) * 4
+NO_FILE = "image file missing"
+NO_IMAGE = "image that cannot be read"
 
 
 class Annotated(NamedTuple):
@@ -108,7 +110,8 @@ def annotate(
 ) -> Annotated:
     """The record of an image from n boxes as a file has them: xyxy in pixels, of whatever quality.
 
-    Boxes are clipped to their image; those without area there, or with a NaN, are left out. Both are counted.
+    Boxes are clipped to their image; those without area there, or with a NaN, are left out, and their categories are no
+    longer judged. Both are counted.
 
     Args:
         size: width and height of the image, pixels.
@@ -137,6 +140,7 @@ def annotate(
     if area is not None:
         given = np.asarray(area, dtype=np.float32)[keep]
         areas = np.where(np.isfinite(given), given, areas)
+    lost = {names[index] for index in np.flatnonzero(~keep).tolist()}
     return Annotated(
         path=path,
         width=width,
@@ -145,7 +149,7 @@ def annotate(
         names=[names[index] for index in np.flatnonzero(keep).tolist()],
         crowd=np.zeros(len(corners), np.bool_) if crowd is None else np.asarray(crowd, dtype=np.bool_)[keep],
         area=areas,
-        judged=judged,
+        judged=judged if judged is None else [name for name in judged if name not in lost],
         id=image_id,
     )
 
@@ -160,11 +164,11 @@ def locate(
         return None
     path = store.find(*texts)
     if path is None:
-        report.count("image file missing", f"{where}: {texts[0]}")
+        report.count(NO_FILE, f"{where}: {texts[0]}")
         return None
     known = image_size(path) if size is None else _whole(size)
     if known is None:
-        report.count("image that cannot be read" if size is None else "image without width and height", where)
+        report.count(NO_IMAGE if size is None else "image without width and height", where)
         return None
     return path, known
 

@@ -2,7 +2,7 @@
 
 An image judges the categories that it has boxes of and those of `neg_category_ids`, which it lacks; of those in
 `not_exhaustive_category_ids` it has more than are marked. About all others the data set does not say. A category's
-group is `rare`, `common` or `frequent`.
+group is `rare`, `common` or `frequent`, its name has spaces in place of underscores, as in evaluation.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ def _file_names(image: Entry) -> list[Any]:
     return [name for name in ("/".join(parts[-2:]), "".join(parts[-1:]), image.get("file_name")) if name]
 
 
-def _verdict(image: Entry) -> tuple[list[Any], list[Any]]:
-    lists = (image.get("neg_category_ids"), image.get("not_exhaustive_category_ids"))
-    absent, partial = (value if isinstance(value, list) else [] for value in lists)
-    return absent, partial
+def _verdict(image: Entry) -> tuple[Any, Any]:
+    return image.get("neg_category_ids"), image.get("not_exhaustive_category_ids")
 
 
-LVIS = Dialect(_file_names, lambda category: GROUPS.get(str(category.get("frequency")), ""), _verdict)
+def _name(category: Entry) -> Any:
+    name = category.get("name")
+    return name.replace("_", " ") if isinstance(name, str) else name
+
+
+LVIS = Dialect(_file_names, _name, lambda category: GROUPS.get(str(category.get("frequency")), ""), _verdict)

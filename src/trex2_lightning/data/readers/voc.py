@@ -33,6 +33,7 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
     )
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
+    seen: set[str] = set()
     for place, file in enumerate(files):
         tree = _parse(file, report)
         if tree is None:
@@ -43,6 +44,10 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         found = locate(report, store, file.name, name.strip(), *by_stem, size=size if all(size) else None)
         if not found:
             continue
+        if found[0] in seen:
+            report.count("image given twice: the first is used", file.name)
+            continue
+        seen.add(found[0])
         boxes, names, difficult = [], [], []
         for item in tree.iter("object"):
             label = clean(item.findtext("name"))

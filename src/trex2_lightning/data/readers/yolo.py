@@ -13,7 +13,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 from trex2_lightning.data.archives import image_size
-from trex2_lightning.data.readers.common import Annotated, Report, annotate
+from trex2_lightning.data.readers.common import NO_FILE, NO_IMAGE, Annotated, Report, annotate
 from trex2_lightning.errors import InputError
 
 IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -35,11 +35,14 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     files = [file for place in _places(content, data, split) for file in _images(place, report)]
     if not files:
         raise InputError(f"{data}: its '{split}' has no images; correct the path there")
-    for number, image in enumerate(dict.fromkeys(files)):
+    unique = list(dict.fromkeys(files))
+    if len(unique) < len(files):
+        report.count("image named twice: used once", split, len(files) - len(unique))
+    for number, image in enumerate(unique):
         where = image.name
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
         if size is None:
-            report.count("image that cannot be read" if image.is_file() else "image file missing", where)
+            report.count(NO_IMAGE if image.is_file() else NO_FILE, where)
         if size is None or lines is None:
             continue
         (width, height), boxes, labels = size, [], []
@@ -83,7 +86,7 @@ def _places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
     places = [given] if isinstance(given, str) else given
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise InputError(f"{data}: has no '{split}'; give one of the splits that it has")
-    root = data.parent / str(content.get("path") or ".")
+    root = data.parent.absolute() / str(content.get("path") or ".")
     # Roboflow writes `../train/images` beside a file that lies in the folder above.
     candidates = [(root / place, root / place.removeprefix("../")) for place in places]
     return [first if first.exists() else second for first, second in candidates]
