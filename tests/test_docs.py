@@ -8,7 +8,7 @@ import re
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import get_type_hints
+from typing import get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -57,6 +57,9 @@ def unknown_keys(text: str) -> set[str]:
 def is_key(key: str) -> bool:
     kind: object = Config
     for name in key.split("."):
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+            continue
         hints = get_type_hints(kind) if is_dataclass(kind) else {}
         if name not in hints:
             return False
@@ -66,7 +69,7 @@ def is_key(key: str) -> bool:
 
 def is_file(name: str) -> bool:
     """data/records.py and train.json look like keys."""
-    return name.endswith((".py", ".json"))
+    return name.endswith((".py", ".json", ".tgz"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
@@ -84,6 +87,7 @@ def test_the_checks_themselves(tmp_path: Path) -> None:
     assert missing_files(code(path)) == ["scripts/gone.py"]
     assert missing_targets(code(path)) == {"tset"}
     assert unknown_keys("train.max_stps=3 train.max_steps=4 model.text optim.py train.json") == {"train.max_stps"}
+    assert unknown_keys("data.sets.mine.text data.sets.mine.txt") == {"data.sets.mine.txt"}
 
 
 def test_deviations_name_settings() -> None:
