@@ -375,6 +375,15 @@ def test_an_unreadable_image_to_predict(error_line: Callable[..., str], checkpoi
     assert message.startswith(f"{tmp_path / 'x.jpg'}: cannot be read")
 
 
+def test_predict_does_not_replace_a_photograph(error_line: Callable[..., str], tiny_coco: Path, tmp_path: Path) -> None:
+    """It says so before it reads the checkpoint."""
+    folder = tiny_coco / "test"
+    common = ["--text", "x", "--ckpt", "gone.ckpt", "--output", folder]
+    assert "give another folder by --output" in error_line(cli.predict, folder / "1.jpg", *common)
+    reference = ["--reference", f"x={folder / '1.jpg'}:1,2,3,4"]
+    assert "give another folder by --output" in error_line(cli.predict, tmp_path / "1.jpg", *reference, *common)
+
+
 def test_an_existing_run_needs_resume(error_line: Callable[..., str], checkpoint: Path, experiment: Path) -> None:
     assert "already has a run: add --resume" in error_line(cli.train, experiment)
     assert "nothing to resume" in error_line(cli.train, experiment, "--resume", "name=other")

@@ -19,7 +19,7 @@ from trex2_lightning import benchmarks, run
 from trex2_lightning.config import Config, for_benchmark, load, override
 from trex2_lightning.data.records import read_coco
 from trex2_lightning.errors import InputError
-from trex2_lightning.predict import Predictor, Reference, write_prediction
+from trex2_lightning.predict import Predictor, Reference, output_files, write_prediction
 from trex2_lightning.prompt_set import join
 from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
 from trex2_lightning.run import Report
@@ -112,9 +112,15 @@ def predict(arguments: list[str]) -> None:
     )
     parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept (default: 0.3)")
-    parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the picture and the JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/predict"),
+        help="folder for the picture and the JSON, not that of the IMAGE",
+    )
     options = parser.parse_args(arguments)
     marked = _marked(options)
+    output_files(options.image, options.output, (Path(file) for file in marked if file))  # refuses before it computes
     predictor = Predictor.from_checkpoint(options.ckpt)
     image, exemplars = predictor.encode(options.image), marked.pop("", {})
     references: list[Reference] = [(Path(file), others) for file, others in marked.items()]
