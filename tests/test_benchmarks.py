@@ -135,6 +135,8 @@ def test_a_checkpoint_of_text_alone_is_asked_with_text_alone(
     report = run.evaluate(config, build.module(config), "test")
     assert list(report.rows) == ["text"]
     assert "trained with text alone: generic left out" in caplog.text
+    report = run.evaluate(config, build.module(config), "test", ["generic", "random_phrases"])
+    assert list(report.rows) == ["random_phrases"]
     config.eval.protocols = ["exemplars"]
     with pytest.raises(
         InputError, match=r"trained with text alone, .*exemplars cannot be evaluated: take one of stage 2"
@@ -143,6 +145,14 @@ def test_a_checkpoint_of_text_alone_is_asked_with_text_alone(
     config.eval.protocols = ["tekst"]
     with pytest.raises(InputError, match=r"eval\.protocols: tekst is none of text, "):
         run.evaluate(config, build.module(config), "test")
+    with pytest.raises(InputError, match=r"^protocols: tekst is none of text, "):
+        run.evaluate(config, build.module(config), "test", ["tekst"])
+    with pytest.raises(InputError, match=r"trained with text alone, .*generic cannot be evaluated"):
+        run.evaluate(config, build.module(config), "test", ["generic"])
+
+
+def test_exemplars_are_those_of_the_data_set(tiny_config: TinyConfig) -> None:
+    config = tiny_config("train.rhythm.visual=1")
     with pytest.raises(InputError, match=r"test\.json: its images have no exemplars"):
         run.evaluate(config, build.module(config), "test", ["exemplars"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from trex2_lightning import run
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
 from trex2_lightning.module import DetectionModule
+from trex2_lightning.predict import Predictor
 from trex2_lightning.structures import Batch
 
 TinyConfig = Callable[..., Config]
@@ -128,6 +130,39 @@ def test_a_visual_prompt_encoder_that_stage_1_never_trained_may_be_another(
     for name, parameter in module.named_parameters():
         if not name.startswith("detector.visual_encoder."):
             assert parameter.equal(start[name]), name
-    again = ("name=stage3", f"train.init_from={last_of(config)}", "train.rhythm.visual=1", *still)
-    with pytest.raises(InputError, match="has another architecture"):  # this one was trained
-        run.train(tiny_config(*again))
+    text = tiny_config("name=text", change, f"train.init_from={last_of(config)}", *still)
+    run.train(text)  # leaves what was trained as it is
+    again = ("name=stage3", "train.rhythm.visual=1", *still)
+    for trained in (last_of(config), last_of(text)):
+        with pytest.raises(InputError, match="has another architecture"):
+            run.train(tiny_config(*again, f"train.init_from={trained}"))
+
+
+def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
+    tiny_config: TinyConfig, stage1: Path, tiny_coco: Path
+) -> None:
+    """Whatever their own rhythm, and after a resume; of an older checkpoint its rhythm tells."""
+    short, image = ("train.max_steps=1", "train.ema_decay=0"), tiny_coco / "test" / "1.jpg"
+    marked = {"cell": [(5, 6, 30, 40)]}
+    start = stage1
+    for name, visual, expected in (("again", 0, False), ("stage2", 1, True), ("text", 0, True)):
+        rhythm = f"train.rhythm.visual={visual}"
+        config = tiny_config(f"name={name}", f"train.init_from={start}", rhythm, *short)
+        run.train(config)
+        run.train(replace(config, train=replace(config.train, max_steps=2)), resume=True)
+        start = last_of(config)
+        assert run.load(start)[1].visual_trained is expected
+        predictor = Predictor.from_checkpoint(start)
+        if expected:
+            assert predictor.interactive(image, marked).names == ("cell",)
+        else:
+            with pytest.raises(InputError, match="was trained with text alone"):
+                predictor.interactive(image, marked)
+    assert "interactive_box" in run.evaluate(*run.load(start), "test").rows
+
+    content = torch.load(start, weights_only=True)
+    del content["visual_trained"]
+    for visual in (0, 1):
+        content["config"]["train"]["rhythm"]["visual"] = visual
+        torch.save(content, start)
+        assert run.load(start)[1].visual_trained is bool(visual)

@@ -128,8 +128,7 @@ class Predictor:
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         check_kinds(exemplars for _, exemplars in references)
-        train = self._config.train
-        if references and not train.rhythm.visual and not train.init_from:
+        if references and not self.module.visual_trained:
             raise InputError(
                 "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
                 "stage 2, or leave them out"
