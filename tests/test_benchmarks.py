@@ -36,7 +36,9 @@ def saved(config: Config, folder: Path) -> Path:
 
 def evaluated(checkpoint: Path, benchmark: str, root: Path, *others: str) -> dict[str, Any]:
     cli.evaluate(["--ckpt", str(checkpoint), str(EVAL / f"{benchmark}.yaml"), f"data.root={root}", *others])
-    written: dict[str, Any] = json.loads((output(checkpoint, benchmark) / "evaluation.json").read_text())
+    protocols = others[1::2] if others[:1] == ("--protocol",) else ()
+    folder = output(checkpoint, "-".join([benchmark, *protocols]))
+    written: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return written
 
 
@@ -51,7 +53,7 @@ def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(checkpoint: P
     for metric in ("ap", "fixed_ap"):
         assert written[metric]["text"].keys() == {"all", "rare", "common", "frequent"}
         assert written[metric].keys() == {"text", "generic_1"}
-    results = json.loads((output(checkpoint, "lvis_val") / "results_text.json").read_text())
+    results = json.loads((output(checkpoint, "lvis_val-text-generic") / "results_text.json").read_text())
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
     assert {item["category_id"] for item in results} == {0, 1, 2}
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from trex2_lightning import build, cli, run
+from trex2_lightning import build, cli, run, sweep
 from trex2_lightning.config import Config, save, to_dict
 from trex2_lightning.predict import Predictor
 
@@ -102,7 +102,7 @@ def test_evaluate_writes_figures_and_results(
 ) -> None:
     moved = tiny_coco.rename(tmp_path / "moved")
     call(cli.evaluate, "--ckpt", checkpoint, f"data.root={moved}", "--split", "val", "eval.batch_size=1")
-    folder = checkpoint.parent.parent
+    folder = checkpoint.parent.parent / "eval" / "val"
     summary = json.loads((folder / "evaluation.json").read_text())
     assert (summary["split"], summary["ground_truth"]) == ("val", str(moved / "val.json"))
     assert summary["ap"].keys() == {"text", "random_phrases"}
@@ -111,6 +111,22 @@ def test_evaluate_writes_figures_and_results(
     results = json.loads((folder / "results_text.json").read_text())
     assert {result["image_id"] for result in results} == {1, 2, 3}
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_the_run_s_folder_has_all_of_the_test_split_and_nothing_else(
+    call: Callable[..., None], checkpoint: Path
+) -> None:
+    """What compares runs reads it there."""
+    folder = checkpoint.parent.parent
+    call(cli.evaluate, "--ckpt", checkpoint)
+    written = (folder / "evaluation.json").read_text()
+    call(cli.evaluate, "--ckpt", checkpoint, "--split", "val")
+    call(cli.evaluate, "--ckpt", checkpoint, "--protocol", "random_phrases", "--protocol", "text")
+    call(cli.evaluate, "--ckpt", checkpoint, "--protocol", "text", "--split", "val")
+    assert (folder / "evaluation.json").read_text() == written
+    rows = {path.name: list(sweep.read_json(path / "evaluation.json")["ap"]) for path in (folder / "eval").iterdir()}
+    both = ["text", "random_phrases"]
+    assert rows == {"val": both, "random_phrases-text": both, "val-text": ["text"]}
 
 
 def test_evaluate_by_every_protocol_after_visual_training(

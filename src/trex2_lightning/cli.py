@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -63,18 +63,21 @@ def evaluate(arguments: list[str]) -> None:
         help="what images are asked with; may be repeated; default: those of the benchmark, or text and "
         "random_phrases; all after visual training",
     )
-    parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder, or eval/ in it")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"
+    )
     options, overrides = _parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
     trained, module = run.load(options.ckpt)
-    config, output = trained, options.output or options.ckpt.parent.parent
+    config, benchmark = trained, ""
     if overrides and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
         file = Path(overrides.pop(0))
-        config, output = for_benchmark(config, file), options.output or output / "eval" / file.stem
+        config, benchmark = for_benchmark(config, file), file.stem
         if not any(item.startswith("data.root=") for item in overrides):
             raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
     config = override(config, [*_available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
+    output = options.output or _evaluation_folder(options.ckpt, benchmark, options.split, options.protocol or [])
     output.mkdir(parents=True, exist_ok=True)
 
     if config.eval.tasks:
@@ -177,6 +180,14 @@ def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt"
         for name, values in rows.items():
             table.add_row(metric, name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
+
+
+def _evaluation_folder(checkpoint: Path, benchmark: str, split: str, protocols: Sequence[str]) -> Path:
+    """The run's folder has all of its test split; what was chosen otherwise has a folder that is called after it."""
+    parts = [benchmark, split if split != "test" else "", *protocols]
+    name = "-".join(part for part in parts if part)
+    run_folder = checkpoint.parent.parent
+    return run_folder / "eval" / name if name else run_folder
 
 
 @rank_zero_only  # all ranks have the same figures
