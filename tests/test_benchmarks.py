@@ -12,8 +12,9 @@ import torch
 from benchmark_folders import coco_file, fsc147, lvis, roboflow100
 
 from trex2_lightning import benchmarks, build, cli, run
-from trex2_lightning.config import Config, for_benchmark, to_dict
+from trex2_lightning.config import Config, for_benchmark, override, to_dict
 from trex2_lightning.errors import InputError
+from trex2_lightning.module import DetectionModule
 from trex2_lightning.run import Evaluation, Report
 
 TinyConfig = Callable[..., Config]
@@ -200,6 +201,36 @@ def test_an_evaluation_file_gives_data_and_protocols_and_leaves_the_rest(tiny_co
     assert config.data.test.annotations.endswith("lvis_v1_minival_inserted_image_name.json")
     assert config.data.reference.annotations.endswith("lvis_v1_train.json")
     assert (config.data.size, config.eval.batch_size, config.model) == (trained.data.size, 3, trained.model)
+
+
+def test_a_detector_of_several_sets_is_evaluated_on_every_benchmark(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    """What it was trained on is no data of the benchmark's."""
+    sets = ["data.sets={one: {annotations: a.json, images: a, text: 1, visual: 1}}", "train.rhythm.visual=1"]
+    others = ["data.nameless.share=0.5", "eval.references=[1]"]
+    for file in EVAL.glob("*.yaml"):
+        data = for_benchmark(tiny_config(*sets, *others), file).data
+        assert (data.sets, data.limit, data.nameless.share) == ({}, 0, 0)
+    assert for_benchmark(tiny_config("data.limit=3"), EVAL / "coco.yaml").data.limit == 0
+    lvis(tmp_path)
+    written = evaluated(saved(tiny_config(*sets, *others), tmp_path / "run"), "lvis_val", tmp_path)
+    assert written["ap"].keys() == {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
+
+
+def test_generic_prompts_of_several_sets_want_references_before_anything_is_evaluated(
+    tiny_config: TinyConfig, tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data.train` may be a file that is there, but it is none of what the run was trained on."""
+    begun: list[str] = []
+    monkeypatch.setattr(DetectionModule, "on_test_epoch_start", lambda module: begun.append("test"))
+    sets = ["data.sets={one: {annotations: train.json, images: train, visual: 1, text: 1}}", "train.rhythm.visual=1"]
+    config = tiny_config(*sets, "eval.references=[1]")
+    assert (tiny_coco / config.data.train.annotations).is_file()
+    with pytest.raises(InputError, match=r"no data\.train .*give data\.reference\.annotations=FILE .*--protocol text"):
+        run.evaluate(config, build.module(config), "test", ["text", "generic"])
+    assert begun == []
+    monkeypatch.undo()
+    config = override(config, ["data.reference={annotations: train.json, images: train}"])
+    assert list(run.evaluate(config, build.module(config), "test", ["text", "generic"]).rows) == ["text", "generic_1"]
 
 
 @pytest.mark.parametrize(

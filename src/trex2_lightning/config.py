@@ -111,7 +111,7 @@ class DataConfig:
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))
     test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
-    reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": training, `shapes`: its own
+    reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": `train`, `shapes`: its own
     nameless: NamelessConfig = field(default_factory=NamelessConfig)
     sets: dict[str, SetConfig] = field(
         default_factory=dict
@@ -489,8 +489,8 @@ def override(config: Config, overrides: list[str]) -> Config:
 def for_benchmark(config: Config, path: Path) -> Config:
     """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
 
-    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for the
-    folder of the data.
+    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for what
+    it trained on: the folder of the data, its sets, its limit and its share of nameless images.
 
     Raises:
         ConfigError: as `load`, or the file has other sections.
@@ -498,8 +498,11 @@ def for_benchmark(config: Config, path: Path) -> Config:
     benchmark = _read(path, seen=[])
     if others := sorted(set(benchmark) - {"data", "eval"}):
         raise ConfigError(f"{path}: {others[0]} is the checkpoint's; an evaluation file has data and eval alone")
+    trained = to_dict(config)
+    trained["data"] |= {"root": "", "sets": {}, "limit": 0}
+    trained["data"]["nameless"]["share"] = 0.0
     try:
-        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), {"data": {"root": ""}}, benchmark))
+        return _validated(OmegaConf.merge(OmegaConf.create(trained), benchmark))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, path)) from error
 
