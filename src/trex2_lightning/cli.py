@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from trex2_lightning import benchmarks, run
-from trex2_lightning.config import Config, for_benchmark, load, override
+from trex2_lightning.config import Config, for_benchmark, for_evaluation, load
 from trex2_lightning.data.records import read_coco
 from trex2_lightning.errors import InputError
 from trex2_lightning.predict import Predictor, Reference, output_files, write_prediction
@@ -74,7 +74,7 @@ def evaluate(arguments: list[str]) -> None:
         config, benchmark = for_benchmark(config, file), file.stem
         if not any(item.startswith("data.root=") for item in overrides):
             raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
-    config = override(config, [*_available_device(), *overrides])
+    config = for_evaluation(config, [*_available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
     output = options.output or _evaluation_folder(options.ckpt, benchmark, options.split, options.protocol or [])

@@ -486,6 +486,21 @@ def override(config: Config, overrides: list[str]) -> Config:
         raise ConfigError(_readable(error, "command line")) from error
 
 
+def for_evaluation(config: Config, overrides: list[str]) -> Config:
+    """As `override`, on any devices: `train.total_batch` is of training alone, so it becomes one that they can have.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        values = _typed(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+        batch = values.data.batch_size * values.train.devices * values.train.nodes
+        values.train.total_batch = max(batch, 1)  # a factor of 0 is refused by its own name
+        return cast(Config, OmegaConf.to_object(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "command line")) from error
+
+
 def for_benchmark(config: Config, path: Path) -> Config:
     """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
 
@@ -561,7 +576,11 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
 
 
 def _validated(values: Any) -> Config:
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+    return cast(Config, OmegaConf.to_object(_typed(values)))
+
+
+def _typed(values: Any) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), values))
 
 
 def _parsed(overrides: list[str]) -> DictConfig:
