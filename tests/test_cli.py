@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import torch
 from trex2_lightning import build, cli, run, sweep
 from trex2_lightning.config import Config, save, to_dict
 from trex2_lightning.predict import Predictor
+from trex2_lightning.prepare import prepare_data
 
 TinyConfig = Callable[..., Config]
 Command = Callable[[list[str]], None]
@@ -242,6 +244,47 @@ def test_tuned_prompts_load_in_predict(
         "blue block",
         "red block",
     }
+
+
+def test_prompts_are_tuned_on_an_index_of_any_format(
+    call: Callable[..., None],
+    error_line: Callable[..., str],
+    checkpoint: Path,
+    tiny_coco: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on the COCO file that the index was made of; from the names, as the checkpoint knows no boxes."""
+    (tmp_path / "yolo" / "images").mkdir(parents=True)
+    (tmp_path / "yolo" / "labels").mkdir()
+    content = json.loads((tiny_coco / "val.json").read_text())
+    names = [category["name"] for category in content["categories"]]
+    for image in content["images"]:
+        lines = []
+        for item in (item for item in content["annotations"] if item["image_id"] == image["id"]):
+            x, y, width, height = item["bbox"]
+            shares = ((x + width / 2) / image["width"], (y + height / 2) / image["height"])
+            shares += (width / image["width"], height / image["height"])
+            lines.append(" ".join(map(str, (item["category_id"] - 1, *shares))))
+        shutil.copy(tiny_coco / "val" / image["file_name"], tmp_path / "yolo" / "images")
+        (tmp_path / "yolo" / "labels" / f"{Path(image['file_name']).stem}.txt").write_text("\n".join(lines))
+    (tmp_path / "yolo" / "data.yaml").write_text(f"val: images\nnames: {names}\n")
+    prepare_data(["yolo", str(tmp_path / "yolo" / "data.yaml"), str(tmp_path / "index"), "--split", "val"])
+    wanted = ["--category", "blue block", "--category", "red block", "--steps", 1]
+    common = ["--ckpt", checkpoint, *wanted, "--output", tmp_path / "x.safetensors"]
+    printed = []
+    for data in (["--data", tmp_path / "index"], ["--data", tiny_coco / "val.json", "--images", tiny_coco / "val"]):
+        capsys.readouterr()
+        call(cli.tune_prompts, *common, *data, "--start", "text")
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "loss on 3 images" in printed[0]
+    assert "trained with text alone" in (message := error_line(cli.tune_prompts, *common, "--data", tmp_path / "index"))
+    assert "add --start text" in message
+    message = error_line(cli.tune_prompts, *common, "--data", tiny_coco / "val.json", "--start", "text")
+    assert message.endswith("val.json does not say where its images are: add --images FOLDER")
+    message = error_line(cli.tune_prompts, *common, "--data", tmp_path / "gone", "--start", "text")
+    assert "gone: no index is there" in message
 
 
 def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 from torch import Tensor
 
 from trex2_lightning import run
-from trex2_lightning.config import Config
+from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
 from trex2_lightning.module import DetectionModule
 from trex2_lightning.predict import Predictor
 from trex2_lightning.structures import Batch
 
 TinyConfig = Callable[..., Config]
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STEPS, SAVED_AT, CRASH_AT = 8, 4, 6
 EVERYTHING = (
     "data.exemplars.cross_image=0.5",
@@ -110,10 +112,29 @@ def test_what_it_starts_from_is_said(tiny_config: TinyConfig, stage1: Path, capl
 
 def test_a_missing_checkpoint_ends_with_the_command_that_makes_one(tiny_config: TinyConfig) -> None:
     config = tiny_config("data.root=nowhere", "train.init_from=gone.ckpt")
-    with pytest.raises(InputError, match=r"no checkpoint gone\.ckpt to start from: make stage1 .*CKPT=FILE") as error:
+    with pytest.raises(
+        InputError, match=r"^no checkpoint gone\.ckpt to start from: train the run .*CKPT=FILE"
+    ) as error:
         run.train(config)
     assert "\n" not in str(error.value)
     assert not config.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in EXPERIMENTS.rglob("*.yaml") if "init_from: runs/" in path.read_text()],
+    ids=lambda p: p.stem,
+)
+def test_a_missing_checkpoint_of_an_experiment_ends_with_the_command_that_makes_that_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(EXPERIMENTS)
+    config = load(path, ["train.accelerator=cpu", "train.devices=1", "train.nodes=1", "logging.wandb=disabled"])
+    with pytest.raises(InputError) as error:
+        run.train(config)
+    [named] = re.findall(r"to start from: python scripts/train\.py (\S+) data\.root=FOLDER trains it", str(error.value))
+    assert load(named).folder == Path(config.train.init_from).parent.parent
 
 
 @pytest.mark.parametrize("change", ["model.visual.combine=concat", "model.visual.layers=1"])

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from trex2_lightning import benchmarks, run
 from trex2_lightning.config import Config, for_benchmark, for_evaluation, load
-from trex2_lightning.data.records import read_coco
+from trex2_lightning.data.mixture import open_records
 from trex2_lightning.errors import InputError
 from trex2_lightning.predict import Predictor, Reference, output_files, write_prediction
 from trex2_lightning.prompt_set import join
@@ -140,28 +140,43 @@ def predict(arguments: list[str]) -> None:
 
 
 def tune_prompts(arguments: list[str]) -> None:
-    """`tune_prompts.py --ckpt FILE --data COCO.json --images DIR --category NAME ... --output FILE`"""
+    """`tune_prompts.py --ckpt FILE --data FILE [--images DIR] --category NAME ... --output FILE`"""
     parser = argparse.ArgumentParser(
         "tune_prompts.py",
         description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
         "Whether they find more is for other images to tell.",
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
-    parser.add_argument("--data", type=Path, required=True, help="annotations in COCO format, of tens of images")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="annotations of tens of images: a COCO JSON file, or an index that prepare_data.py has made of any format",
+    )
+    parser.add_argument("--images", type=Path, help="folder of the images of a JSON file; an index knows its own")
     parser.add_argument(
         "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
     )
     parser.add_argument(
-        "--start", choices=["visual", "text"], default="visual", help="from the annotated boxes (default) or the names"
+        "--start",
+        choices=["visual", "text"],
+        default="visual",
+        help="from the annotated boxes (default), or from the names, which a checkpoint of stage 1 needs",
     )
     parser.add_argument("--steps", type=int, default=100, help="each over all images (default: 100)")
     parser.add_argument("--lr", type=float, default=0.03, help="learning rate of Adam (default: 0.03)")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict.py --prompts")
     options = parser.parse_args(arguments)
-    predictor, records = Predictor.from_checkpoint(options.ckpt), read_coco(options.data, options.images)
-    names = tuple(options.category)
-    visual = options.start == "visual"
+    if options.data.suffix == ".json" and options.images is None:
+        raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")
+    predictor = Predictor.from_checkpoint(options.ckpt)
+    records = open_records(options.data, options.images or Path())
+    names, visual = tuple(options.category), options.start == "visual"
+    if visual and not predictor.module.visual_trained:
+        raise InputError(
+            "this checkpoint was trained with text alone, so its boxes mean nothing to begin with: add --start text, "
+            "or take one of stage 2"
+        )
     start = predictor.generic(exemplars(records, names)) if visual else predictor.text(names)
     tuned = tune(predictor, records, start, options.steps, options.lr)
     predictor.save(tuned.prompts, options.output)

@@ -60,8 +60,8 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     start = config.train.init_from if not resume else ""
     if start and not Path(start).is_file():
         raise InputError(
-            f"no checkpoint {start} to start from: make stage1 ARGS=data.root=FOLDER trains "
-            "runs/stage1/checkpoints/last.ckpt, and CKPT=FILE or train.init_from=FILE takes another"
+            f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
+            "train.init_from=FILE takes another"
         )
     data = build.datamodule(config)
     data.prepare_data()
@@ -258,6 +258,15 @@ def _encode_references(
     if missing:
         log.warning("no reference image has %s: generic prompts cannot ask for it", ", ".join(missing))
     return encoder.prompts
+
+
+def _how_to_make(checkpoint: Path) -> str:
+    """The runs of experiments/ are called like their files and are written to `runs`."""
+    name = checkpoint.parent.parent
+    file = Path("experiments", *name.parts[1:]).with_suffix(".yaml")
+    if name.parts[:1] == ("runs",) and file.is_file():
+        return f"python scripts/train.py {file} data.root=FOLDER trains it"
+    return "train the run that writes it"
 
 
 def _read(path: Path) -> dict[str, Any]:
