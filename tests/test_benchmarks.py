@@ -75,6 +75,20 @@ def test_tasks_have_their_own_names_and_are_summed_up(
     assert all(word in printed for word in ("cells", "signs", "mean", "median"))
 
 
+def test_a_task_may_have_a_val_split_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
+    roboflow100(tmp_path / "data")
+    (tmp_path / "data" / "signs" / "train").rename(tmp_path / "data" / "signs" / "dev")
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "data: {format: roboflow, val: {annotations: train/_annotations.coco.json, images: train}}\n"
+        "eval: {tasks: {cells: {}, signs: {val: {annotations: dev/_annotations.coco.json, images: dev}}}}\n"
+    )
+    root = tmp_path / "data"
+    cli.evaluate(["--ckpt", str(checkpoint), str(file), f"data.root={root}", "--split", "val", "--protocol", "text"])
+    written = json.loads((output(checkpoint, "some-val-text") / "evaluation.json").read_text())
+    assert written["tasks"].keys() == {"cells", "signs"}
+
+
 def test_missing_tasks_are_named_before_the_first_one_begins(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"13 of 13 tasks have no annotation file, such as .*AerialMaritimeDrone/large"

@@ -380,6 +380,7 @@ class TaskConfig:
     """One task of a benchmark of many; what is not said is as in `data`."""
 
     folder: str = ""  # of the task, relative to `data.root`; "": its name
+    val: SplitConfig = field(default_factory=SplitConfig)
     test: SplitConfig = field(default_factory=SplitConfig)
     reference: SplitConfig = field(default_factory=SplitConfig)
 
