@@ -117,7 +117,8 @@ class DataConfig:
         default_factory=dict
     )  # to train on in place of `train`, by a name of your choice
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    limit: int = 0  # only the first images of the training split that have boxes; 0: all
+    # Only the first images of the training split that have boxes, and of `val` where it is the same; 0: all.
+    limit: int = 0
     size: int = 800  # shorter side in evaluation, pixels
     max_size: int = 1333  # longer side never exceeds this, pixels
     train_sizes: list[int] = field(default_factory=list)  # shorter sides to draw from; empty: `size`

@@ -94,7 +94,8 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     @property
     def val_records(self) -> Records:
-        return self._records["val"]
+        limit = self.config.limit if self.config.val == self.config.train else 0
+        return _limited(self._records["val"], limit)
 
     @property
     def test_records(self) -> Records:
