@@ -61,6 +61,20 @@ def test_a_finished_run_is_not_repeated_and_a_broken_one_goes_on(calls, tmp_path
     assert (name, run, arguments[1]) == ("train", "paper_0", "--resume")
 
 
+def test_a_run_that_was_evaluated_on_val_alone_is_evaluated_and_not_read(calls, tmp_path):
+    folder = tmp_path / "prompts"
+    for seed, split in enumerate(("test", "val")):
+        (folder / f"paper_{seed}").mkdir(parents=True)
+        (folder / f"paper_{seed}" / "evaluation.json").write_text(json.dumps({"split": split, "ap": run_with()}))
+    assert sweep.folders(folder, "paper") == {0: folder / "paper_0"}
+    assert list(ablation._finished(folder, ["paper"])["paper"]) == [0]
+    sweep.finish(folder / "paper_0", Path("x.yaml"), [])
+    assert calls == []
+    with pytest.raises(FileExistsError):  # the stand-in evaluation makes a new folder
+        sweep.finish(folder / "paper_1", Path("x.yaml"), [])
+    assert [name for name, *_ in calls] == ["train", "evaluate"]
+
+
 def test_rows_differ_from_the_paper_s_in_one_choice():
     paper = load(ablation.ROWS / "paper.yaml")
     for row, change in (

@@ -12,8 +12,9 @@ import torch
 from benchmark_folders import coco_file, fsc147, lvis, roboflow100
 
 from trex2_lightning import benchmarks, build, cli, run
-from trex2_lightning.config import Config, for_benchmark, to_dict
+from trex2_lightning.config import Config, for_benchmark, override, to_dict
 from trex2_lightning.errors import InputError
+from trex2_lightning.module import DetectionModule
 from trex2_lightning.run import Evaluation, Report
 
 TinyConfig = Callable[..., Config]
@@ -36,7 +37,9 @@ def saved(config: Config, folder: Path) -> Path:
 
 def evaluated(checkpoint: Path, benchmark: str, root: Path, *others: str) -> dict[str, Any]:
     cli.evaluate(["--ckpt", str(checkpoint), str(EVAL / f"{benchmark}.yaml"), f"data.root={root}", *others])
-    written: dict[str, Any] = json.loads((output(checkpoint, benchmark) / "evaluation.json").read_text())
+    protocols = others[1::2] if others[:1] == ("--protocol",) else ()
+    folder = output(checkpoint, "-".join([benchmark, *protocols]))
+    written: dict[str, Any] = json.loads((folder / "evaluation.json").read_text())
     return written
 
 
@@ -51,7 +54,7 @@ def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(checkpoint: P
     for metric in ("ap", "fixed_ap"):
         assert written[metric]["text"].keys() == {"all", "rare", "common", "frequent"}
         assert written[metric].keys() == {"text", "generic_1"}
-    results = json.loads((output(checkpoint, "lvis_val") / "results_text.json").read_text())
+    results = json.loads((output(checkpoint, "lvis_val-text-generic") / "results_text.json").read_text())
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
     assert {item["category_id"] for item in results} == {0, 1, 2}
 
@@ -70,6 +73,20 @@ def test_tasks_have_their_own_names_and_are_summed_up(
     assert (output(checkpoint, "roboflow100") / "cells" / "results_mixed.json").is_file()
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("cells", "signs", "mean", "median"))
+
+
+def test_a_task_may_have_a_val_split_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
+    roboflow100(tmp_path / "data")
+    (tmp_path / "data" / "signs" / "train").rename(tmp_path / "data" / "signs" / "dev")
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "data: {format: roboflow, val: {annotations: train/_annotations.coco.json, images: train}}\n"
+        "eval: {tasks: {cells: {}, signs: {val: {annotations: dev/_annotations.coco.json, images: dev}}}}\n"
+    )
+    root = tmp_path / "data"
+    cli.evaluate(["--ckpt", str(checkpoint), str(file), f"data.root={root}", "--split", "val", "--protocol", "text"])
+    written = json.loads((output(checkpoint, "some-val-text") / "evaluation.json").read_text())
+    assert written["tasks"].keys() == {"cells", "signs"}
 
 
 def test_missing_tasks_are_named_before_the_first_one_begins(checkpoint: Path, tmp_path: Path) -> None:
@@ -135,6 +152,8 @@ def test_a_checkpoint_of_text_alone_is_asked_with_text_alone(
     report = run.evaluate(config, build.module(config), "test")
     assert list(report.rows) == ["text"]
     assert "trained with text alone: generic left out" in caplog.text
+    report = run.evaluate(config, build.module(config), "test", ["generic", "random_phrases"])
+    assert list(report.rows) == ["random_phrases"]
     config.eval.protocols = ["exemplars"]
     with pytest.raises(
         InputError, match=r"trained with text alone, .*exemplars cannot be evaluated: take one of stage 2"
@@ -143,6 +162,14 @@ def test_a_checkpoint_of_text_alone_is_asked_with_text_alone(
     config.eval.protocols = ["tekst"]
     with pytest.raises(InputError, match=r"eval\.protocols: tekst is none of text, "):
         run.evaluate(config, build.module(config), "test")
+    with pytest.raises(InputError, match=r"^protocols: tekst is none of text, "):
+        run.evaluate(config, build.module(config), "test", ["tekst"])
+    with pytest.raises(InputError, match=r"trained with text alone, .*generic cannot be evaluated"):
+        run.evaluate(config, build.module(config), "test", ["generic"])
+
+
+def test_exemplars_are_those_of_the_data_set(tiny_config: TinyConfig) -> None:
+    config = tiny_config("train.rhythm.visual=1")
     with pytest.raises(InputError, match=r"test\.json: its images have no exemplars"):
         run.evaluate(config, build.module(config), "test", ["exemplars"])
 
@@ -188,6 +215,36 @@ def test_an_evaluation_file_gives_data_and_protocols_and_leaves_the_rest(tiny_co
     assert config.data.test.annotations.endswith("lvis_v1_minival_inserted_image_name.json")
     assert config.data.reference.annotations.endswith("lvis_v1_train.json")
     assert (config.data.size, config.eval.batch_size, config.model) == (trained.data.size, 3, trained.model)
+
+
+def test_a_detector_of_several_sets_is_evaluated_on_every_benchmark(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    """What it was trained on is no data of the benchmark's."""
+    sets = ["data.sets={one: {annotations: a.json, images: a, text: 1, visual: 1}}", "train.rhythm.visual=1"]
+    others = ["data.nameless.share=0.5", "eval.references=[1]"]
+    for file in EVAL.glob("*.yaml"):
+        data = for_benchmark(tiny_config(*sets, *others), file).data
+        assert (data.sets, data.limit, data.nameless.share) == ({}, 0, 0)
+    assert for_benchmark(tiny_config("data.limit=3"), EVAL / "coco.yaml").data.limit == 0
+    lvis(tmp_path)
+    written = evaluated(saved(tiny_config(*sets, *others), tmp_path / "run"), "lvis_val", tmp_path)
+    assert written["ap"].keys() == {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
+
+
+def test_generic_prompts_of_several_sets_want_references_before_anything_is_evaluated(
+    tiny_config: TinyConfig, tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`data.train` may be a file that is there, but it is none of what the run was trained on."""
+    begun: list[str] = []
+    monkeypatch.setattr(DetectionModule, "on_test_epoch_start", lambda module: begun.append("test"))
+    sets = ["data.sets={one: {annotations: train.json, images: train, visual: 1, text: 1}}", "train.rhythm.visual=1"]
+    config = tiny_config(*sets, "eval.references=[1]")
+    assert (tiny_coco / config.data.train.annotations).is_file()
+    with pytest.raises(InputError, match=r"no data\.train .*give data\.reference\.annotations=FILE .*--protocol text"):
+        run.evaluate(config, build.module(config), "test", ["text", "generic"])
+    assert begun == []
+    monkeypatch.undo()
+    config = override(config, ["data.reference={annotations: train.json, images: train}"])
+    assert list(run.evaluate(config, build.module(config), "test", ["text", "generic"]).rows) == ["text", "generic_1"]
 
 
 @pytest.mark.parametrize(

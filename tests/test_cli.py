@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 
-from trex2_lightning import build, cli, run
+from trex2_lightning import build, cli, run, sweep
 from trex2_lightning.config import Config, save, to_dict
 from trex2_lightning.predict import Predictor
+from trex2_lightning.prepare import prepare_data
 
 TinyConfig = Callable[..., Config]
 Command = Callable[[list[str]], None]
@@ -102,7 +104,7 @@ def test_evaluate_writes_figures_and_results(
 ) -> None:
     moved = tiny_coco.rename(tmp_path / "moved")
     call(cli.evaluate, "--ckpt", checkpoint, f"data.root={moved}", "--split", "val", "eval.batch_size=1")
-    folder = checkpoint.parent.parent
+    folder = checkpoint.parent.parent / "eval" / "val"
     summary = json.loads((folder / "evaluation.json").read_text())
     assert (summary["split"], summary["ground_truth"]) == ("val", str(moved / "val.json"))
     assert summary["ap"].keys() == {"text", "random_phrases"}
@@ -111,6 +113,22 @@ def test_evaluate_writes_figures_and_results(
     results = json.loads((folder / "results_text.json").read_text())
     assert {result["image_id"] for result in results} == {1, 2, 3}
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_the_run_s_folder_has_all_of_the_test_split_and_nothing_else(
+    call: Callable[..., None], checkpoint: Path
+) -> None:
+    """What compares runs reads it there."""
+    folder = checkpoint.parent.parent
+    call(cli.evaluate, "--ckpt", checkpoint)
+    written = (folder / "evaluation.json").read_text()
+    call(cli.evaluate, "--ckpt", checkpoint, "--split", "val")
+    call(cli.evaluate, "--ckpt", checkpoint, "--protocol", "random_phrases", "--protocol", "text")
+    call(cli.evaluate, "--ckpt", checkpoint, "--protocol", "text", "--split", "val")
+    assert (folder / "evaluation.json").read_text() == written
+    rows = {path.name: list(sweep.read_json(path / "evaluation.json")["ap"]) for path in (folder / "eval").iterdir()}
+    both = ["text", "random_phrases"]
+    assert rows == {"val": both, "random_phrases-text": both, "val-text": ["text"]}
 
 
 def test_evaluate_by_every_protocol_after_visual_training(
@@ -226,6 +244,47 @@ def test_tuned_prompts_load_in_predict(
         "blue block",
         "red block",
     }
+
+
+def test_prompts_are_tuned_on_an_index_of_any_format(
+    call: Callable[..., None],
+    error_line: Callable[..., str],
+    checkpoint: Path,
+    tiny_coco: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As on the COCO file that the index was made of; from the names, as the checkpoint knows no boxes."""
+    (tmp_path / "yolo" / "images").mkdir(parents=True)
+    (tmp_path / "yolo" / "labels").mkdir()
+    content = json.loads((tiny_coco / "val.json").read_text())
+    names = [category["name"] for category in content["categories"]]
+    for image in content["images"]:
+        lines = []
+        for item in (item for item in content["annotations"] if item["image_id"] == image["id"]):
+            x, y, width, height = item["bbox"]
+            shares = ((x + width / 2) / image["width"], (y + height / 2) / image["height"])
+            shares += (width / image["width"], height / image["height"])
+            lines.append(" ".join(map(str, (item["category_id"] - 1, *shares))))
+        shutil.copy(tiny_coco / "val" / image["file_name"], tmp_path / "yolo" / "images")
+        (tmp_path / "yolo" / "labels" / f"{Path(image['file_name']).stem}.txt").write_text("\n".join(lines))
+    (tmp_path / "yolo" / "data.yaml").write_text(f"val: images\nnames: {names}\n")
+    prepare_data(["yolo", str(tmp_path / "yolo" / "data.yaml"), str(tmp_path / "index"), "--split", "val"])
+    wanted = ["--category", "blue block", "--category", "red block", "--steps", 1]
+    common = ["--ckpt", checkpoint, *wanted, "--output", tmp_path / "x.safetensors"]
+    printed = []
+    for data in (["--data", tmp_path / "index"], ["--data", tiny_coco / "val.json", "--images", tiny_coco / "val"]):
+        capsys.readouterr()
+        call(cli.tune_prompts, *common, *data, "--start", "text")
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]
+    assert "loss on 3 images" in printed[0]
+    assert "trained with text alone" in (message := error_line(cli.tune_prompts, *common, "--data", tmp_path / "index"))
+    assert "add --start text" in message
+    message = error_line(cli.tune_prompts, *common, "--data", tiny_coco / "val.json", "--start", "text")
+    assert message.endswith("val.json does not say where its images are: add --images FOLDER")
+    message = error_line(cli.tune_prompts, *common, "--data", tmp_path / "gone", "--start", "text")
+    assert "gone: no index is there" in message
 
 
 def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,6 +432,15 @@ def test_an_unreadable_image_to_predict(error_line: Callable[..., str], checkpoi
     (tmp_path / "x.jpg").write_text("no picture")
     message = error_line(cli.predict, tmp_path / "x.jpg", "--text", "x", "--ckpt", checkpoint)
     assert message.startswith(f"{tmp_path / 'x.jpg'}: cannot be read")
+
+
+def test_predict_does_not_replace_a_photograph(error_line: Callable[..., str], tiny_coco: Path, tmp_path: Path) -> None:
+    """It says so before it reads the checkpoint."""
+    folder = tiny_coco / "test"
+    common = ["--text", "x", "--ckpt", "gone.ckpt", "--output", folder]
+    assert "give another folder by --output" in error_line(cli.predict, folder / "1.jpg", *common)
+    reference = ["--reference", f"x={folder / '1.jpg'}:1,2,3,4"]
+    assert "give another folder by --output" in error_line(cli.predict, tmp_path / "1.jpg", *reference, *common)
 
 
 def test_an_existing_run_needs_resume(error_line: Callable[..., str], checkpoint: Path, experiment: Path) -> None:

@@ -103,9 +103,10 @@ def test_a_w_and_b_run_is_like_its_folder(make_run: MakeRun, tmp_path: Path, mon
 
 
 def test_what_is_no_run_is_told_in_one_line(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good, bare, broken = make_run("good", 0.5), make_run("bare", 0.5), make_run("broken", 0.5)
+    good, bare, broken, val = (make_run(name, 0.5) for name in ("good", "bare", "broken", "val"))
     (bare / "evaluation.json").unlink()
     (broken / "evaluation.json").write_text('{"ap": ')
+    (val / "evaluation.json").write_text(json.dumps({"split": "val", "ap": {"text": {"all": 0.5}}}))
 
     class Api:
         def __init__(self) -> None:
@@ -114,7 +115,11 @@ def test_what_is_no_run_is_told_in_one_line(make_run: MakeRun, tmp_path: Path, m
     monkeypatch.setattr(wandb, "Api", Api)
     for wrong, message in (
         ([str(good), str(tmp_path)], "is no run, it has no config.yaml"),
-        ([str(good), str(bare)], r"was never evaluated: run python scripts/evaluate.py --ckpt .*best\.ckpt"),
+        (
+            [str(good), str(bare)],
+            r"was never evaluated on its test split: run python .*evaluate.py --ckpt .*best\.ckpt",
+        ),
+        ([str(good), str(val)], "val was never evaluated on its test split"),
         ([str(good), str(broken)], "evaluate the run again"),
         ([str(good), "nothing_there"], "there is no folder nothing_there"),
         ([str(good), "a/b/c"], r"there is no folder a/b/c, and W&B gives no such run \(no key\)"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from trex2_lightning.config import Config, ConfigError, from_dict, load, override, save, to_dict
+from trex2_lightning.config import Config, ConfigError, for_evaluation, from_dict, load, override, save, to_dict
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -104,7 +104,11 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
 )
 def test_wrong_override(tmp_path: Path, item: str, message: str) -> None:
     path = write(tmp_path, "x.yaml", "")
-    for attempt in (lambda: load(path, [item]), lambda: override(Config(), [item])):
+    for attempt in (
+        lambda: load(path, [item]),
+        lambda: override(Config(), [item]),
+        lambda: for_evaluation(Config(), [item]),
+    ):
         with pytest.raises(ConfigError) as error:
             attempt()
         assert message in str(error.value)
@@ -189,6 +193,16 @@ def test_override_leaves_the_original(tmp_path: Path) -> None:
     config = Config()
     assert override(config, ["data.train_sizes=[1]"]).data.train_sizes == [1]
     assert config == Config()
+
+
+def test_an_evaluation_takes_any_devices(tmp_path: Path) -> None:
+    config = load(write(tmp_path, "x.yaml", "data: {batch_size: 4}\ntrain: {devices: 1, total_batch: 4}"))
+    many = for_evaluation(config, ["train.devices=3", "train.nodes=2", "eval.batch_size=5"])
+    assert (many.train.world_size, many.eval.batch_size) == (6, 5)
+    assert for_evaluation(config, ["data.batch_size=7"]).data.batch_size == 7
+    for wrong in ("train.devices=0", "data.batch_size=0"):
+        with pytest.raises(ConfigError, match=f"^{wrong} must be at least 1"):
+            for_evaluation(config, [wrong])
 
 
 def test_dict_of_another_version_is_an_error() -> None:

@@ -50,10 +50,7 @@ def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
     def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
         folder = tmp_path / f"{ranks} ranks"
         process = subprocess.run(
-            [
-                *(sys.executable, script, "--ckpt", checkpoint, *arguments, "--output", folder),
-                *(f"train.devices={ranks}", f"train.total_batch={2 * ranks}"),
-            ],
+            [sys.executable, script, "--ckpt", checkpoint, *arguments, "--output", folder, f"train.devices={ranks}"],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             timeout=TIMEOUT,
             check=True,

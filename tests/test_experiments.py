@@ -45,6 +45,8 @@ def test_odinw_has_13_and_35_tasks_in_folders_of_their_own() -> None:
     assert (len(few.eval.tasks), len(many.eval.tasks)) == (13, 35)
     assert few.eval.tasks.items() <= many.eval.tasks.items()
     assert len({task.folder or name for name, task in many.eval.tasks.items()}) == 35
+    for task in many.eval.tasks.values():
+        assert task.val == task.test  # the one whose annotations are public
 
 
 @pytest.mark.parametrize("name", ["trex2_swin_t", "trex2_swin_l", "stage1"])

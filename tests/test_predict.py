@@ -15,7 +15,7 @@ from torch import Tensor
 from trex2_lightning import build, run
 from trex2_lightning.config import Config, to_dict
 from trex2_lightning.errors import InputError
-from trex2_lightning.predict import Detection, EncodedImage, Predictor, write_prediction
+from trex2_lightning.predict import Detection, EncodedImage, Predictor, output_files, write_prediction
 from trex2_lightning.prompt_set import PromptSet, join
 from trex2_lightning.structures import Prompts
 
@@ -282,3 +282,26 @@ def test_the_picture_and_the_values_are_written(image: Path, tmp_path: Path) -> 
     assert drawn.shape == plain.shape
     assert (drawn != plain).any()
     assert (drawn != both).any()
+
+
+def test_results_never_lie_beside_the_images_they_are_made_of(image: Path, tmp_path: Path) -> None:
+    photograph = image.with_suffix(".png")
+    Image.open(image).save(photograph)
+    values = image.with_suffix(".json")
+    values.write_text("the user's own")
+    before = photograph.read_bytes()
+    (tmp_path / "link").symlink_to(image.parent, target_is_directory=True)
+    for folder in (image.parent, tmp_path / "link", image.parent / "new" / ".."):
+        for file in (photograph, image):
+            with pytest.raises(InputError, match=r"could replace it .*--output"):
+                write_prediction(file, [], folder, {})
+    assert (photograph.read_bytes(), values.read_text()) == (before, "the user's own")
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "1.png").symlink_to(photograph)
+    with pytest.raises(InputError, match="could replace it"):
+        write_prediction(image, [], tmp_path / "results", {})
+    other = tmp_path / "references" / "1.png"
+    with pytest.raises(InputError, match=r"would lie beside .*references/1\.png"):
+        output_files(image, other.parent, [other])
+    assert output_files(image, tmp_path / "new", [other])[0] == tmp_path / "new" / "1.png"

@@ -400,7 +400,7 @@ def test_generic_prompts_cannot_ask_for_a_category_without_reference(
     content = json.loads((tiny_coco / "train.json").read_text())
     content["annotations"] = [item for item in content["annotations"] if item["category_id"] != 2]
     (tiny_coco / "train.json").write_text(json.dumps(content))
-    config = tiny_config("eval.references=[2]", "data.num_workers=1")
+    config = tiny_config("eval.references=[2]", "data.num_workers=1", "train.rhythm.visual=1")
     with caplog.at_level(logging.WARNING, logger="trex2_lightning"):
         report = run.evaluate(config, run.build.module(config), "test", ["generic", "mixed"])
     assert [record.message for record in caplog.records if record.name == "trex2_lightning.run"] == [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,12 +14,14 @@ import torch
 from torch import Tensor
 
 from trex2_lightning import run
-from trex2_lightning.config import Config
+from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
 from trex2_lightning.module import DetectionModule
+from trex2_lightning.predict import Predictor
 from trex2_lightning.structures import Batch
 
 TinyConfig = Callable[..., Config]
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 STEPS, SAVED_AT, CRASH_AT = 8, 4, 6
 EVERYTHING = (
     "data.exemplars.cross_image=0.5",
@@ -108,10 +112,29 @@ def test_what_it_starts_from_is_said(tiny_config: TinyConfig, stage1: Path, capl
 
 def test_a_missing_checkpoint_ends_with_the_command_that_makes_one(tiny_config: TinyConfig) -> None:
     config = tiny_config("data.root=nowhere", "train.init_from=gone.ckpt")
-    with pytest.raises(InputError, match=r"no checkpoint gone\.ckpt to start from: make stage1 .*CKPT=FILE") as error:
+    with pytest.raises(
+        InputError, match=r"^no checkpoint gone\.ckpt to start from: train the run .*CKPT=FILE"
+    ) as error:
         run.train(config)
     assert "\n" not in str(error.value)
     assert not config.folder.exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in EXPERIMENTS.rglob("*.yaml") if "init_from: runs/" in path.read_text()],
+    ids=lambda p: p.stem,
+)
+def test_a_missing_checkpoint_of_an_experiment_ends_with_the_command_that_makes_that_one(
+    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "experiments").symlink_to(EXPERIMENTS)
+    config = load(path, ["train.accelerator=cpu", "train.devices=1", "train.nodes=1", "logging.wandb=disabled"])
+    with pytest.raises(InputError) as error:
+        run.train(config)
+    [named] = re.findall(r"to start from: python scripts/train\.py (\S+) data\.root=FOLDER trains it", str(error.value))
+    assert load(named).folder == Path(config.train.init_from).parent.parent
 
 
 @pytest.mark.parametrize("change", ["model.visual.combine=concat", "model.visual.layers=1"])
@@ -128,6 +151,39 @@ def test_a_visual_prompt_encoder_that_stage_1_never_trained_may_be_another(
     for name, parameter in module.named_parameters():
         if not name.startswith("detector.visual_encoder."):
             assert parameter.equal(start[name]), name
-    again = ("name=stage3", f"train.init_from={last_of(config)}", "train.rhythm.visual=1", *still)
-    with pytest.raises(InputError, match="has another architecture"):  # this one was trained
-        run.train(tiny_config(*again))
+    text = tiny_config("name=text", change, f"train.init_from={last_of(config)}", *still)
+    run.train(text)  # leaves what was trained as it is
+    again = ("name=stage3", "train.rhythm.visual=1", *still)
+    for trained in (last_of(config), last_of(text)):
+        with pytest.raises(InputError, match="has another architecture"):
+            run.train(tiny_config(*again, f"train.init_from={trained}"))
+
+
+def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
+    tiny_config: TinyConfig, stage1: Path, tiny_coco: Path
+) -> None:
+    """Whatever their own rhythm, and after a resume; of an older checkpoint its rhythm tells."""
+    short, image = ("train.max_steps=1", "train.ema_decay=0"), tiny_coco / "test" / "1.jpg"
+    marked = {"cell": [(5, 6, 30, 40)]}
+    start = stage1
+    for name, visual, expected in (("again", 0, False), ("stage2", 1, True), ("text", 0, True)):
+        rhythm = f"train.rhythm.visual={visual}"
+        config = tiny_config(f"name={name}", f"train.init_from={start}", rhythm, *short)
+        run.train(config)
+        run.train(replace(config, train=replace(config.train, max_steps=2)), resume=True)
+        start = last_of(config)
+        assert run.load(start)[1].visual_trained is expected
+        predictor = Predictor.from_checkpoint(start)
+        if expected:
+            assert predictor.interactive(image, marked).names == ("cell",)
+        else:
+            with pytest.raises(InputError, match="was trained with text alone"):
+                predictor.interactive(image, marked)
+    assert "interactive_box" in run.evaluate(*run.load(start), "test").rows
+
+    content = torch.load(start, weights_only=True)
+    del content["visual_trained"]
+    for visual in (0, 1):
+        content["config"]["train"]["rhythm"]["visual"] = visual
+        torch.save(content, start)
+        assert run.load(start)[1].visual_trained is bool(visual)

@@ -6,13 +6,22 @@ A run that is there already is not repeated, so an interrupted ablation goes on 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from trex2_lightning.config import load
-from trex2_lightning.sweep import Difference, Trend, console, finish, folders, mean_and_spread, table, verdict
+from trex2_lightning.sweep import (
+    Difference,
+    Trend,
+    average_precision,
+    console,
+    finish,
+    folders,
+    mean_and_spread,
+    table,
+    verdict,
+)
 
 STAGE1 = Path("experiments/demo/stage1.yaml")
 ROWS = Path("experiments/ablation/prompts")
@@ -161,5 +170,5 @@ def _finished(folder: Path, rows: Sequence[str]) -> Runs:
     runs: Runs = {}
     for row in rows:
         for seed, run in folders(folder, row).items():
-            runs.setdefault(row, {})[seed] = json.loads((run / "evaluation.json").read_text())["ap"]
+            runs.setdefault(row, {})[seed] = average_precision(run)
     return runs

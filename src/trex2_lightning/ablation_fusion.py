@@ -22,7 +22,7 @@ from trex2_lightning.data.layout import categories
 from trex2_lightning.fusion_page import Cell, page
 from trex2_lightning.history import read_history
 from trex2_lightning.structures import Prompts
-from trex2_lightning.sweep import Runs, console, finish, flat, folders
+from trex2_lightning.sweep import Runs, average_precision, console, finish, flat, folders
 
 CELLS = ("phrase_late", "phrase_early", "word_late", "word_early")
 FILES = Path("experiments/ablation")
@@ -110,7 +110,7 @@ def measured(folder: Path, relations: Path) -> dict[str, Any]:
             "phrases": claims.relations(*run.load(relations / "checkpoints" / "last.ckpt")),
         },
     }
-    ap = json.loads((folder / "evaluation.json").read_text())["ap"]["text"]
+    ap = average_precision(folder)["text"]
     _log(override(config, ["logging.job_type=measures"]), {"test": {"ap": ap}, **found})
     return found
 
@@ -130,7 +130,7 @@ def _finished(folder: Path) -> Runs[Cell]:
             if (path / "measures.json").exists():
                 logged = {key: [value for _, value in points] for key, points in read_history(path).items()}
                 cells.setdefault(name, {})[seed] = Cell(
-                    ap=json.loads((path / "evaluation.json").read_text())["ap"],
+                    ap=average_precision(path),
                     measures=json.loads((path / "measures.json").read_text()),
                     seconds_per_step=median(logged["resources/seconds_per_step"]),
                     memory_gib=max(logged["resources/memory_gib"]),

@@ -115,6 +115,7 @@ def _of_task(config: Config, task: TaskConfig) -> Config:
     own = replace(
         data,
         root=str(Path(data.root) / task.folder),
+        val=_said(task.val, data.val),
         test=_said(task.test, data.test),
         reference=_said(task.reference, data.reference),
     )

@@ -105,6 +105,7 @@ def module(config: Config) -> DetectionModule:
         max_detections=config.eval.max_detections,
         prompt_scope=config.train.prompt_scope,
         memory_bank=MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None,
+        visual_trained=bool(rhythm.visual),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,10 +16,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from trex2_lightning import benchmarks, run
-from trex2_lightning.config import Config, for_benchmark, load, override
-from trex2_lightning.data.records import read_coco
+from trex2_lightning.config import Config, for_benchmark, for_evaluation, load
+from trex2_lightning.data.mixture import open_records
 from trex2_lightning.errors import InputError
-from trex2_lightning.predict import Predictor, Reference, write_prediction
+from trex2_lightning.predict import Predictor, Reference, output_files, write_prediction
 from trex2_lightning.prompt_set import join
 from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
 from trex2_lightning.run import Report
@@ -63,18 +63,21 @@ def evaluate(arguments: list[str]) -> None:
         help="what images are asked with; may be repeated; default: those of the benchmark, or text and "
         "random_phrases; all after visual training",
     )
-    parser.add_argument("--output", type=Path, help="folder for the files; default: the run's folder, or eval/ in it")
+    parser.add_argument(
+        "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"
+    )
     options, overrides = _parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
     trained, module = run.load(options.ckpt)
-    config, output = trained, options.output or options.ckpt.parent.parent
+    config, benchmark = trained, ""
     if overrides and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
         file = Path(overrides.pop(0))
-        config, output = for_benchmark(config, file), options.output or output / "eval" / file.stem
+        config, benchmark = for_benchmark(config, file), file.stem
         if not any(item.startswith("data.root=") for item in overrides):
             raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
-    config = override(config, [*_available_device(), *overrides])
+    config = for_evaluation(config, [*_available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
+    output = options.output or _evaluation_folder(options.ckpt, benchmark, options.split, options.protocol or [])
     output.mkdir(parents=True, exist_ok=True)
 
     if config.eval.tasks:
@@ -112,9 +115,15 @@ def predict(arguments: list[str]) -> None:
     )
     parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
     parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept (default: 0.3)")
-    parser.add_argument("--output", type=Path, default=Path("runs/predict"), help="folder for the picture and the JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/predict"),
+        help="folder for the picture and the JSON, not that of the IMAGE",
+    )
     options = parser.parse_args(arguments)
     marked = _marked(options)
+    output_files(options.image, options.output, (Path(file) for file in marked if file))  # refuses before it computes
     predictor = Predictor.from_checkpoint(options.ckpt)
     image, exemplars = predictor.encode(options.image), marked.pop("", {})
     references: list[Reference] = [(Path(file), others) for file, others in marked.items()]
@@ -131,28 +140,43 @@ def predict(arguments: list[str]) -> None:
 
 
 def tune_prompts(arguments: list[str]) -> None:
-    """`tune_prompts.py --ckpt FILE --data COCO.json --images DIR --category NAME ... --output FILE`"""
+    """`tune_prompts.py --ckpt FILE --data FILE [--images DIR] --category NAME ... --output FILE`"""
     parser = argparse.ArgumentParser(
         "tune_prompts.py",
         description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
         "Whether they find more is for other images to tell.",
     )
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
-    parser.add_argument("--data", type=Path, required=True, help="annotations in COCO format, of tens of images")
-    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="annotations of tens of images: a COCO JSON file, or an index that prepare_data.py has made of any format",
+    )
+    parser.add_argument("--images", type=Path, help="folder of the images of a JSON file; an index knows its own")
     parser.add_argument(
         "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
     )
     parser.add_argument(
-        "--start", choices=["visual", "text"], default="visual", help="from the annotated boxes (default) or the names"
+        "--start",
+        choices=["visual", "text"],
+        default="visual",
+        help="from the annotated boxes (default), or from the names, which a checkpoint of stage 1 needs",
     )
     parser.add_argument("--steps", type=int, default=100, help="each over all images (default: 100)")
     parser.add_argument("--lr", type=float, default=0.03, help="learning rate of Adam (default: 0.03)")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict.py --prompts")
     options = parser.parse_args(arguments)
-    predictor, records = Predictor.from_checkpoint(options.ckpt), read_coco(options.data, options.images)
-    names = tuple(options.category)
-    visual = options.start == "visual"
+    if options.data.suffix == ".json" and options.images is None:
+        raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")
+    predictor = Predictor.from_checkpoint(options.ckpt)
+    records = open_records(options.data, options.images or Path())
+    names, visual = tuple(options.category), options.start == "visual"
+    if visual and not predictor.module.visual_trained:
+        raise InputError(
+            "this checkpoint was trained with text alone, so its boxes mean nothing to begin with: add --start text, "
+            "or take one of stage 2"
+        )
     start = predictor.generic(exemplars(records, names)) if visual else predictor.text(names)
     tuned = tune(predictor, records, start, options.steps, options.lr)
     predictor.save(tuned.prompts, options.output)
@@ -171,6 +195,14 @@ def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt"
         for name, values in rows.items():
             table.add_row(metric, name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
+
+
+def _evaluation_folder(checkpoint: Path, benchmark: str, split: str, protocols: Sequence[str]) -> Path:
+    """The run's folder has all of its test split; what was chosen otherwise has a folder that is called after it."""
+    parts = [benchmark, split if split != "test" else "", *protocols]
+    name = "-".join(part for part in parts if part)
+    run_folder = checkpoint.parent.parent
+    return run_folder / "eval" / name if name else run_folder
 
 
 @rank_zero_only  # all ranks have the same figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from trex2_lightning.costs import Cost
 from trex2_lightning.errors import InputError
 from trex2_lightning.history import History, read_history
 from trex2_lightning.pictures import curve
-from trex2_lightning.sweep import console, flat, table
+from trex2_lightning.sweep import average_precision, console, flat, read_json, table
 
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
 UNLIKE = ("name", "output")  # settings in which runs differ anyway
@@ -72,7 +71,7 @@ def facts(name: str) -> RunFacts:
     """What is known of a run folder or a W&B run.
 
     Raises:
-        InputError: it is neither, or was never evaluated.
+        InputError: it is neither, or was never evaluated on its test split.
     """
     if Path(name).is_dir():
         return _of_folder(Path(name))
@@ -111,17 +110,13 @@ def settings_block(runs: Mapping[str, RunFacts]) -> Block:
 
 
 def _of_folder(folder: Path) -> RunFacts:
-    config, evaluation, measures = (folder / name for name in ("config.yaml", "evaluation.json", "measures.json"))
+    config, measures = folder / "config.yaml", folder / "measures.json"
     if not config.is_file():
         raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that scripts/train.py has written")
-    if not evaluation.is_file():
-        raise InputError(
-            f"{folder} was never evaluated: run python scripts/evaluate.py --ckpt {folder}/checkpoints/best.ckpt"
-        )
     settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
     assert isinstance(settings, dict)
-    ap = _json(evaluation).get("ap", {}) | _ap({name: points[-1][1] for name, points in history.items()}, "val")
-    latency = _json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
+    ap = average_precision(folder) | _ap({name: points[-1][1] for name, points in history.items()}, "val")
+    latency = read_json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
     return RunFacts(flat({str(key): value for key, value in settings.items()}, "."), ap, history, latency)
 
 
@@ -157,14 +152,6 @@ def _ap(figures: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
     whole = {"all": figures[prefix]} if prefix in figures else {}
     row = {group: float(value) for group, value in (whole | groups).items()}
     return {f"text, {split} split": row} if row else {}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}): evaluate the run again") from error
-    return dict(content)
 
 
 def _curve(history: History) -> Sequence[tuple[int, float]]:

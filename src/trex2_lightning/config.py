@@ -111,13 +111,14 @@ class DataConfig:
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))
     test: SplitConfig = field(default_factory=lambda: SplitConfig("test.json", "test"))
-    reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": training, `shapes`: its own
+    reference: SplitConfig = field(default_factory=SplitConfig)  # of generic prompts; "": `train`, `shapes`: its own
     nameless: NamelessConfig = field(default_factory=NamelessConfig)
     sets: dict[str, SetConfig] = field(
         default_factory=dict
     )  # to train on in place of `train`, by a name of your choice
     shapes: ShapesConfig = field(default_factory=ShapesConfig)
-    limit: int = 0  # only the first images of the training split that have boxes; 0: all
+    # Only the first images of the training split that have boxes, and of `val` where it is the same; 0: all.
+    limit: int = 0
     size: int = 800  # shorter side in evaluation, pixels
     max_size: int = 1333  # longer side never exceeds this, pixels
     train_sizes: list[int] = field(default_factory=list)  # shorter sides to draw from; empty: `size`
@@ -380,6 +381,7 @@ class TaskConfig:
     """One task of a benchmark of many; what is not said is as in `data`."""
 
     folder: str = ""  # of the task, relative to `data.root`; "": its name
+    val: SplitConfig = field(default_factory=SplitConfig)
     test: SplitConfig = field(default_factory=SplitConfig)
     reference: SplitConfig = field(default_factory=SplitConfig)
 
@@ -486,11 +488,26 @@ def override(config: Config, overrides: list[str]) -> Config:
         raise ConfigError(_readable(error, "command line")) from error
 
 
+def for_evaluation(config: Config, overrides: list[str]) -> Config:
+    """As `override`, on any devices: `train.total_batch` is of training alone, so it becomes one that they can have.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        values = _typed(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+        batch = values.data.batch_size * values.train.devices * values.train.nodes
+        values.train.total_batch = max(batch, 1)  # a factor of 0 is refused by its own name
+        return cast(Config, OmegaConf.to_object(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "command line")) from error
+
+
 def for_benchmark(config: Config, path: Path) -> Config:
     """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
 
-    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for the
-    folder of the data.
+    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for what
+    it trained on: the folder of the data, its sets, its limit and its share of nameless images.
 
     Raises:
         ConfigError: as `load`, or the file has other sections.
@@ -498,8 +515,11 @@ def for_benchmark(config: Config, path: Path) -> Config:
     benchmark = _read(path, seen=[])
     if others := sorted(set(benchmark) - {"data", "eval"}):
         raise ConfigError(f"{path}: {others[0]} is the checkpoint's; an evaluation file has data and eval alone")
+    trained = to_dict(config)
+    trained["data"] |= {"root": "", "sets": {}, "limit": 0}
+    trained["data"]["nameless"]["share"] = 0.0
     try:
-        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), {"data": {"root": ""}}, benchmark))
+        return _validated(OmegaConf.merge(OmegaConf.create(trained), benchmark))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, path)) from error
 
@@ -558,7 +578,11 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
 
 
 def _validated(values: Any) -> Config:
-    return cast(Config, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values)))
+    return cast(Config, OmegaConf.to_object(_typed(values)))
+
+
+def _typed(values: Any) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), values))
 
 
 def _parsed(overrides: list[str]) -> DictConfig:

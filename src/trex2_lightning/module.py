@@ -45,6 +45,8 @@ class DetectionModule(L.LightningModule):
         max_detections: kept per image in evaluation.
         prompt_scope: whose exemplars an image is asked with in a visual iteration.
         memory_bank: further negatives of visual iterations, saved with the checkpoints.
+        visual_trained: whether this run trains visual prompts, or the one that its weights come from did; saved with
+            the checkpoints, because the configuration tells only the first.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class DetectionModule(L.LightningModule):
         max_detections: int,
         prompt_scope: Scope,
         memory_bank: MemoryBank | None = None,
+        visual_trained: bool = False,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -66,6 +69,7 @@ class DetectionModule(L.LightningModule):
         self.protocols: dict[str, Protocol] = {}
         self.regions: RegionClassifier | None = None
         self.figures: dict[str, dict[str, float]] = {}
+        self.visual_trained = visual_trained
         self.skipped_images = 0  # unreadable training images met so far on this rank
         self._optimizer = optimizer
         self._denoising = denoising
@@ -167,10 +171,12 @@ class DetectionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._resolved_config
+        checkpoint["visual_trained"] = self.visual_trained
         if self._memory_bank is not None:
             checkpoint["memory_bank"] = self._memory_bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.visual_trained |= bool(checkpoint.get("visual_trained"))
         if self._memory_bank is not None:
             self._memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 

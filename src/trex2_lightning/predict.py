@@ -6,7 +6,7 @@ C categories, M exemplars of one of them in one image, n reference images, D mod
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -128,8 +128,7 @@ class Predictor:
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         check_kinds(exemplars for _, exemplars in references)
-        train = self._config.train
-        if references and not train.rhythm.visual and not train.init_from:
+        if references and not self.module.visual_trained:
             raise InputError(
                 "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
                 "stage 2, or leave them out"
@@ -243,12 +242,32 @@ class Predictor:
         return from_vectors(vectors, valid)
 
 
+def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
+    """Where `write_prediction` writes the picture and the values of an image.
+
+    Raises:
+        InputError: they would lie beside the image or a reference image, and could replace it or what belongs to it.
+    """
+    outputs = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
+    for file in (image, *references):
+        if file.resolve().parent in {output.resolve().parent for output in outputs}:
+            raise InputError(
+                f"{outputs[0]} and {outputs[1].name} would lie beside {file} and could replace it or what belongs to "
+                "it: give another folder by --output"
+            )
+    return outputs
+
+
 def write_prediction(
     image: Path, detections: Sequence[Detection], folder: Path, exemplars: Mapping[str, Exemplars]
 ) -> tuple[Path, Path]:
-    """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths."""
+    """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
+
+    Raises:
+        InputError: as `output_files`.
+    """
+    picture, values = output_files(image, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    picture, values = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
     drawn = draw(
         read_image(image),
         torch.tensor([detection.box for detection in detections]).reshape(-1, 4),

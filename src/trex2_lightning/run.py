@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -60,8 +60,8 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     start = config.train.init_from if not resume else ""
     if start and not Path(start).is_file():
         raise InputError(
-            f"no checkpoint {start} to start from: make stage1 ARGS=data.root=FOLDER trains "
-            "runs/stage1/checkpoints/last.ckpt, and CKPT=FILE or train.init_from=FILE takes another"
+            f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
+            "train.init_from=FILE takes another"
         )
     data = build.datamodule(config)
     data.prepare_data()
@@ -104,6 +104,7 @@ def load(path: Path) -> tuple[Config, DetectionModule]:
     module = build.module(config)
     model.backbone.weights, model.text.pretrained, model.init_from = weights
     _load_state(module, checkpoint["state_dict"], path)
+    module.visual_trained = _visual_trained(checkpoint, config)
     return config, module.eval()
 
 
@@ -159,16 +160,17 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, or other promptings by their row; None: those of
-            `eval.protocols` that the run trained for, or else those of text, and all if the run trained visual prompts.
+        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
+            other promptings by their row. None: those of `eval.protocols`, or else `text` and `random_phrases`, and all
+            if the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen: Collection[str] = protocols or _trained_protocols(config)
+    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module.visual_trained)
     thresholds: dict[str, float] = {}
     if config.eval.metric == "counting" and split == "test":
-        counted = evaluate(config, module, "val", protocols).rows
+        counted = evaluate(config, module, "val", chosen).rows
         thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
     trainer = build.evaluator(config)
     data = build.datamodule(config)
@@ -178,10 +180,10 @@ def evaluate(
     references = None
     if FROM_REFERENCES & set(chosen):
         references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
-    asked = protocols
+    asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
-        asked = promptings(chosen, records.names, config.seed, references, config.eval.references, given)
+        asked = promptings(asked, records.names, config.seed, references, config.eval.references, given)
     module.protocols = {
         row: Protocol(prompting, build.metric(config, records, thresholds.get(row))) for row, prompting in asked.items()
     }
@@ -214,10 +216,12 @@ def write_results(report: Report, folder: Path) -> None:
         (folder / f"results_{row}.json").write_text(json.dumps(results))
 
 
-def _trained_protocols(config: Config) -> Sequence[str]:
-    listed, visual = config.eval.protocols, config.train.rhythm.visual
+def _trained(protocols: Sequence[str] | None, config: Config, visual: bool) -> Sequence[str]:
+    """The protocols asked for, or else those of `eval.protocols`, that mean something to a run with that training."""
+    listed = protocols or config.eval.protocols
     if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
-        raise InputError(f"eval.protocols: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
+        where = "protocols" if protocols else "eval.protocols"
+        raise InputError(f"{where}: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
     if not listed:
         return PROTOCOLS if visual else ("text", "random_phrases")
     chosen = [protocol for protocol in listed if visual or protocol in TEXT_PROTOCOLS]
@@ -256,6 +260,15 @@ def _encode_references(
     return encoder.prompts
 
 
+def _how_to_make(checkpoint: Path) -> str:
+    """The runs of experiments/ are called like their files and are written to `runs`."""
+    name = checkpoint.parent.parent
+    file = Path("experiments", *name.parts[1:]).with_suffix(".yaml")
+    if name.parts[:1] == ("runs",) and file.is_file():
+        return f"python scripts/train.py {file} data.root=FOLDER trains it"
+    return "train the run that writes it"
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
@@ -272,16 +285,23 @@ def _read(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _visual_trained(checkpoint: dict[str, Any], config: Config) -> bool:
+    """Checkpoints that were written before there was the flag have only their own run's rhythm to tell by."""
+    return bool(checkpoint.get("visual_trained", config.train.rhythm.visual))
+
+
 def _start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """As `load_weights`; but a visual prompt encoder that was never trained need not be like the configured one."""
     checkpoint = _read(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
-    if before.model.visual != config.model.visual and not before.train.rhythm.visual:
+    visual_trained = _visual_trained(checkpoint, before)
+    if before.model.visual != config.model.visual and not visual_trained:
         part = "detector.visual_encoder."
         state = {name: value for name, value in state.items() if not name.startswith(part)}
         state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
         log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
     _load_state(module, state, path)
+    module.visual_trained |= visual_trained
 
 
 def _load_state(module: DetectionModule, state: dict[str, torch.Tensor], path: Path) -> None:

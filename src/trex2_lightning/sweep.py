@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -33,7 +34,7 @@ class Trend(NamedTuple, Generic[Run]):
 def finish(folder: Path, file: Path, overrides: Sequence[str]) -> None:
     """Train and evaluate the run of an experiment file unless that is done; a run that was broken off goes on."""
     last = folder / "checkpoints" / "last.ckpt"
-    if not (folder / "evaluation.json").exists():
+    if not is_evaluated(folder):
         script("train", folder, str(file), *(["--resume"] if last.exists() else []), *overrides)
         script("evaluate", folder, "--ckpt", str(last))
     console.print(f"{folder}", soft_wrap=True)
@@ -54,7 +55,36 @@ def script(name: str, folder: Path, *arguments: str) -> None:
 def folders(parent: Path, row: str) -> dict[int, Path]:
     """The finished runs of a row by seed, whichever call made them."""
     files = sorted(parent.glob(f"{row}_[0-9]*/evaluation.json"))
-    return {int(file.parent.name.removeprefix(f"{row}_")): file.parent for file in files}
+    evaluated = [file.parent for file in files if is_evaluated(file.parent)]
+    return {int(folder.name.removeprefix(f"{row}_")): folder for folder in evaluated}
+
+
+def is_evaluated(folder: Path) -> bool:
+    """Whether `evaluation.json` of a run is there, and of its test split."""
+    file = folder / "evaluation.json"
+    return file.is_file() and read_json(file).get("split", "test") == "test"
+
+
+def average_precision(folder: Path) -> dict[str, dict[str, float]]:
+    """AP of a run on its test split, by what images were asked with and category group.
+
+    Raises:
+        InputError: the run was never evaluated on that split, or the file is broken.
+    """
+    if not is_evaluated(folder):
+        raise InputError(
+            f"{folder} was never evaluated on its test split: run python scripts/evaluate.py "
+            f"--ckpt {folder}/checkpoints/best.ckpt"
+        )
+    return dict(read_json(folder / "evaluation.json").get("ap", {}))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises InputError: the file is broken."""
+    try:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}): evaluate the run again") from error
 
 
 def verdict(trend: Trend[Run], runs: Runs[Run]) -> str:

@@ -95,6 +95,16 @@ def test_a_limit_takes_an_index_s_first_images_with_boxes(tiny_coco: Path) -> No
     assert [image.id for image in found] == [1, 2, 3]
 
 
+def test_a_limit_is_one_of_val_too_where_that_is_the_training_split(tiny_coco: Path) -> None:
+    """A few images can be learned by heart, and evaluated alone."""
+    train = SplitConfig("train.json", "train")
+    module = datamodule(tiny_coco, train=train, val=train, limit=3)
+    assert [image.id for image in module.val_records.images] == [1, 2, 3]
+    assert sum(len(batch.targets) for batch in module.val_dataloader()) == 3
+    assert len(datamodule(tiny_coco, train=train, limit=1).val_records.images) == 3
+    assert len(datamodule(tiny_coco, train=train, val=train).val_records.images) == 6
+
+
 def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: Path) -> None:
     with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with scripts/prepare_data\.py"):
         datamodule(tiny_coco, train=SplitConfig("indexes/lvis"))

@@ -32,6 +32,7 @@ from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
 from trex2_lightning.data.stream import TrainStream, rank_order
 from trex2_lightning.data.transforms import eval_transform, train_transform
+from trex2_lightning.errors import InputError
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
@@ -81,7 +82,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Read the annotations of the splits that the stage uses, unless they were read before.
 
         Raises:
-            InputError: a file or an index is missing or broken.
+            InputError: a file or an index is missing or broken; or a run of `data.sets` names no reference images.
         """
         if stage == "fit" and self.config.sets and not self._mixture:
             self._mixture = read_mixture(self.config, self.rhythm)
@@ -101,7 +102,8 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     @property
     def val_records(self) -> Records:
-        return self._records["val"]
+        limit = self.config.limit if self.config.val == self.config.train else 0
+        return _limited(self._records["val"], limit)
 
     @property
     def test_records(self) -> Records:
@@ -213,11 +215,20 @@ class DetectionDataModule(lightning.LightningDataModule):
     def _read(self, split: str) -> Records:
         files: SplitConfig = getattr(self.config, split)
         if split == "reference" and not files.annotations:
-            files = SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
+            files = self._default_reference()
         root = self._root()
         if not files.annotations.endswith(".json"):
             return open_index(root / files.annotations)
         return READERS[self.config.format](root / files.annotations, root / files.images)
+
+    def _default_reference(self) -> SplitConfig:
+        if self.config.sets:
+            raise InputError(
+                "generic and mixed prompts are made of reference images, and a run of data.sets has no data.train to "
+                "take them from: give data.reference.annotations=FILE data.reference.images=FOLDER, or choose other "
+                "protocols, such as --protocol text"
+            )
+        return SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
 
 
 class TrainLoader(DataLoader[Example]):
