@@ -46,7 +46,7 @@ ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic s
 ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in hours on a CPU (ARGS="--quick": in minutes)
 	$(PY) scripts/ablation_fusion.py $(ARGS)
 
-bench: $(INSTALLED)  ## measure speed beside other implementations, in a quarter of an hour
+bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour
 	$(PY) scripts/bench.py $(ARGS)
 
 smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minute

@@ -68,7 +68,7 @@ def test_the_page_has_mean_spread_and_a_verdict_for_each_claim() -> None:
 
     assert verdict("One vector") == "**reproduced** (+0.300, +0.600)."
     assert verdict("No interference") == "**reproduced** (+0.200, +0.400)."
-    assert verdict("Cheaper: with 100 names") == "**not shown, the seeds disagree** (+1.000, +0.010)."
+    assert verdict("Cheaper: with 100 names") == "**not shown in every seed** (+1.000, +0.010)."
     assert (
         verdict("Deep interaction: early fusion learns relations better, by phrase")
         == "**reproduced** (+0.650, +0.550)."

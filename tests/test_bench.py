@@ -19,10 +19,12 @@ from trex2_lightning.bench import (
     demand,
     detectors,
     fusion,
+    index,
     input_pipeline,
     page,
     sampling,
 )
+from trex2_lightning.data.index import open_index
 
 TOKENS = {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
 LAYERS = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 20}
@@ -77,6 +79,16 @@ def test_both_pipelines_read_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     sides = [torch.stack([side, side.flip(-1)], 1) for side in (our_pixels[order[0], ..., :170], pixels[order[1]])]
     differences = (sides[0][:, :1] - sides[1]).abs().mean((2, 3, 4)).amin(1)
     assert differences.max() < 0.05
+
+
+def test_the_index_is_measured_beside_pycocotools(small: Setting, tmp_path: Path) -> None:
+    rows = index(tmp_path, small._replace(images=200, boxes=1000))
+    assert [row.bar for row in rows] == ["< 1 s", "", "< 150", "< 2,000"]
+    assert rows[0].what.startswith("opening 200 images with 1,000 boxes")
+    records = open_index(tmp_path / "index")
+    assert (len(records.images), records.images[7].boxes.shape[1], records.num_dropped) == (200, 4, 0)
+    assert sum(len(image.boxes) for image in records.images) == 1000
+    assert float(rows[3].figure) > 100  # a process with torch in it
 
 
 def test_names_are_packed_into_as_many_chunks_as_the_limit_needs() -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trex2_lightning import bench_input, build, costs
+from trex2_lightning import bench_index, bench_input, build, costs
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early_fusion import BiAttention
@@ -56,9 +56,10 @@ class Setting(NamedTuple):
     few: int = 80  # names
     many: int = 1203
     repeats: int = 3
-    reference: Mapping[str, Any] = MappingProxyType(
-        {}
-    )  # settings of the reference that differ from Grounding DINO with Swin-T
+    # Settings of the reference that differ from Grounding DINO with Swin-T.
+    reference: Mapping[str, Any] = MappingProxyType({})
+    images: int = bench_index.IMAGES
+    boxes: int = bench_index.BOXES
 
 
 def bench(arguments: list[str]) -> None:
@@ -74,6 +75,7 @@ def bench(arguments: list[str]) -> None:
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
+            "Index of a data set, one core": index(Path(folder), Setting()),
         }
         needed = demand(Path(folder), sections["Input pipeline, one core"][0], Setting())
     options.page.write_text(page(sections, options.threads, needed))
@@ -208,6 +210,35 @@ def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
         rows.append(Row(f"an image of {size} px, {1 / fast:.0f} images per second", slow, fast, _ratio(slow, fast)))
     torch.set_num_threads(threads)
     return rows
+
+
+def index(folder: Path, setting: Setting) -> list[Row]:
+    """An index of Objects365's size, beside pycocotools on a tenth of it."""
+    tenth, whole = folder / "tenth.json", folder / "whole.json"
+    bench_index.write(tenth, setting.images // 10, setting.boxes // 10)
+    peer = bench_index.opening_with_pycocotools(tenth)
+    bench_index.write(whole, setting.images, setting.boxes)
+    built = bench_index.building(whole, folder / "index")
+    opened, sampled = bench_index.opening(folder / "index"), bench_index.sampling(folder / "index")
+    size = f"{setting.images:,} images with {setting.boxes:,} boxes"
+    return [
+        Row(
+            f"opening {size}; the peer, pycocotools, a tenth of them",
+            peer.seconds,
+            opened.seconds,
+            _ratio(peer.seconds, opened.seconds),
+            "< 1 s",
+        ),
+        Row("memory that it adds, MiB", None, None, f"{opened.added:.0f} (peer: {peer.added:.0f})"),
+        Row(
+            f"{bench_index.SAMPLES:,} random images of it; memory that they add, MiB",
+            None,
+            sampled.seconds,
+            f"{sampled.added:.0f}",
+            "< 150",
+        ),
+        Row("building it; peak memory of the process, MiB", None, built.seconds, f"{built.peak:.0f}", "< 2,000"),
+    ]
 
 
 def demand(folder: Path, large: Row, setting: Setting) -> str:

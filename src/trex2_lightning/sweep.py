@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def verdict(trend: Trend[Run], runs: Runs[Run]) -> str:
-    """Reproduced if every seed has the difference, contrary if every seed has the opposite."""
+    """Reproduced if every seed has the difference, contrary if every seed has the opposite, each beyond noise."""
     differences = []
     for seed in sorted({seed for found in runs.values() for seed in found}):
         try:
@@ -97,13 +97,15 @@ def verdict(trend: Trend[Run], runs: Runs[Run]) -> str:
             continue
     if not differences:
         return f"{trend.claim}: no runs."
-    found = "not shown, the seeds disagree"
+    found = "not shown in every seed"
     if min(differences) > trend.noise:
         found = "reproduced"
     elif max(differences) < -trend.noise:
         found = "the contrary is found"
     elif max(map(abs, differences)) <= trend.noise:
         found = f"no difference beyond {trend.noise}"
+    elif min(differences) < -trend.noise and max(differences) > trend.noise:
+        found = "not shown, the seeds disagree"
     listed = ", ".join(f"{difference:+.3f}" for difference in differences)
     return f"{trend.claim}: **{found}** ({listed})."
 

@@ -6,6 +6,7 @@ bytes each, until the file is read. Images are then given in the file's order.
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -114,24 +115,26 @@ class Boxes:
         return True
 
     def by_image(self, image_ids: NDArray[np.int64]) -> Iterator[list[int]]:
-        """For each image the places of its boxes; those given twice, or of an image that is not there, are counted."""
-        owner = np.asarray(self.image)
-        order = np.argsort(image_ids, kind="stable")
-        place = np.searchsorted(image_ids, owner, sorter=order).clip(max=len(image_ids) - 1)
-        rows = order[place].astype(np.int32)
-        rows[image_ids[rows] != owner] = -1
-        unknown = np.flatnonzero(rows < 0)
-        if len(unknown):
-            self._report.count("annotation of an unknown image", f"image {owner[unknown[0]]}", len(unknown))
-        ids = np.asarray(self.ids)
-        by_id = np.argsort(ids, kind="stable")
-        again = by_id[1:][ids[by_id[1:]] == ids[by_id[:-1]]]
+        """For each image the places of its boxes; those given twice, or of an image that is not there, are counted.
+
+        To be asked once: what only tells whose a box is, is let go, as the boxes may be many millions.
+        """
+        again = _repeated(np.asarray(self.ids))
         if len(again):
-            self._report.count(
-                "annotation id given twice: the first is used", f"annotation {ids[again[0]]}", len(again)
-            )
-            rows[again] = -1
-        del by_id, place, order
+            where = f"annotation {self.ids[again[0]]}"
+            self._report.count("annotation id given twice: the first is used", where, len(again))
+        self.ids = array("q")
+        owners = np.asarray(self.image)
+        order = np.argsort(image_ids, kind="stable").astype(np.int32)
+        found = np.searchsorted(image_ids, owners, sorter=order)
+        rows = order[np.minimum(found, len(image_ids) - 1, out=found)]
+        del found
+        unknown = np.flatnonzero(image_ids[rows] != owners)
+        if len(unknown):
+            self._report.count("annotation of an unknown image", f"image {owners[unknown[0]]}", len(unknown))
+        del owners
+        self.image = array("q")
+        rows[unknown] = rows[again] = -1
         yield from places(rows, len(image_ids))
 
 
@@ -140,7 +143,7 @@ class Images:
 
     def __init__(self, store: ImageStore, report: Report, dialect: Dialect) -> None:
         self.ids = array("q")
-        self.paths: list[str] = []
+        self.paths = Texts()
         self.widths = array("i")
         self.heights = array("i")
         self.verdicts: dict[int, tuple[Any, Any]] = {}
@@ -168,6 +171,33 @@ class Images:
         self.widths.append(width)
         self.heights.append(height)
         return True
+
+
+class Texts:
+    """Many strings in few bytes."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._stops = array("q", [0])
+
+    def append(self, text: str) -> None:
+        self._bytes += os.fsencode(text)
+        self._stops.append(len(self._bytes))
+
+    def __getitem__(self, place: int) -> str:
+        return os.fsdecode(bytes(self._bytes[self._stops[place] : self._stops[place + 1]]))
+
+
+def _repeated(ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The places of ids that stand before too; a part of the ids at a time, for they may be many millions."""
+    parts = ids.astype("<i8", copy=False).view(np.uint8)[::8]  # by their lowest byte
+    again = [np.zeros(0, np.int64)]
+    for part in range(0, 256, 16):
+        chosen = np.flatnonzero((parts >= part) & (parts < part + 16))
+        order = np.argsort(ids[chosen], kind="stable")
+        ordered = ids[chosen[order]]
+        again.append(chosen[order[1:][ordered[1:] == ordered[:-1]]])
+    return np.sort(np.concatenate(again))
 
 
 def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Report) -> bool:
