@@ -35,6 +35,7 @@ class Dialect(NamedTuple):
 
 COCO = Dialect()
 NAN = float("nan")
+BLOCK = 2**20  # boxes that are looked up at once
 
 
 def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dialect = COCO) -> Iterator[Annotated]:
@@ -61,14 +62,15 @@ def read_coco(annotations: Path, store: ImageStore, report: Report, dialect: Dia
     categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
     names = report.declare((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
 
-    for row, chosen in enumerate(boxes.by_image(np.asarray(images.ids))):
+    called = [names.get(category_id, "") for category_id in boxes.category_ids]
+    for row, chosen in enumerate(boxes.by_image(images.finished())):
         if not images.paths[row]:
             continue
         where = f"image {images.ids[row]}"
-        known = [index for index in chosen if boxes.category[index] in names]
+        known = [index for index in chosen if called[boxes.category[index]]]
         if len(known) < len(chosen):
             report.count("box of an unknown category", where, len(chosen) - len(known))
-        labels = [names[boxes.category[index]] for index in known]
+        labels = [called[boxes.category[index]] for index in known]
         yield annotate(
             report,
             where,
@@ -89,7 +91,8 @@ class Boxes:
     def __init__(self, report: Report) -> None:
         self.ids = array("q")
         self.image = array("q")
-        self.category = array("q")
+        self.category = array("i")  # place in `category_ids`
+        self.category_ids: dict[int, int] = {}  # place by id, in the order of the places
         self.corners = array("f")
         self.area = array("f")
         self.crowd = array("b")
@@ -108,7 +111,7 @@ class Boxes:
         own_id = is_id(entry.get("id"))
         self.ids.append(entry["id"] if own_id else -len(self.ids) - 2**62)  # without an id: told apart by its place
         self.image.append(entry["image_id"])
-        self.category.append(entry["category_id"])
+        self.category.append(self.category_ids.setdefault(entry["category_id"], len(self.category_ids)))
         self.corners.extend(xywh(entry.get("bbox")))
         self.area.append(area if type(area) in (int, float) and abs(area) < 1e30 else NAN)
         self.crowd.append(bool(entry.get("iscrowd")))
@@ -124,18 +127,25 @@ class Boxes:
             where = f"annotation {self.ids[again[0]]}"
             self._report.count("annotation id given twice: the first is used", where, len(again))
         self.ids = array("q")
-        owners = np.asarray(self.image)
+        rows = self._rows(image_ids)
+        self.image = array("q")
+        rows[again] = -1
+        yield from places(rows, len(image_ids))
+
+    def _rows(self, image_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Whose each box is, as a place in `image_ids`, or -1."""
         order = np.argsort(image_ids, kind="stable").astype(np.int32)
-        found = np.searchsorted(image_ids, owners, sorter=order)
-        rows = order[np.minimum(found, len(image_ids) - 1, out=found)]
-        del found
-        unknown = np.flatnonzero(image_ids[rows] != owners)
+        owners = np.asarray(self.image)
+        rows = np.empty(len(owners), np.int32)
+        for start in range(0, len(owners), BLOCK):
+            some = owners[start : start + BLOCK]
+            found = np.searchsorted(image_ids, some, sorter=order)
+            row = order[np.minimum(found, len(image_ids) - 1)]
+            rows[start : start + BLOCK] = np.where(image_ids[row] == some, row, -1)
+        unknown = np.flatnonzero(rows < 0)
         if len(unknown):
             self._report.count("annotation of an unknown image", f"image {owners[unknown[0]]}", len(unknown))
-        del owners
-        self.image = array("q")
-        rows[unknown] = rows[again] = -1
-        yield from places(rows, len(image_ids))
+        return rows
 
 
 class Images:
@@ -172,6 +182,11 @@ class Images:
         self.heights.append(height)
         return True
 
+    def finished(self) -> NDArray[np.int64]:
+        """The ids, when all images are there; what only tells ids given twice is let go."""
+        self._seen.clear()
+        return np.asarray(self.ids)
+
 
 class Texts:
     """Many strings in few bytes."""
@@ -202,7 +217,7 @@ def _repeated(ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Report) -> bool:
     """Roboflow's exports begin with a category 0 which only names the others' common group."""
-    heading = entry["id"] == 0 and entry.get("supercategory") == "none" and 0 not in boxes.category
+    heading = entry["id"] == 0 and entry.get("supercategory") == "none" and 0 not in boxes.category_ids
     heading = heading and any(other.get("supercategory") == entry.get("name") for other in categories)
     if heading:
         report.count("category that only heads the others (Roboflow)", f"category 0, {entry.get('name')}")

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trex2_lightning.data.archives import ImageStore
 from trex2_lightning.data.readers.coco import Boxes, Dialect, Entry, Images
 from trex2_lightning.data.readers.common import Annotated, Report, annotate, clean
@@ -39,7 +37,7 @@ def read_goldg(annotations: Path, store: ImageStore, report: Report) -> Iterator
             spans.append(same.setdefault(given, given))
     if not images.ids:
         raise InputError(f"{annotations}: has no list of images; give an annotation file of MDETR")
-    for row, chosen in enumerate(boxes.by_image(np.asarray(images.ids))):
+    for row, chosen in enumerate(boxes.by_image(images.finished())):
         if not images.paths[row]:
             continue
         where = f"image {images.ids[row]}"
