@@ -42,7 +42,8 @@ def test_sets_have_their_shares_of_the_steps_evenly_spread() -> None:
 
 
 @pytest.mark.parametrize("killed", [1, 37, 150])
-def test_a_run_that_was_killed_amid_an_epoch_sees_every_sample_once(killed: int) -> None:
+def test_a_stream_goes_on_anywhere_and_its_epochs_have_every_image_once(killed: int) -> None:
+    """What a killed and resumed run makes of it: tests/test_mixture_run.py."""
     batches = stream(stop=killed) + stream(start=killed)
     assert batches == stream()
     for number, some in enumerate(SETS):
