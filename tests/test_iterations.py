@@ -196,7 +196,7 @@ def one_rank(rank: int, folder: str, scope: str) -> None:
     for number in range(20):
         kind: Kind = ("boxes", "points", "boxes", "text")[number % 4]
         source: Source = ("any", "nameless", "cross_image", "any")[number % 4]
-        batch = batch_of(kind, labels[(number + rank) % 3], seed=2 * number + rank, source=source)
+        batch = batch_of(kind, labels[(number // 4 + rank) % len(labels)], seed=2 * number + rank, source=source)
         loss = parallel(batch, number)
         optimizer.zero_grad()
         loss.backward()
