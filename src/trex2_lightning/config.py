@@ -220,7 +220,7 @@ class ModelConfig:
     anchor_size: float = 0.05  # side of the finest level's anchors as a share of the image, doubled per level
     similarity: Literal["scaled", "plain"] = "scaled"  # dot product / sqrt(D) + bias; plain: as it is (Grounding DINO)
     prior: float = 0.01  # initial score of every query; sets the bias of scaled similarity heads
-    max_tokens: int = 256  # early fusion: prompt tokens in one pass; more are asked for in several
+    max_tokens: int = 256  # early fusion: prompt tokens in one pass; more need several, training leaves out negatives
     init_from: str = ""  # Grounding DINO to start from: folder or repository of the hub's format; "": none
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     text: TextConfig = field(default_factory=TextConfig)
