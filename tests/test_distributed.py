@@ -22,6 +22,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 TWO_RANKS = ("train.devices=2", "data.batch_size=1", "train.total_batch=2")
 ONE_RANK = ("train.devices=1", "data.batch_size=2", "train.total_batch=2")
 STAGE_2 = (
+    "seed=3",  # the first step after the kill lacks a category that was seen before it
     "train.rhythm={visual: 2, text: 1}",
     "train.prompt_scope=world",
     "train.memory_bank={size: 2, negatives: 2}",
@@ -35,9 +36,16 @@ SCRIPT = """
 import hashlib, json, os, signal
 from pathlib import Path
 from trex2_lightning import cli
+from trex2_lightning.memory_bank import MemoryBank
 from trex2_lightning.module import DetectionModule
 
-step, losses, kinds = DetectionModule.training_step, [], []
+step, losses, kinds, drawn = DetectionModule.training_step, [], [], []
+draw = MemoryBank.draw
+
+def recorded_draw(self, *arguments):
+    vectors = draw(self, *arguments)
+    drawn.append(len(vectors))
+    return vectors
 
 def training_step(self, batch, batch_idx):
     if batch_idx == int(os.environ["KILL_AT"]):
@@ -51,9 +59,10 @@ def on_fit_end(self):
     digest = hashlib.sha256()
     for tensor in self.state_dict().values():
         digest.update(tensor.numpy().tobytes())
-    content = {"losses": losses, "kinds": kinds, "digest": digest.hexdigest()}
+    content = {"losses": losses, "kinds": kinds, "drawn": drawn, "digest": digest.hexdigest()}
     Path(os.environ["REPORTS"], f"{self.global_rank}.json").write_text(json.dumps(content))
 
+MemoryBank.draw = recorded_draw
 DetectionModule.training_step = training_step
 DetectionModule.on_fit_end = on_fit_end
 cli.command(cli.train)
@@ -144,6 +153,7 @@ def test_two_ranks_train_evaluate_and_resume(
     assert torch.load(last_of(broken), weights_only=True)["global_step"] == 3
     resumed = ranks.train(broken, "--resume")
     assert [rank["digest"] for rank in resumed] == [first["digest"]] * 2
+    assert [bool(rank["drawn"] and rank["drawn"][0]) for rank in resumed] == [bool(stage)] * 2, "of the memory bank"
     assert [rank["losses"] for rank in resumed] == [rank["losses"][3:] for rank in (first, second)]
     one, other = (torch.load(last_of(c), weights_only=True) for c in (whole, broken))
     for part in ("state_dict", "memory_bank"):
