@@ -85,6 +85,9 @@ class NegativesConfig:
     dictionary: str = ""  # text file with one phrase a line
     more_than: int = 100  # phrases of `data.sets` that more images have are the negatives of grounding data
 
+    def __post_init__(self) -> None:
+        _check_not_negative("data.negatives", self, "count", "more_than")
+
 
 @dataclass
 class ExemplarsConfig:
@@ -129,6 +132,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_positive("data", self, "size", "batch_size")
+        _check_not_negative("data", self, "limit", "num_workers")
         if self.max_size < self.size:
             raise ConfigError(f"data.max_size={self.max_size} is smaller than data.size={self.size}")
         if self.negatives.source != "dataset" and not self.negatives.dictionary:
@@ -192,6 +196,10 @@ class TransformerConfig:
     dropout: float = 0.0
     shared_box_head: bool = False  # one box head for all decoder layers, as in Grounding DINO
     fusion_drop_path: float = 0.1  # early fusion: share of the images that training leaves unfused in a layer
+
+    def __post_init__(self) -> None:
+        _check_positive("model.transformer", self, "decoder_layers", "heads", "points", "ffn")
+        _check_not_negative("model.transformer", self, "encoder_layers")
 
 
 @dataclass
@@ -312,6 +320,7 @@ class OptimConfig:
     final_share: float = 0.0  # of the rate, at the last step
 
     def __post_init__(self) -> None:
+        _check_not_negative("optim", self, "lr", "lr_backbone", "lr_text", "weight_decay", "clip_norm", "warmup_steps")
         if not 0 <= self.decay_share <= 1:
             raise ConfigError(f"optim.decay_share={self.decay_share} must lie between 0 and 1")
 
@@ -399,6 +408,7 @@ class EvalConfig:
     num_pictures: int = 8  # val images in the W&B table
 
     def __post_init__(self) -> None:
+        _check_positive("eval", self, "max_detections", "batch_size")
         if not self.references or min(self.references) < 1:
             raise ConfigError(f"eval.references={self.references} must be one or more numbers of at least 1")
 
@@ -413,6 +423,9 @@ class LoggingConfig:
     job_type: str = "stage1"
     tags: list[str] = field(default_factory=list)
     every: int = 50  # optimizer steps between two points of the curves
+
+    def __post_init__(self) -> None:
+        _check_positive("logging", self, "every")
 
 
 @dataclass
@@ -520,6 +533,12 @@ def _check_positive(section: str, values: Any, *names: str) -> None:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least 1")
 
 
+def _check_not_negative(section: str, values: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(values, name) < math.inf:
+            raise ConfigError(f"{section}.{name}={getattr(values, name)} must be a number that is not negative")
+
+
 def _check_share(section: str, values: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(values, name) <= 1:
@@ -529,9 +548,7 @@ def _check_share(section: str, values: Any, *names: str) -> None:
 def _check_set(key: str, files: SetConfig) -> None:
     if not files.annotations:
         raise ConfigError(f"{key}.annotations is missing: name an index, or a COCO JSON file, relative to data.root")
-    for kind in ("text", "visual"):
-        if not 0 <= getattr(files, kind) < math.inf:
-            raise ConfigError(f"{key}.{kind}={getattr(files, kind)} must be a number that is not negative")
+    _check_not_negative(key, files, "text", "visual")
     if files.kind == "grounding" and files.visual:
         raise ConfigError(f"{key}.visual={files.visual}: a set of kind=grounding is for text alone")
     if files.kind == "nameless" and files.text:
