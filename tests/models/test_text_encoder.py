@@ -105,3 +105,15 @@ def test_the_text_side_of_a_published_clip_is_taken():
 def test_other_text_towers_are_refused(name, reason):
     with pytest.raises(InputError, match=reason):
         text_tower(TextConfig(name=name))
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("no\nnetwork"), RuntimeError("no\nnetwork"), OSError("no\nnetwork")]
+)
+def test_a_clip_that_cannot_be_fetched_is_told_in_one_line(monkeypatch, error):
+    def create(*_, **__):
+        raise error
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(InputError, match=r"^model\.text\.name=ViT-B-32.*no network.*model\.text\.pretrained=FILE"):
+        text_tower(TextConfig(name="ViT-B-32", pretrained="openai"))

@@ -192,9 +192,11 @@ def text_tower(config: TextConfig) -> TextTransformer:
         )
     try:
         clip = open_clip.create_model(config.name, config.pretrained or None, force_custom_text=True)
-    except RuntimeError as error:
+    except Exception as error:  # open_clip, the hub and the network raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"model.text.name={config.name}, model.text.pretrained={config.pretrained}: {error}"
+            f"model.text.name={config.name}, model.text.pretrained={config.pretrained} cannot be had ({reason}); give "
+            "a name and tag of open_clip.list_pretrained(), or without a network model.text.pretrained=FILE"
         ) from error
     tower = clip.text
     if getattr(tower, "pool_type", "") != "argmax" or tower.attn_mask is None:
