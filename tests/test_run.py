@@ -156,6 +156,12 @@ def test_without_averaging_the_weights_themselves_are_saved(tiny_config: TinyCon
     assert_same(dict(module.state_dict()), read(last_of(config))["state_dict"])
 
 
+def test_a_run_that_diverges_says_what_to_lower(tiny_config: TinyConfig) -> None:
+    with pytest.raises(InputError, match=r"not finite.*lower optim\.lr") as error:
+        run.train(tiny_config("optim.lr=1e30", "optim.warmup_steps=0"))
+    assert "\n" not in str(error.value)
+
+
 # Resuming
 
 
