@@ -144,6 +144,15 @@ def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
     assert asked(module, unsure).embed.shape[1] == 2
 
 
+@pytest.mark.parametrize("scope", ["image", "world"])
+def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_too(scope: str) -> None:
+    module = module_of("model.fusion=early", "model.max_tokens=2", f"train.prompt_scope={scope}")
+    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    assert asked(module, batch).embed.shape[1] == 2
+    assert module.left_out_categories == 1
+    module.training_step(batch, 0).backward()
+
+
 @pytest.mark.parametrize("source", ["any", "cross_image"])
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
 @pytest.mark.parametrize("labels", [[[], []], [[], [1]], [[2], [2]]])
@@ -196,7 +205,7 @@ def one_rank(rank: int, folder: str, scope: str) -> None:
     for number in range(20):
         kind: Kind = ("boxes", "points", "boxes", "text")[number % 4]
         source: Source = ("any", "nameless", "cross_image", "any")[number % 4]
-        batch = batch_of(kind, labels[(number + rank) % 3], seed=2 * number + rank, source=source)
+        batch = batch_of(kind, labels[(number // 4 + rank) % len(labels)], seed=2 * number + rank, source=source)
         loss = parallel(batch, number)
         optimizer.zero_grad()
         loss.backward()

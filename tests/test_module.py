@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -43,6 +44,36 @@ def training_batch() -> Batch:
     boxes = torch.tensor([[[0.3, 0.3, 0.4, 0.4]], [[0.6, 0.5, 0.3, 0.5]]])
     targets = tuple(Targets(torch.tensor([i]), boxes[i], i) for i in range(2))
     return Batch(images((64, 64), (64, 64)), Prompts(PHRASES), targets)
+
+
+def early_loss(tiny_config: TinyConfig, max_tokens: int, batch: Batch) -> float:
+    torch.manual_seed(0)
+    settings = ("model.fusion=early", "model.granularity=word", "loss.denoising.queries=0")
+    module = build.module(tiny_config(*settings, f"model.max_tokens={max_tokens}")).eval()
+    module._trainer = SimpleNamespace(world_size=1, global_rank=0)  # type: ignore[assignment]
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment]
+    return module.training_step(batch, 0).item()
+
+
+def test_training_of_early_fusion_leaves_out_negatives_for_which_there_is_no_room(tiny_config: TinyConfig) -> None:
+    """A name is two words and the token that closes it; the last name is in no image."""
+    batch = training_batch()
+    without = batch._replace(prompts=Prompts(PHRASES[:2]))
+    assert early_loss(tiny_config, 6, batch) == pytest.approx(early_loss(tiny_config, 99, without))
+    assert early_loss(tiny_config, 9, batch) != pytest.approx(early_loss(tiny_config, 99, without))
+
+
+def test_where_there_is_no_room_for_what_is_there_its_boxes_are_left_out_too(tiny_config: TinyConfig) -> None:
+    batch = training_batch()
+    judged = torch.tensor([[True, False, True], [False, True, True]])
+    batch = batch._replace(prompts=batch.prompts._replace(judged=judged))
+    alone = []
+    for kept in range(2):
+        targets = [Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), i) for i in range(2)]
+        targets[kept] = batch.targets[kept]._replace(labels=torch.tensor([0]))
+        prompts = Prompts(PHRASES[kept : kept + 1], judged=judged[:, kept : kept + 1])
+        alone.append(early_loss(tiny_config, 99, Batch(batch.images, prompts, tuple(targets))))
+    assert early_loss(tiny_config, 4, batch) in [pytest.approx(loss) for loss in alone]
 
 
 def training_losses(config: Config, batch: Batch, steps: int) -> list[float]:

@@ -156,6 +156,12 @@ def test_without_averaging_the_weights_themselves_are_saved(tiny_config: TinyCon
     assert_same(dict(module.state_dict()), read(last_of(config))["state_dict"])
 
 
+def test_a_run_that_diverges_says_what_to_lower(tiny_config: TinyConfig) -> None:
+    with pytest.raises(InputError, match=r"not finite.*lower optim\.lr") as error:
+        run.train(tiny_config("optim.lr=1e30", "optim.warmup_steps=0"))
+    assert "\n" not in str(error.value)
+
+
 # Resuming
 
 
@@ -298,6 +304,28 @@ def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig
     run.train(tiny_config("train.max_steps=1"))
     with pytest.raises(InputError, match="has another architecture"):
         run.train(tiny_config("train.max_steps=2", "model.num_queries=30"), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ([], r"data\.train"),
+        (
+            ["data.sets.captions={annotations: train.json, images: train, kind: grounding, text: 1}"],
+            r"data\.sets\.captions",
+        ),
+    ],
+)
+def test_a_phrase_that_the_text_encoder_cannot_read_is_told_before_the_first_step(
+    tiny_coco: Path, tiny_config: TinyConfig, settings: list[str], source: str
+) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["categories"].append({"id": 99, "name": "a long, " * 9 + "winding road"})
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    config = tiny_config(*settings)
+    with pytest.raises(InputError, match=rf"^{source}: the phrase 'a long, .* reads 16: shorten it; mend the data"):
+        run.train(config)
+    assert not config.folder.exists()
 
 
 # Starting from a checkpoint

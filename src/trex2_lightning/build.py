@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,34 @@ from trex2_lightning.models.text_encoder import BertEncoder, ClipEncoder, TextEn
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.module import DetectionModule
 
+BERTS = ("bert-base-uncased", "custom-bert")
+PRETRAINED = ("backbone.model.", "text_encoder.tower.")  # parts that have weights of their own
+
 
 def detector(config: ModelConfig) -> PromptedDetector:
-    """The detector of `model.granularity` and `model.fusion`, with pretrained parts where the config names them."""
+    """The detector of `model.granularity` and `model.fusion`, with pretrained parts where the config names them.
+
+    Weights of a backbone or a BERT that `model.init_from` has are not read, nor downloaded.
+    """
+    if not config.init_from:
+        return _assembled(config)
+    bare = replace(config, backbone=replace(config.backbone, weights=""))
+    if config.text.name in BERTS:
+        bare = replace(bare, text=replace(config.text, pretrained=""))
+    found = _assembled(bare)
+    new = load_detector(found, config.init_from).new
+    if bare != config and (_lacks_vocabulary(found) or any(name.startswith(PRETRAINED) for name in new)):
+        found = _assembled(config)
+        load_detector(found, config.init_from)
+    return found
+
+
+def _lacks_vocabulary(found: PromptedDetector) -> bool:
+    return isinstance(found.text_encoder, BertEncoder) and not found.text_encoder.tokenizer.pieces
+
+
+def _assembled(config: ModelConfig) -> PromptedDetector:
+    """As `detector`, without `model.init_from`."""
     sizes = config.transformer
     shared = (config.width, sizes.heads, config.num_levels, sizes.points, sizes.ffn, sizes.dropout)
     prior = config.prior if config.similarity == "scaled" else None
@@ -67,22 +93,17 @@ def detector(config: ModelConfig) -> PromptedDetector:
         ),
         "prior": prior,
     }
-    found: PromptedDetector
     if config.fusion == "late":
-        found = LateFusionDetector(**parts)
-    else:
-        fusion = (config.width, sizes.heads, sizes.ffn, sizes.dropout, sizes.fusion_drop_path)
-        fusions = nn.ModuleList(FusionLayer(*fusion) for _ in range(sizes.encoder_layers))
-        found = EarlyFusionDetector(fusions, config.max_tokens, **parts)
-    if config.init_from:
-        load_detector(found, config.init_from)
-    return found
+        return LateFusionDetector(**parts)
+    fusion = (config.width, sizes.heads, sizes.ffn, sizes.dropout, sizes.fusion_drop_path)
+    fusions = nn.ModuleList(FusionLayer(*fusion) for _ in range(sizes.encoder_layers))
+    return EarlyFusionDetector(fusions, config.max_tokens, **parts)
 
 
 def text_encoder(config: ModelConfig) -> TextEncoder:
     """The text encoder of `model.text` and `model.granularity`, with pretrained weights where the config names them."""
     text = config.text
-    if text.name not in ("bert-base-uncased", "custom-bert"):
+    if text.name not in BERTS:
         return ClipEncoder(text, config.width, config.granularity)
     encoder = BertEncoder(text, config.width, config.granularity)
     if text.pretrained:

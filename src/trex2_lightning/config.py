@@ -85,6 +85,9 @@ class NegativesConfig:
     dictionary: str = ""  # text file with one phrase a line
     more_than: int = 100  # phrases of `data.sets` that more images have are the negatives of grounding data
 
+    def __post_init__(self) -> None:
+        _check_not_negative("data.negatives", self, "count", "more_than")
+
 
 @dataclass
 class ExemplarsConfig:
@@ -130,6 +133,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check_positive("data", self, "size", "batch_size")
+        _check_not_negative("data", self, "limit", "num_workers")
         if self.max_size < self.size:
             raise ConfigError(f"data.max_size={self.max_size} is smaller than data.size={self.size}")
         if self.negatives.source != "dataset" and not self.negatives.dictionary:
@@ -194,6 +198,10 @@ class TransformerConfig:
     shared_box_head: bool = False  # one box head for all decoder layers, as in Grounding DINO
     fusion_drop_path: float = 0.1  # early fusion: share of the images that training leaves unfused in a layer
 
+    def __post_init__(self) -> None:
+        _check_positive("model.transformer", self, "decoder_layers", "heads", "points", "ffn")
+        _check_not_negative("model.transformer", self, "encoder_layers")
+
 
 @dataclass
 class VisualPromptConfig:
@@ -221,7 +229,7 @@ class ModelConfig:
     anchor_size: float = 0.05  # side of the finest level's anchors as a share of the image, doubled per level
     similarity: Literal["scaled", "plain"] = "scaled"  # dot product / sqrt(D) + bias; plain: as it is (Grounding DINO)
     prior: float = 0.01  # initial score of every query; sets the bias of scaled similarity heads
-    max_tokens: int = 256  # early fusion: prompt tokens in one pass; more are asked for in several
+    max_tokens: int = 256  # early fusion: prompt tokens in one pass; more need several, training leaves out negatives
     init_from: str = ""  # Grounding DINO to start from: folder or repository of the hub's format; "": none
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     text: TextConfig = field(default_factory=TextConfig)
@@ -313,6 +321,7 @@ class OptimConfig:
     final_share: float = 0.0  # of the rate, at the last step
 
     def __post_init__(self) -> None:
+        _check_not_negative("optim", self, "lr", "lr_backbone", "lr_text", "weight_decay", "clip_norm", "warmup_steps")
         if not 0 <= self.decay_share <= 1:
             raise ConfigError(f"optim.decay_share={self.decay_share} must lie between 0 and 1")
 
@@ -401,6 +410,7 @@ class EvalConfig:
     num_pictures: int = 8  # val images in the W&B table
 
     def __post_init__(self) -> None:
+        _check_positive("eval", self, "max_detections", "batch_size")
         if not self.references or min(self.references) < 1:
             raise ConfigError(f"eval.references={self.references} must be one or more numbers of at least 1")
 
@@ -415,6 +425,9 @@ class LoggingConfig:
     job_type: str = "stage1"
     tags: list[str] = field(default_factory=list)
     every: int = 50  # optimizer steps between two points of the curves
+
+    def __post_init__(self) -> None:
+        _check_positive("logging", self, "every")
 
 
 @dataclass
@@ -540,6 +553,12 @@ def _check_positive(section: str, values: Any, *names: str) -> None:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least 1")
 
 
+def _check_not_negative(section: str, values: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(values, name) < math.inf:
+            raise ConfigError(f"{section}.{name}={getattr(values, name)} must be a number that is not negative")
+
+
 def _check_share(section: str, values: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(values, name) <= 1:
@@ -549,9 +568,7 @@ def _check_share(section: str, values: Any, *names: str) -> None:
 def _check_set(key: str, files: SetConfig) -> None:
     if not files.annotations:
         raise ConfigError(f"{key}.annotations is missing: name an index, or a COCO JSON file, relative to data.root")
-    for kind in ("text", "visual"):
-        if not 0 <= getattr(files, kind) < math.inf:
-            raise ConfigError(f"{key}.{kind}={getattr(files, kind)} must be a number that is not negative")
+    _check_not_negative(key, files, "text", "visual")
     if files.kind == "grounding" and files.visual:
         raise ConfigError(f"{key}.visual={files.visual}: a set of kind=grounding is for text alone")
     if files.kind == "nameless" and files.text:

@@ -18,8 +18,9 @@ from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.detections import category_scores, rank, to_pixels
 from trex2_lightning.ops.prompt_scope import Scope, share_prompts, with_negatives
+from trex2_lightning.ops.prompts import fitting
 from trex2_lightning.protocols import Prompting, RegionClassifier
-from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
+from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens, Targets
 
 
 class Protocol(NamedTuple):
@@ -27,6 +28,15 @@ class Protocol(NamedTuple):
 
     prompting: Prompting
     metric: DetectionMetric
+
+
+class Asked(NamedTuple):
+    """What the images of a training batch are asked for; C categories."""
+
+    prompts: PromptTokens
+    targets: tuple[Targets, ...]  # B, in terms of the C categories
+    judged: Tensor | None  # (B, C) bool, as in `Prompts`
+    num_categories: int  # C
 
 
 class DetectionModule(L.LightningModule):
@@ -71,6 +81,7 @@ class DetectionModule(L.LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.visual_trained = visual_trained
         self.skipped_images = 0  # unreadable training images met so far on this rank
+        self.left_out_categories = 0  # for which early fusion had no room, so far on this rank
         self._optimizer = optimizer
         self._denoising = denoising
         self._resolved_config = resolved_config
@@ -82,17 +93,12 @@ class DetectionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
         features = self.detector.encode_image(batch.images)
-        prompts = self.detector.encode_prompts(batch.prompts, features)
-        targets, num_categories, shown, kind = batch.targets, len(batch.prompts.phrases), None, "loss"
-        judged = batch.prompts.judged
+        own = self.detector.encode_prompts(batch.prompts, features)
         generator = self._generator(batch_idx)
+        shown, kind = None, "loss"
         if batch.prompts.boxes is not None:
-            shown, kind = (prompts.valid, "visual_loss") if batch.prompts.phrases else (None, "nameless_loss")
-            prompts, places = self._share(prompts, batch, generator)
-            targets = tuple(target._replace(labels=places[target.labels]) for target in targets)
-            num_categories = prompts.embed.shape[1]
-            if judged is not None:  # of what other ranks ask for nothing is known
-                judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
+            shown, kind = (own.valid, "visual_loss") if batch.prompts.phrases else (None, "nameless_loss")
+        prompts, targets, judged, num_categories = self._fitted(self._asked(own, batch, generator), generator)
         noised = noise_queries(targets, num_categories, self.detector.selection.num_queries, self._denoising, generator)
         output = self.detector.decode(features, prompts, noised)
         terms = self.criterion(output, targets, judged, noised, shown)
@@ -101,6 +107,8 @@ class DetectionModule(L.LightningModule):
         self.log("loss", loss, prog_bar=True)
         self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
         self.log("data/skipped_images", float(self.skipped_images))
+        if self.detector.max_tokens is not None:
+            self.log("data/left_out_categories", float(self.left_out_categories))
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -179,6 +187,37 @@ class DetectionModule(L.LightningModule):
         self.visual_trained |= bool(checkpoint.get("visual_trained"))
         if self._memory_bank is not None:
             self._memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
+
+    def _asked(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> Asked:
+        """What the images of a batch are asked for, of its prompts as they were encoded."""
+        judged = batch.prompts.judged
+        if batch.prompts.boxes is None:
+            return Asked(own, batch.targets, judged, len(batch.prompts.phrases))
+        prompts, places = self._share(own, batch, generator)
+        targets = tuple(target._replace(labels=places[target.labels]) for target in batch.targets)
+        num_categories = prompts.embed.shape[1]
+        if judged is not None:  # of what other ranks ask for nothing is known
+            judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
+        return Asked(prompts, targets, judged, num_categories)
+
+    def _fitted(self, asked: Asked, generator: torch.Generator) -> Asked:
+        """Without the categories, and their boxes, for which the detector has no room: a batch never ends a run.
+
+        What an image is not asked for it need not find. Negatives are left out first.
+        """
+        prompts, targets, judged, num_categories = asked
+        limit = self.detector.max_tokens
+        if limit is None or len(prompts.category) <= limit:
+            return asked
+        prompts, numbers = fitting(prompts, torch.cat([target.labels for target in targets]), limit, generator)
+        kept = numbers >= 0
+        targets = tuple(
+            target._replace(labels=numbers[target.labels[known]], boxes=target.boxes[known])
+            for target, known in zip(targets, [kept[target.labels] for target in targets], strict=True)
+        )
+        left = int(kept.sum())
+        self.left_out_categories += num_categories - left
+        return Asked(prompts, targets, None if judged is None else judged[:, kept], left)
 
     def _share(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> tuple[PromptTokens, Tensor]:
         """What the images are asked with in a visual iteration, and the places of the batch's categories in it."""

@@ -19,6 +19,7 @@ from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.metrics.regions import RegionAccuracy
+from trex2_lightning.models.text_encoder import PhraseError
 from trex2_lightning.module import DetectionModule, Protocol
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.protocols import (
@@ -67,6 +68,7 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     data.prepare_data()
     data.setup("fit")
     module = build.module(config)
+    _check_phrases(module, data)
     if resume:
         load_weights(module, last)  # the trainer restores them too, but says less of a file that does not fit
     elif start:
@@ -88,6 +90,15 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     return module
+
+
+def _check_phrases(module: DetectionModule, data: DetectionDataModule) -> None:
+    """A phrase that cannot be encoded would end the run at the step that draws it."""
+    for source, phrases in data.train_phrases.items():
+        try:
+            module.detector.text_encoder.check(phrases)
+        except PhraseError as error:
+            raise InputError(f"{source}: {error}; mend the data before you train") from error
 
 
 def load(path: Path) -> tuple[Config, DetectionModule]:

@@ -44,7 +44,8 @@ def test_sets_have_their_shares_of_the_steps_evenly_spread() -> None:
 
 
 @pytest.mark.parametrize("killed", [1, 37, 150])
-def test_a_run_that_was_killed_amid_an_epoch_sees_every_sample_once(killed: int) -> None:
+def test_a_stream_goes_on_anywhere_and_its_epochs_have_every_image_once(killed: int) -> None:
+    """What a killed and resumed run makes of it: tests/test_mixture_run.py."""
     batches = stream(stop=killed) + stream(start=killed)
     assert batches == stream()
     for number, some in enumerate(SETS):
@@ -156,3 +157,23 @@ def test_training_batches_come_from_all_sets(tiny_coco: Path) -> None:
     ids = [{target.image_id for target in batch.targets} for batch in batches]
     assert all(len(some) <= 2 for some in ids)
     assert [batch.prompts.judged is not None for batch in batches].count(True) == 3
+
+
+def test_phrases_are_told_by_the_set_that_they_are_from(tiny_coco: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("street lamp\n")
+    sets = {
+        "one": SetConfig("train.json", "train", text=1, visual=1),
+        "two": SetConfig("val.json", "val", kind="grounding", text=1),
+        "three": SetConfig("test.json", "test", kind="nameless", visual=1),
+    }
+    config = DataConfig(root=str(tiny_coco), val=SplitConfig("val.json", "val"), sets=sets)
+    config.negatives = NegativesConfig(source="both", dictionary=str(words))
+    data = DetectionDataModule(config, seed=0, total_steps=6, accumulate=1, rhythm=RHYTHM, eval_batch_size=1)
+    data.setup("fit")
+    blocks = ("red block", "green block", "blue block")
+    assert {source: tuple(phrases) for source, phrases in data.train_phrases.items()} == {
+        "data.sets.one": blocks,
+        "data.sets.two": blocks,
+        "data.negatives.dictionary": ("street lamp",),
+    }

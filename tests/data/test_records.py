@@ -114,6 +114,14 @@ BROKEN: dict[str, tuple[Edit, str]] = {
         lambda v: v["annotations"][0].update(category_id=5),
         "annotation id 1 refers to category id 5",
     ),
+    "image of a list": (
+        lambda v: v["annotations"][1].update(image_id=[7]),
+        "annotation id 2 has the image_id [7], not an integer",
+    ),
+    "category of a mapping": (
+        lambda v: v["annotations"][0].update(category_id={}),
+        "annotation id 1 has the category_id {}, not an integer",
+    ),
     "duplicate image": (lambda v: v["images"][1].update(id=7), "image id 7 occurs twice"),
     "duplicate category": (lambda v: v["categories"][1].update(id=20), "category id 20 occurs twice"),
     "duplicate annotation": (lambda v: v["annotations"][2].update(id=1), "annotation id 1 occurs twice"),

@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 
 from trex2_lightning.config import BackboneConfig
@@ -39,6 +40,25 @@ def test_frozen_parts_stay_as_they_are():
 def test_a_prefix_that_freezes_nothing_is_an_error():
     with pytest.raises(InputError, match="stem_of_another_model"):
         Backbone(BackboneConfig("test_resnet", frozen=["stem_of_another_model"]))
+
+
+def test_a_name_that_timm_does_not_know_is_an_error_with_those_like_it():
+    with pytest.raises(InputError, match=r"^model\.backbone\.name=resnet5: timm has no such model, but .*resnet50"):
+        Backbone(BackboneConfig("resnet5"))
+    with pytest.raises(InputError, match=r"list_models\(\) has the names$"):
+        Backbone(BackboneConfig("?"))
+
+
+@pytest.mark.parametrize("error", [OSError("no\nnetwork"), RuntimeError("no\nnetwork")])
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(monkeypatch, error):
+    def create(name, *, pretrained, **_):
+        raise error if pretrained else AssertionError
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(
+        InputError, match=r"^model\.backbone\.weights=timm: .*no network.*set model\.backbone\.weights=FILE"
+    ):
+        Backbone(BackboneConfig("resnet18", weights="timm"))
 
 
 def test_neck_adds_levels_and_masks_padding():

@@ -283,10 +283,10 @@ def test_early_fusion_asks_for_many_prompts_in_parts_that_are_those_alone(early)
     torch.testing.assert_close(merged.queries.boxes[-1, :, QUERIES:], halves[1].queries.boxes[-1])
 
 
-def test_too_many_prompts_in_training_are_an_error(early):
+def test_too_many_prompts_where_gradients_are_taken_are_an_error(early):
     """Prompt tuning trains in evaluation mode."""
     early.max_tokens = 3
-    with pytest.raises(InputError, match=r"model\.max_tokens=3.*data\.negatives\.count"):
+    with pytest.raises(InputError, match=r"model\.max_tokens=3.*ask for fewer categories"):
         early(random_images(), Prompts(PHRASES))
 
 

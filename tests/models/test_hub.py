@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from hub_reference import NAMES, PIECES, random_images, reference, sentence
 from safetensors.torch import load_file, save_file
 
 from trex2_lightning import build
-from trex2_lightning.config import TextConfig
+from trex2_lightning.config import ModelConfig, TextConfig
 from trex2_lightning.errors import InputError
+from trex2_lightning.models import hub_config
 from trex2_lightning.models.early_fusion import BiAttention
 from trex2_lightning.models.hub import load_bert, load_detector
 from trex2_lightning.models.hub_config import model_config
 from trex2_lightning.models.hub_export import save_detector
+from trex2_lightning.models.hub_names import BERT
 from trex2_lightning.models.text_encoder import BertEncoder
 from trex2_lightning.models.weights import WeightsError
 from trex2_lightning.structures import Prompts
@@ -174,6 +179,73 @@ def test_a_run_starts_from_what_init_from_names(saved: Path) -> None:
     config = model_config(str(saved))
     config.init_from = str(saved)
     detector = build.detector(config)
+    state = load_file(saved / "model.safetensors")
+    assert torch.equal(detector.selection.content, state["model.query_position_embeddings.weight"])
+    assert detector.text_encoder.tokenizer.pieces == PIECES
+
+
+@pytest.fixture
+def no_pretrained_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a network: what timm or a BERT would be fetched for is an error."""
+
+    def refuse(*_: Any, **options: Any) -> Any:
+        raise AssertionError("pretrained weights were asked for")
+
+    create = timm.create_model
+
+    def created(name: str, *, pretrained: bool = False, **options: Any) -> Any:
+        return refuse() if pretrained else create(name, **options)
+
+    monkeypatch.setattr(timm, "create_model", created)
+    monkeypatch.setattr(build, "load_bert", refuse)
+
+
+def pretrained(saved: Path) -> ModelConfig:
+    config = model_config(str(saved))
+    config.init_from, config.backbone.weights, config.text.pretrained = str(saved), "timm", "bert-base-uncased"
+    return config
+
+
+def test_what_init_from_has_is_not_fetched_from_elsewhere(saved: Path, no_pretrained_parts: None) -> None:
+    config = pretrained(saved)
+    detector = build.detector(config)
+    state = load_file(saved / "model.safetensors")
+    assert torch.equal(detector.selection.content, state["model.query_position_embeddings.weight"])
+    assert (config.backbone.weights, config.text.pretrained) == ("timm", "bert-base-uncased")
+    config.fusion = "late"
+    build.detector(config)
+
+
+@pytest.mark.parametrize("part", ["backbone", "text", "vocabulary"])
+def test_what_init_from_lacks_is_fetched(saved: Path, tmp_path: Path, no_pretrained_parts: None, part: str) -> None:
+    config = pretrained(saved)
+    config.fusion = "late"  # a Grounding DINO needs all of it
+    shutil.copytree(saved, tmp_path / "copy")
+    config.init_from = str(tmp_path / "copy")
+    parts = {"backbone": "model.backbone.conv_encoder.", "text": BERT}
+    if part in parts:
+        state = {k: v for k, v in load_file(saved / "model.safetensors").items() if parts[part] not in k}
+        save_file(state, tmp_path / "copy" / "model.safetensors")
+    else:
+        (tmp_path / "copy" / "vocab.txt").unlink()
+    with pytest.raises(AssertionError, match="pretrained weights were asked for"):
+        build.detector(config)
+
+
+def test_a_repository_of_the_hub_is_what_is_downloaded_of_it(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def download(repository: str, *, allow_patterns: list[str]) -> str:
+        asked.append(repository)
+        assert all(any(fnmatch(file.name, pattern) for pattern in allow_patterns) for file in saved.iterdir())
+        return str(saved)
+
+    monkeypatch.setattr(hub_config, "snapshot_download", download)
+    config = model_config("someone/grounding-dino")
+    assert config == model_config(str(saved))
+    config.init_from = "someone/grounding-dino"
+    detector = build.detector(config)
+    assert set(asked) == {"someone/grounding-dino"}
     state = load_file(saved / "model.safetensors")
     assert torch.equal(detector.selection.content, state["model.query_position_embeddings.weight"])
     assert detector.text_encoder.tokenizer.pieces == PIECES

@@ -1,3 +1,5 @@
+from html.entities import html5
+
 import open_clip
 import pytest
 import torch
@@ -63,6 +65,37 @@ def test_a_phrase_longer_than_the_context_is_refused_and_never_truncated(encoder
         encoder(("one two three four five six seven eight nine ten eleven",))
 
 
+@pytest.mark.parametrize(
+    ("phrase", "reason"),
+    [
+        ("one two three four five six seven eight nine ten eleven", "13 tokens.*reads 12"),
+        ("\U0001f40c" * 7, "tokens.*reads 12"),  # few characters, several tokens each
+        (" ", "empty"),
+    ],
+)
+def test_phrases_are_checked_as_they_would_be_encoded(encoder, phrase, reason):
+    with pytest.raises(PhraseError, match=reason):
+        encoder((phrase,))
+    encoder.check(PHRASES)
+    with pytest.raises(PhraseError, match=reason):
+        encoder.check((*PHRASES, phrase))
+
+
+def test_only_phrases_that_may_be_too_long_are_tokenised(encoder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(encoder, "tokens", seen.append)
+    encoder.check(("red star", "12345 7890", "12345 78901", "\u00fc"))
+    assert seen == ["12345 78901", "\u00fc"]
+
+
+def test_no_ascii_character_is_two_tokens():
+    """CLIP's tokenizer reads `&nGt;` as HTML, for more bytes than other names have of their length."""
+    tokenizer = open_clip.SimpleTokenizer()
+    characters = [chr(code) for code in range(1, 128)]
+    for phrase in (*(c * 9 for c in characters), *(f"a{c}" * 4 for c in characters), *(f"&{name}" for name in html5)):
+        assert len(tokenizer.encode(phrase)) <= len(phrase), phrase
+
+
 def test_the_text_side_of_a_published_clip_is_taken():
     tower = text_tower(TextConfig(name="ViT-B-32-quickgelu"))
     assert (tower.context_length, tower.width, tower.output_dim) == (77, 512, 512)
@@ -72,3 +105,15 @@ def test_the_text_side_of_a_published_clip_is_taken():
 def test_other_text_towers_are_refused(name, reason):
     with pytest.raises(InputError, match=reason):
         text_tower(TextConfig(name=name))
+
+
+@pytest.mark.parametrize(
+    "error", [FileNotFoundError("no\nnetwork"), RuntimeError("no\nnetwork"), OSError("no\nnetwork")]
+)
+def test_a_clip_that_cannot_be_fetched_is_told_in_one_line(monkeypatch, error):
+    def create(*_, **__):
+        raise error
+
+    monkeypatch.setattr(open_clip, "create_model", create)
+    with pytest.raises(InputError, match=r"^model\.text\.name=ViT-B-32.*no network.*model\.text\.pretrained=FILE"):
+        text_tower(TextConfig(name="ViT-B-32", pretrained="openai"))

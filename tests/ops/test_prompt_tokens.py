@@ -5,6 +5,7 @@ from trex2_lightning.ops.prompts import (
     average,
     category_vectors,
     complete,
+    fitting,
     from_vectors,
     from_words,
     only,
@@ -114,3 +115,27 @@ def test_parts_have_whole_categories_and_what_stands_around_them():
     assert [part.tolist() for part in parts(SENTENCE, 7)] == [[0, 1, 2, 3, 4, 5, 10], [0, 6, 7, 8, 9, 10]]
     assert [part.tolist() for part in parts(SENTENCE, 5)] == [[0, 1, 2, 3, 10], [0, 4, 5, 10], [0, 6, 7, 8, 9, 10]]
     assert [part.tolist() for part in parts(from_vectors(torch.zeros(1, 5, 2)), 2)] == [[0, 1], [2, 3], [4]]
+
+
+def test_what_does_not_fit_is_left_out_name_by_name_and_present_ones_last():
+    """Of "[CLS] a b . c . d e f . [SEP]", whose last name is in an image, two names are 9 or 8 of the 11 tokens."""
+    prompts = from_words(torch.arange(20.0).reshape(5, 4, 1), torch.tensor([1, 3, 2, 4, 1]))
+    seen = set()
+    for seed in range(20):
+        found, numbers = fitting(prompts, torch.tensor([2]), 9, torch.Generator().manual_seed(seed))
+        kept = (numbers >= 0).nonzero()[:, 0].tolist()
+        seen.add(tuple(kept))
+        names = [[4.0, 5.0, 6.0], [8.0, 9.0], [12.0, 13.0, 14.0, 15.0]]
+        expected = [0.0, *(value for category in kept for value in names[category]), 16.0]
+        assert found.embed.flatten().tolist() == expected
+        assert numbers[kept].tolist() == [0, 1]
+        assert found.category.unique().tolist() == [-1, 0, 1]
+        assert found.attend.shape == (len(expected),) * 2
+    assert seen == {(0, 2), (1, 2)}
+
+
+def test_one_name_stays_however_long_it_is():
+    prompts = from_words(torch.zeros(2, 4, 1), torch.tensor([4, 4]))
+    found, numbers = fitting(prompts, torch.tensor([1, 1]), 2, torch.Generator().manual_seed(0))
+    assert numbers.tolist() == [-1, 0]
+    assert found.category.tolist() == [0, 0, 0, -1]

@@ -27,7 +27,7 @@ from trex2_lightning.data.mixture import (
     shared_categories,
     with_nameless,
 )
-from trex2_lightning.data.prompts import negative_pool
+from trex2_lightning.data.prompts import negative_pool, read_dictionary
 from trex2_lightning.data.records import CocoError, Records
 from trex2_lightning.data.references import References, draw_references, relabelled
 from trex2_lightning.data.stream import TrainStream, rank_order
@@ -182,6 +182,19 @@ class DetectionDataModule(lightning.LightningDataModule):
     def num_train_images(self) -> int:
         """Of all sets together, without nameless ones of `data.nameless`."""
         return sum(len(some.images) for some in self._mixture) or len(self.train_records.images)
+
+    @property
+    def train_phrases(self) -> dict[str, Sequence[str]]:
+        """What training may ask for, by the settings that name where it comes from."""
+        phrases: dict[str, Sequence[str]] = {
+            f"data.sets.{some.name}": some.names for some in self._mixture if some.kind != "nameless"
+        }
+        if not self._mixture:
+            phrases["data.train"] = self._records["train"].names
+        negatives = self.config.negatives
+        if negatives.source != "dataset":
+            phrases["data.negatives.dictionary"] = read_dictionary(Path(negatives.dictionary))
+        return phrases
 
     @property
     def _rank(self) -> int:

@@ -195,6 +195,9 @@ def _check_objects(
     fail: Fail,
 ) -> None:
     for item in objects:
+        for key in ("image_id", "category_id"):
+            if isinstance(item[key], list | dict):  # else it is unknown, or found as what it equals
+                raise fail("annotation", item, f"has the {key} {item[key]!r}, not an integer")
         if item["image_id"] not in pictures:
             raise fail("annotation", item, f"refers to image id {item['image_id']}, which the file does not have")
         if item["category_id"] not in categories:

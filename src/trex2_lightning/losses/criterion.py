@@ -53,8 +53,9 @@ class Criterion(nn.Module):
             is not 0.
 
         Raises:
-            ValueError: predictions or target boxes are not finite, one of `noised` and `output.noised` is missing, or
-                `shown` is given but the prompts lack visual or text vectors.
+            InputError: predictions or target boxes are not finite, as where training has diverged.
+            ValueError: one of `noised` and `output.noised` is missing, or `shown` is given but the prompts lack visual
+                or text vectors.
         """
         if (noised is None) != (output.noised is None):
             raise ValueError("noised queries and the detector's output for them must be given together")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
 
 from trex2_lightning.config import CostConfig
+from trex2_lightning.errors import InputError
 from trex2_lightning.losses.classification import token_targets
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.structures import Detections, PromptTokens, Targets
@@ -32,7 +33,7 @@ class HungarianMatcher:
             where there are more targets than queries, the dearest targets have none.
 
         Raises:
-            ValueError: predictions or target boxes are not finite.
+            InputError: predictions or target boxes are not finite, as where training has diverged.
         """
         num_layers, num_images, num_queries = detections.boxes.shape[:3]
         valid = prompts.valid.expand(num_images, -1)
@@ -45,9 +46,9 @@ class HungarianMatcher:
         assigned = torch.full((num_layers, num_images, num_queries), -1)
         for image, layers in enumerate(costs):
             if not layers.isfinite().all():
-                raise ValueError(
+                raise InputError(
                     f"the matching cost of image {targets[image].image_id} is not finite: its predictions or target "
-                    "boxes hold NaN or infinity; if training has diverged, lower optim.lr or use "
+                    "boxes hold NaN or infinity; if training has diverged, lower optim.lr or optim.clip_norm, or use "
                     "train.precision=32-true"
                 )
             for layer, cost in enumerate(layers.numpy()):

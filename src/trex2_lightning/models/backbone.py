@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
+from functools import partial
 from typing import Any, Self
 
 import timm
@@ -26,13 +28,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] = (
             {"strict_img_size": False, "always_partition": True} if is_swin else {}
         ) | config.options
-        model: Any = timm.create_model(
-            config.name,
-            features_only=True,
-            pretrained=config.weights == "timm",
-            out_indices=tuple(config.out_indices),
-            **options,
-        )
+        model: Any = _timm_model(config, options)
         if is_swin:
             model.patch_embed.dynamic_img_pad = True
             for block in model.modules():
@@ -123,6 +119,27 @@ class Neck(nn.Module):
             valid_ratios=torch.stack(ratios, 1),
             neck=joined,
         )
+
+
+def _timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
+    """Raises InputError: timm does not know the name, or cannot get its weights."""
+    if ":" not in config.name and not timm.is_model(config.name):  # a colon: a folder or a repository of the hub
+        close = get_close_matches(config.name, timm.list_models(), 3)
+        hint = f", but {', '.join(close)}" if close else "; timm.list_models() has the names"
+        raise InputError(f"model.backbone.name={config.name}: timm has no such model{hint}")
+    create = partial(
+        timm.create_model, config.name, features_only=True, out_indices=tuple(config.out_indices), **options
+    )
+    if config.weights != "timm":
+        return create(pretrained=False)
+    try:
+        return create(pretrained=True)
+    except Exception as error:  # timm, the hub and the network raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise InputError(
+            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason}); without a "
+            "network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
+        ) from error
 
 
 def freeze(model: nn.Module, prefixes: list[str]) -> None:

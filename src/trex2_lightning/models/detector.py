@@ -37,6 +37,8 @@ class PromptedDetector(nn.Module, ABC):
         prior: initial score of every query; None: logits are plain dot products.
     """
 
+    max_tokens: int | None = None  # prompt tokens that it can be trained on at once; None: any number
+
     def __init__(
         self,
         backbone: Backbone,

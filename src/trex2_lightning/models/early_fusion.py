@@ -17,7 +17,7 @@ from trex2_lightning.layers.encoder import token_references
 from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.position import sine_embedding
-from trex2_lightning.ops.prompts import parts
+from trex2_lightning.ops.prompts import parts, take
 from trex2_lightning.structures import Detections, DetectorOutput, FeatureMaps, Images, NoisedQueries, PromptTokens
 
 
@@ -33,7 +33,7 @@ class EarlyFusionDetector(PromptedDetector):
     def __init__(self, fusions: nn.ModuleList, max_tokens: int, **shared: Any) -> None:
         super().__init__(**shared)
         self.fusions = fusions
-        self.max_tokens = max_tokens
+        self.max_tokens: int = max_tokens
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone and neck."""
@@ -48,7 +48,8 @@ class EarlyFusionDetector(PromptedDetector):
         the last layer (K = 1) of all parts' queries, whose logits for the other parts' tokens are -inf.
 
         Raises:
-            InputError: more than `max_tokens` where a gradient is wanted; losses need all queries' logits.
+            InputError: more than `max_tokens` where a gradient is wanted; losses need all queries' logits. Training
+                leaves out categories before (`ops.prompts.fitting`).
         """
         indices = parts(prompts, self.max_tokens)
         if len(indices) == 1:
@@ -56,11 +57,10 @@ class EarlyFusionDetector(PromptedDetector):
         if torch.is_grad_enabled():
             raise InputError(
                 f"the prompts make {len(prompts.category)} tokens, but early fusion reads "
-                f"model.max_tokens={self.max_tokens} at once where it is trained: ask for fewer categories (by "
-                "data.negatives.count, data.batch_size or train.memory_bank.negatives), or raise model.max_tokens; "
-                "to find without training, use torch.no_grad()"
+                f"model.max_tokens={self.max_tokens} at once where gradients are taken: ask for fewer categories at a "
+                "time, or, to find and not to train, use torch.no_grad()"
             )
-        outputs = [self._decode(features, _part(prompts, index), None) for index in indices]
+        outputs = [self._decode(features, take(prompts, index), None) for index in indices]
         return DetectorOutput(
             queries=_merge([output.queries for output in outputs], indices, len(prompts.category)),
             proposals=_merge([output.proposals for output in outputs], indices, len(prompts.category)),
@@ -177,16 +177,6 @@ class BiAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         """(B, T, h * d) -> (B, h, T, d)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-
-def _part(prompts: PromptTokens, index: Tensor) -> PromptTokens:
-    return prompts._replace(
-        embed=prompts.embed[:, index],
-        valid=prompts.valid[:, index],
-        category=prompts.category[index],
-        attend=prompts.attend[index][:, index],
-        position=prompts.position[index],
-    )
 
 
 def _merge(found: list[Detections], indices: list[Tensor], num_tokens: int) -> Detections:

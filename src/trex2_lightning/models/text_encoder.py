@@ -8,6 +8,7 @@ C phrases, R rows of tokens, L tokens of the longest, W width of the tower, D wi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
 from typing import Literal
 
@@ -47,13 +48,31 @@ class TextEncoder(nn.Module, ABC):
         Raises:
             PhraseError: a phrase is empty or longer than the tower's context.
         """
-        for phrase in phrases:
-            if not phrase.strip():
-                raise PhraseError("a phrase is empty: every prompt needs at least one word")
+        _require_words(phrases)
         if self.granularity == "phrase":
             return from_vectors(self.norm(self.projection(self.pooled(phrases)))[None])
         states, lengths = self.words(phrases)
         return from_words(self.norm(self.projection(states)), lengths)
+
+    def check(self, phrases: Sequence[str]) -> None:
+        """Whether all phrases can be encoded; a million take a second or two, as short ones need no look.
+
+        Raises:
+            PhraseError: as `forward`, of the first phrase.
+        """
+        _require_words(phrases)
+        for phrase in phrases:
+            if len(phrase) > self.context_length - 2 or not phrase.isascii():  # no ASCII character is two tokens
+                self.tokens(phrase)
+
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Tokens of a phrase that the tower reads, start and end included."""
+
+    @abstractmethod
+    def tokens(self, phrase: str) -> list[int]:
+        """The tower's tokens of a phrase; raises PhraseError."""
 
     @abstractmethod
     def pooled(self, phrases: tuple[str, ...]) -> Tensor:
@@ -63,13 +82,12 @@ class TextEncoder(nn.Module, ABC):
     def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """Vectors (R, L, W) of every word and of the token that closes a name, and lengths (R,), as `from_words`."""
 
-    def _checked(self, phrase: str, length: int, limit: int) -> int:
-        if length > limit:
+    def _require_room(self, phrase: str, length: int) -> None:
+        if length > self.context_length:
             raise PhraseError(
                 f"the phrase '{phrase[:60]}' has {length} tokens, start and end included, but the text "
-                f"encoder reads {limit}: shorten it"
+                f"encoder reads {self.context_length}: shorten it"
             )
-        return length
 
 
 class ClipEncoder(TextEncoder):
@@ -84,10 +102,18 @@ class ClipEncoder(TextEncoder):
 
     def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
         """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
-        rows = [torch.tensor(_clip_tokens(phrase)) for phrase in phrases]
-        for phrase, row in zip(phrases, rows, strict=True):
-            self._checked(phrase, len(row), self.tower.context_length)
+        rows = [torch.tensor(self.tokens(phrase)) for phrase in phrases]
         return pad_sequence(rows, batch_first=True).to(self.projection.weight.device)
+
+    @property
+    def context_length(self) -> int:
+        return self.tower.context_length
+
+    def tokens(self, phrase: str) -> list[int]:
+        """Start and end included."""
+        tokens = _clip_tokens(phrase)
+        self._require_room(phrase, len(tokens))
+        return tokens
 
     def pooled(self, phrases: tuple[str, ...]) -> Tensor:
         states, end_of_text = self._states(phrases)
@@ -126,18 +152,23 @@ class BertEncoder(TextEncoder):
 
     def pooled(self, phrases: tuple[str, ...]) -> Tensor:
         start, end = self.tokenizer.special("[CLS]"), self.tokenizer.special("[SEP]")
-        return self._states([[start, *self._pieces(phrase), end] for phrase in phrases])[0][:, 0]
+        return self._states([[start, *self.tokens(phrase), end] for phrase in phrases])[0][:, 0]
 
     def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        names = [self._pieces(phrase) for phrase in phrases]
+        names = [self.tokens(phrase) for phrase in phrases]
         start, end, dot = (self.tokenizer.special(piece) for piece in ("[CLS]", "[SEP]", "."))
         return self._states([[start], *([*name, dot] for name in names), [end]])
 
-    def _pieces(self, phrase: str) -> list[int]:
+    @property
+    def context_length(self) -> int:
+        return self.tower.context_length
+
+    def tokens(self, phrase: str) -> list[int]:
+        """Without [CLS] and [SEP]."""
         pieces = self.tokenizer(phrase)
         if not pieces:
             raise PhraseError(f"the phrase '{phrase[:60]}' has no word that BERT knows: write it in letters")
-        self._checked(phrase, len(pieces) + 2, self.tower.context_length)
+        self._require_room(phrase, len(pieces) + 2)
         return pieces
 
     def _states(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
@@ -145,6 +176,12 @@ class BertEncoder(TextEncoder):
         tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
         lengths = torch.tensor([len(row) for row in rows], device=device)
         return self.tower(tokens.to(device), lengths), lengths
+
+
+def _require_words(phrases: Iterable[str]) -> None:
+    for phrase in phrases:
+        if not phrase.strip():
+            raise PhraseError("a phrase is empty: every prompt needs at least one word")
 
 
 def text_tower(config: TextConfig) -> TextTransformer:
@@ -155,9 +192,11 @@ def text_tower(config: TextConfig) -> TextTransformer:
         )
     try:
         clip = open_clip.create_model(config.name, config.pretrained or None, force_custom_text=True)
-    except RuntimeError as error:
+    except Exception as error:  # open_clip, the hub and the network raise anything
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"model.text.name={config.name}, model.text.pretrained={config.pretrained}: {error}"
+            f"model.text.name={config.name}, model.text.pretrained={config.pretrained} cannot be had ({reason}); give "
+            "a name and tag of open_clip.list_pretrained(), or without a network model.text.pretrained=FILE"
         ) from error
     tower = clip.text
     if getattr(tower, "pool_type", "") != "argmax" or tower.attn_mask is None:

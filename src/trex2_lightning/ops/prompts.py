@@ -121,6 +121,50 @@ def parts(prompts: PromptTokens, limit: int) -> list[Tensor]:
     return [(~named | torch.isin(block, block.new_tensor(owner))).nonzero()[:, 0] for owner in owners]
 
 
+def take(prompts: PromptTokens, index: Tensor) -> PromptTokens:
+    """Some of the tokens, by their places, with the numbers of their categories as they were."""
+    return prompts._replace(
+        embed=prompts.embed[:, index],
+        valid=prompts.valid[:, index],
+        category=prompts.category[index],
+        attend=prompts.attend[index][:, index],
+        position=prompts.position[index],
+    )
+
+
+def fitting(
+    prompts: PromptTokens, present: Tensor, limit: int, generator: torch.Generator
+) -> tuple[PromptTokens, Tensor]:
+    """Leave out random categories until there are at most `limit` tokens, present ones where the others do not do.
+
+    One category stays, however long it is.
+
+    Args:
+        prompts: T tokens of C categories and of what stands around them.
+        present: (n,) int64, categories that images have.
+        limit: most tokens.
+        generator: of the CPU, the only source of randomness.
+
+    Returns:
+        The prompts, with `text` and `visual` as they were, and (C,) int64 the numbers of the categories in them, -1 of
+        what was left out.
+    """
+    owner = prompts.category[prompts.attend.int().argmax(1)]  # (T,) of a closing token its name; -1 around all names
+    sizes = owner[owner >= 0].bincount().tolist()
+    first = set(present.tolist())
+    order = torch.randperm(len(sizes), generator=generator).tolist()
+    room = limit - int((owner < 0).sum())
+    kept: list[int] = []
+    for category in sorted(order, key=lambda category: category not in first):
+        if sizes[category] <= room or not kept:
+            kept.append(category)
+            room -= sizes[category]
+    numbers = owner.new_full((len(sizes) + 1,), -1)  # the last one is that of no category, -1
+    numbers[sorted(kept)] = torch.arange(len(kept), device=owner.device)
+    found = take(prompts, ((owner < 0) | (numbers[owner] >= 0)).nonzero()[:, 0])
+    return found._replace(category=numbers[found.category]), numbers[:-1]
+
+
 def average(*prompts: PromptTokens) -> PromptTokens:
     """The mean of each category's valid vectors over all images of all `prompts`, for any image.
 
