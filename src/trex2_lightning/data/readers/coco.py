@@ -157,7 +157,7 @@ class Images:
         self.widths = array("i")
         self.heights = array("i")
         self.verdicts: dict[int, tuple[Any, Any]] = {}
-        self._seen: set[int] = set()
+        self._seen: set[int] | None = None  # ids, once they do not rise
         self._store = store
         self._report = report
         self._dialect = dialect
@@ -167,7 +167,7 @@ class Images:
         if not isinstance(entry, dict) or not is_id(entry.get("id")):
             self._report.count("image without an integer id", f"image {len(self.ids)} of the list")
             return False
-        if entry["id"] in self._seen:
+        if not self._is_new(entry["id"]):
             self._report.count("image id given twice: the first is used", f"image {entry['id']}")
             return False
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
@@ -175,7 +175,6 @@ class Images:
         path, (width, height) = found or ("", (0, 0))
         if self._dialect.verdict:
             self.verdicts[len(self.ids)] = self._dialect.verdict(entry)
-        self._seen.add(entry["id"])
         self.ids.append(entry["id"])
         self.paths.append(path)
         self.widths.append(width)
@@ -184,8 +183,16 @@ class Images:
 
     def finished(self) -> NDArray[np.int64]:
         """The ids, when all images are there; what only tells ids given twice is let go."""
-        self._seen.clear()
+        self._seen = None
         return np.asarray(self.ids)
+
+    def _is_new(self, image_id: int) -> bool:
+        if self._seen is None and (not self.ids or image_id > self.ids[-1]):
+            return True
+        self._seen = self._seen if self._seen is not None else set(self.ids)
+        new = image_id not in self._seen
+        self._seen.add(image_id)
+        return new
 
 
 class Texts:
