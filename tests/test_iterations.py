@@ -140,6 +140,7 @@ def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
     nameless = batch_of("boxes", [[0], [1]], source="nameless")
     assert asked(module, nameless).embed.shape[1] == 2
     assert asked(module, batch_of("text", [[0], [0]])).embed.shape[1] == 2  # one of them the negative of the batch
+    assert asked(module, second._replace(data_set="another")).embed.shape[1] == 2
     unsure = second._replace(prompts=second.prompts._replace(judged=torch.ones(2, 2, dtype=torch.bool)))
     assert asked(module, unsure).embed.shape[1] == 2
 

@@ -34,7 +34,7 @@ def drawn(bank: MemoryBank, present: tuple[str, ...] = (), seed: int = 0) -> lis
 
 
 def test_the_last_vectors_of_each_category_are_kept() -> None:
-    state = filled(steps=5, size=3).state_dict()
+    state = filled(steps=5, size=3).state_dict()[""]
     assert {name: vectors.flatten().tolist() for name, vectors in state.items()} == {
         "dog": [31, 40, 41],
         "cat": [200, 300, 400],
@@ -46,6 +46,15 @@ def test_what_is_drawn_is_the_mean_of_a_category_that_is_not_there() -> None:
     assert drawn(filled(steps=3), present=("cat", "ant")) == [20.5]
     assert drawn(filled(steps=3), present=PHRASES) == []
     assert drawn(bank()) == []
+
+
+def test_another_data_set_s_categories_are_no_negatives() -> None:
+    some = filled(steps=3)
+    some.add(("person",), from_vectors(torch.full((1, 1, 1), 5.0)), data_set="crowds")
+    generator = torch.Generator().manual_seed(0)
+    assert sorted(drawn(some)) == [20.5, 150]
+    assert [vector.item() for vector in some.draw((), generator, "crowds")] == [5]
+    assert some.draw((), generator, "others") == []
 
 
 def test_the_number_is_limited_and_every_category_has_its_turn() -> None:
@@ -72,13 +81,13 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path: Path) -> None:
         some.add(PHRASES, from_vectors(torch.full((2, 3, 1), 7.0), VALID))
     for seed in range(5):
         assert drawn(resumed, seed=seed) == drawn(whole, seed=seed)
-    assert resumed.state_dict()["cat"].tolist() == [[100], [7]]
+    assert resumed.state_dict()[""]["cat"].tolist() == [[100], [7]]
 
 
 def test_a_smaller_bank_takes_the_last_vectors_of_a_larger_one() -> None:
     smaller = bank(size=1)
     smaller.load_state_dict(filled(steps=3, size=16).state_dict())
-    assert smaller.state_dict()["dog"].tolist() == [[21]]
+    assert smaller.state_dict()[""]["dog"].tolist() == [[21]]
 
 
 def one_rank(rank: int, folder: str) -> None:
@@ -96,7 +105,7 @@ def test_all_ranks_have_the_same_bank(tmp_path: Path) -> None:
     """So that the checkpoint of one resumes all."""
     multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):
-        state = torch.load(tmp_path / str(rank))
+        state = torch.load(tmp_path / str(rank))[""]
         assert {name: vectors.flatten().tolist() for name, vectors in state.items()} == {
             "dog": [0, 1, 10],
             "cat": [11],

@@ -13,10 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
 from trex2_lightning.data.index import open_index
+from trex2_lightning.data.mixture import read_mixture
 from trex2_lightning.data.transforms import read_image
 from trex2_lightning.errors import InputError
-from trex2_lightning.prepare import FORMATS, prepare_data
+from trex2_lightning.prepare import FORMATS, _parser, prepare_data
 
 ROOT = Path(__file__).parents[1]
 
@@ -162,7 +164,7 @@ def test_the_summary_tells_what_was_left_out_and_where_first(
 
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line(tiny_coco: Path) -> None:
     place = tiny_coco / "train.json" / "index"
-    with pytest.raises(InputError, match=r"cannot be written .*; make room, or give another place"):
+    with pytest.raises(InputError, match=r"was not written .*; make room, or give another place"):
         prepare_data(["coco", str(tiny_coco / "train.json"), str(tiny_coco / "train"), str(place)])
 
 
@@ -175,6 +177,27 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     prepare_data(["yolo", str(tmp_path / "data.yaml"), str(tmp_path / "index")])
     [record] = open_index(tmp_path / "index").images
     assert record.path == image
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_command_that_is_named_where_a_set_is_missing_is_one(tmp_path: Path, name: str) -> None:
+    sets = {"a": SetConfig("a", text=1, format=name)}
+    with pytest.raises(InputError) as caught:
+        read_mixture(DataConfig(root=str(tmp_path), sets=sets), RhythmConfig())
+    [command] = re.findall(r"prepare_data\.py (.*)", str(caught.value))
+    assert _parser().parse_args(command.split()).output == tmp_path / "a"
+
+
+def test_what_no_terminal_prints_is_told_in_another_way(tmp_path: Path, tiny_coco: Path) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["images"][0]["file_name"] = "\ud800.jpg"
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    script = [sys.executable, str(ROOT / "scripts" / "prepare_data.py"), "coco"]
+    places = [str(tiny_coco / "train.json"), str(tiny_coco / "train"), str(tmp_path / "index")]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([*script, *places], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\ud800.jpg" in done.stdout
 
 
 def test_several_places_of_images_and_a_folder_of_roboflow(tiny_coco: Path) -> None:

@@ -17,42 +17,52 @@ from trex2_lightning.structures import PromptTokens
 
 
 class MemoryBank:
-    """The last `size` vectors of each category by its phrase, in CPU memory and the same on all ranks.
+    """The last `size` vectors of each category by its data set and phrase, in CPU memory and the same on all ranks.
 
-    Vectors are detached and as old as the iterations in which they were made.
+    Vectors are detached and as old as the iterations in which they were made. Those of another data set are no
+    negatives: its categories may be in an image without being marked.
     """
 
     def __init__(self, config: MemoryBankConfig) -> None:
         self.config = config
-        self._vectors: dict[str, deque[Tensor]] = {}
+        self._vectors: dict[str, dict[str, deque[Tensor]]] = {}
 
-    def add(self, phrases: Sequence[str], prompts: PromptTokens) -> None:
+    def add(self, phrases: Sequence[str], prompts: PromptTokens, data_set: str = "") -> None:
         """Keep the valid vectors of all ranks' images, in the ranks' order; every rank must call this together.
 
         Args:
             phrases: C.
             prompts: of batch size B, with one vector per category, as the images gave them.
+            data_set: that the images are of, on all ranks.
         """
         names = [phrases[category] for category in prompts.valid.nonzero()[:, 1].tolist()]
         gathered = [(names, prompts.embed[prompts.valid].detach().float().cpu())]
         if distributed.is_available() and distributed.is_initialized():
             own, gathered = gathered[0], gathered * distributed.get_world_size()
             distributed.all_gather_object(gathered, own)
+        kept = self._vectors.setdefault(data_set, {})
         for names, vectors in gathered:
             for name, vector in zip(names, vectors, strict=True):
                 # A row of its own: a view would keep the whole batch's vectors in memory.
-                self._vectors.setdefault(name, deque(maxlen=self.config.size)).append(vector.clone())
+                kept.setdefault(name, deque(maxlen=self.config.size)).append(vector.clone())
 
-    def draw(self, present: Sequence[str], generator: torch.Generator) -> list[Tensor]:
-        """The mean vectors (D,) of up to `negatives` random categories that are not `present`."""
-        absent = sorted(self._vectors.keys() - set(present))
+    def draw(self, present: Sequence[str], generator: torch.Generator, data_set: str = "") -> list[Tensor]:
+        """The mean vectors (D,) of up to `negatives` random categories of a data set that are not `present`."""
+        kept = self._vectors.get(data_set, {})
+        absent = sorted(kept.keys() - set(present))
         chosen = torch.randperm(len(absent), generator=generator)[: self.config.negatives].tolist()
-        return [torch.stack([*self._vectors[absent[index]]]).mean(0) for index in chosen]
+        return [torch.stack([*kept[absent[index]]]).mean(0) for index in chosen]
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The phrases' vectors (n, D), oldest first, which `torch.load(weights_only=True)` reads."""
-        return {name: torch.stack([*vectors]) for name, vectors in self._vectors.items()}
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Vectors (n, D) by data set and phrase, oldest first, which `torch.load(weights_only=True)` reads."""
+        return {
+            data_set: {name: torch.stack([*vectors]) for name, vectors in kept.items()}
+            for data_set, kept in self._vectors.items()
+        }
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Go on from what `state_dict` gave; of more vectors than `size` the last ones are kept."""
-        self._vectors = {name: deque(vectors, maxlen=self.config.size) for name, vectors in state.items()}
+        self._vectors = {
+            data_set: {name: deque(vectors, maxlen=self.config.size) for name, vectors in kept.items()}
+            for data_set, kept in state.items()
+        }

@@ -225,8 +225,8 @@ class DetectionModule(L.LightningModule):
         prompts, names, places = share_prompts(own, phrases, self._prompt_scope, others=batch.cross_image)
         if self._memory_bank is not None and phrases:  # named things may be in nameless pictures, unmarked
             if judged is None:
-                prompts = with_negatives(prompts, self._memory_bank.draw(names, generator))
-            self._memory_bank.add(phrases, own)
+                prompts = with_negatives(prompts, self._memory_bank.draw(names, generator, batch.data_set))
+            self._memory_bank.add(phrases, own, batch.data_set)
         return prompts, places
 
     def _generator(self, batch_idx: int) -> torch.Generator:

@@ -149,7 +149,7 @@ def prepare_data(arguments: list[str]) -> None:
             index = build_index(options.output, _counted(progress, images), report, settings)
         except OSError as error:
             raise InputError(
-                f"{options.output}: cannot be written ({error}); make room, or give another place"
+                f"{options.output}: was not written ({error}); make room, or give another place"
             ) from error
     console.print(summary_table(index))
     console.print(f"written to {options.output}", soft_wrap=True)

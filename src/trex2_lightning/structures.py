@@ -49,6 +49,7 @@ class Batch(NamedTuple):
     targets: tuple[Targets, ...]  # B
     cross_image: bool = False  # the images are to be asked with one another's exemplars instead of their own
     skipped: int = 0  # unreadable images that were replaced by another one of the data set
+    data_set: str = ""  # of several, the name of the one that the images are of
 
 
 class FeatureMaps(NamedTuple):

@@ -146,7 +146,7 @@ def test_is_current_until_source_settings_or_columns_change(tmp_path: Path) -> N
     assert not is_current(tmp_path / "index", {"split": "train"})
 
 
-@pytest.mark.parametrize("damage", ["cut", "gone", "head", "version", "json"])
+@pytest.mark.parametrize("damage", ["cut", "gone", "head", "version", "json", "part", "columns"])
 def test_a_broken_index_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     build(tmp_path / "index")
     column, summary = tmp_path / "index" / "boxes.npy", tmp_path / "index" / "index.json"
@@ -158,6 +158,10 @@ def test_a_broken_index_is_refused_in_one_line(tmp_path: Path, damage: str) -> N
         column.write_bytes(b"x" * column.stat().st_size)
     elif damage == "version":
         summary.write_text(json.dumps(json.loads(summary.read_text()) | {"version": 0}))
+    elif damage == "part":
+        summary.write_text('{"version": 1}')
+    elif damage == "columns":
+        summary.write_text(json.dumps(json.loads(summary.read_text()) | {"columns": {"boxes": 3}}))
     else:
         summary.write_text("{")
     with pytest.raises(InputError, match=r"prepare the data set again$"):

@@ -113,6 +113,11 @@ def test_the_dictionary_has_annotated_categories_and_frequent_phrases_whatever_t
     assert phrase_dictionary(sets, 3) == ("cat",)
 
 
+def test_a_batch_says_which_set_it_is_of() -> None:
+    sets = [TrainSet([], ("cat",), name="one"), TrainSet([], ("man",), name="two")]
+    assert collate_mixture([example([0], number=1)], sets, 0, 4).data_set == "two"
+
+
 def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Path) -> None:
     sets = {
         "o365": SetConfig("indexes/o365", text=1, format="objects365"),

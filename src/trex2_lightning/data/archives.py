@@ -68,7 +68,10 @@ class ImageStore:
     def _find_archives(self) -> Iterator[Path]:
         for place in self.places:
             if place.is_dir():
-                yield from sorted(path for path in place.iterdir() if path.suffix in ARCHIVES)
+                try:
+                    yield from sorted(path for path in place.iterdir() if path.suffix in ARCHIVES)
+                except OSError as error:
+                    raise InputError(f"{place}: cannot be read ({error.strerror}); give a folder that can") from error
             elif place.suffix in ARCHIVES and place.is_file():
                 yield place
             else:

@@ -39,7 +39,8 @@ class Example(NamedTuple):
 def collate_mixture(examples: Sequence[Example], sets: Sequence[TrainSet], count: int, max_exemplars: int) -> Batch:
     """`collate_train` with the names and negatives of the set that the examples are of."""
     chosen = sets[examples[0].number]
-    return collate_train(examples, chosen.names, chosen.pool, count, max_exemplars)
+    batch = collate_train(examples, chosen.names, chosen.pool, count, max_exemplars)
+    return batch._replace(data_set=chosen.name)
 
 
 def collate_train(

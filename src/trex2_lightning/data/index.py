@@ -28,6 +28,11 @@ from trex2_lightning.errors import InputError
 
 VERSION = 1
 SUMMARY = "index.json"
+CONTENT: dict[str, type] = {  # of `index.json`, beside its version
+    **dict.fromkeys(("settings", "counts", "examples", "columns"), dict),
+    **dict.fromkeys(("sources", "category_ids", "groups"), list),
+    "nameless": bool,
+}
 EVERYTHING = -1  # in place of a number of judged categories
 IMAGE = np.dtype(
     [
@@ -80,7 +85,8 @@ class Index(Sequence[ImageRecord]):
         except (OSError, ValueError) as error:
             raise InputError(f"{folder}: the index is broken ({error}); prepare the data set again") from error
         for name, length in lengths.items():
-            if length != self.summary["columns"][name]["bytes"]:
+            column = self.summary["columns"].get(name)
+            if not isinstance(column, dict) or length != column.get("bytes"):
                 raise InputError(
                     f"{folder}: {name}.npy has not the length it was left with; prepare the data set again"
                 )
@@ -157,11 +163,13 @@ def _summary(folder: Path) -> dict[str, Any]:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(
-            f"{folder}: no index is there; make it with scripts/prepare_data.py FORMAT ANNOTATIONS IMAGES {folder} "
-            "(docs/data.md has the commands)"
+            f"{folder}: no index is there; make it with scripts/prepare_data.py (docs/data.md has the command of each "
+            "format)"
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); prepare the data set again") from error
     if not isinstance(summary, dict) or summary.get("version") != VERSION:
         raise InputError(f"{path}: not an index of version {VERSION}; prepare the data set again")
+    if not all(isinstance(summary.get(key), kind) for key, kind in CONTENT.items()):
+        raise InputError(f"{path}: lacks a part; prepare the data set again")
     return summary

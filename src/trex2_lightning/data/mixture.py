@@ -25,6 +25,10 @@ from trex2_lightning.errors import InputError
 SetKind = Literal["detection", "grounding", "nameless"]
 
 
+# What scripts/prepare_data.py makes an index of, where it is not `ANNOTATIONS IMAGES`.
+SOURCES = {"openimages": "BOXES CLASSES IMAGES --labels LABELS --hierarchy HIERARCHY", "yolo": "DATA"}
+
+
 class TrainSet(NamedTuple):
     """A data set that training takes images from."""
 
@@ -141,7 +145,7 @@ def _preparation(root: Path, some: SetConfig) -> str:
     place = root / some.annotations
     if place.suffix == ".json":
         return f"{place} is a COCO file to be put there"
-    return f"python scripts/prepare_data.py {some.format} ANNOTATIONS IMAGES {place}"
+    return f"python scripts/prepare_data.py {some.format} {SOURCES.get(some.format, 'ANNOTATIONS IMAGES')} {place}"
 
 
 def _is_there(annotations: Path) -> bool:

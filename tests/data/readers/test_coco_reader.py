@@ -215,6 +215,14 @@ def test_a_category_that_lost_a_box_is_not_judged(pictures: Pictures) -> None:
     assert (first.judged, second.judged) == ([], ["dog", "cat"])
 
 
+def test_a_category_whose_box_is_lost_is_not_judged_where_all_others_are(pictures: Pictures) -> None:
+    for box, judged in (([3, None, 4, 5], ["dog"]), ([3, 3, 0, 5], ["dog"]), ([90, 90, 5, 5], None)):
+        value = content()
+        value["annotations"][1]["bbox"] = box
+        (first, second), _ = read(value, pictures("b.jpg", "sub/a.jpg"))
+        assert (first.judged, second.judged) == (judged, None)
+
+
 def test_lvis_has_the_same_names_in_evaluation(pictures: Pictures) -> None:
     value = content()
     value["categories"][0]["name"] = "sea_lion"

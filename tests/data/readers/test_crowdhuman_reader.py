@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +71,7 @@ DEFECTS: dict[str, Any] = {
     "box without area": line(person(vbox=[3, 2, 0, 5]), name="b"),
     "box that is not four finite numbers": line(person(vbox=None), name="b"),
     "box that is not a JSON object": line(7, name="b"),
+    "image without its list of boxes": {"ID": "b"},
 }
 
 
@@ -81,6 +83,14 @@ def test_every_defect_is_counted_and_takes_nothing_else(pictures: Pictures, reas
     assert report.counts == {reason: 1}
     assert "line 2" in report.examples[reason]
     assert images[0].boxes.tolist() == [[2, 2, 12, 14]]
+
+
+def test_a_damaged_gzip_file_is_refused(pictures: Pictures) -> None:
+    path = pictures("b.jpg").parent / "b.odgt.gz"
+    whole = gzip.compress(json.dumps(line(person(), name="b")).encode() * 50)
+    path.write_bytes(whole[:30] + bytes(40) + whole[70:])
+    with pytest.raises(InputError, match=r"b\.odgt\.gz: "):
+        list(read_crowdhuman(path, ImageStore([path.parent]), Report()))
 
 
 def test_a_file_without_one_good_line_is_refused(pictures: Pictures) -> None:

@@ -63,6 +63,7 @@ DEFECTS: dict[str, Any] = {
     "box without area": entry("b", square(3, 0)),
     "box that is not four finite numbers": entry("b", square(3) | {"vertices": [[1, 2], [3]]}),
     "box that is not a JSON object": entry("b", 7),
+    "image without its lists of texts": entry("b", paragraphs=None),
 }
 VERTICES: list[Any] = [None, [], [[1, "2"]], [[1, 10**400]], [[1, float("nan")]], [1, 2]]
 
@@ -86,6 +87,15 @@ def test_an_image_that_does_not_say_its_size_is_asked(pictures: Pictures) -> Non
     del without["image_width"]
     [image], _ = read([without], pictures("a.jpg"))
     assert (image.width, image.height) == (40, 30)
+
+
+def test_a_damaged_gzip_file_is_refused(pictures: Pictures) -> None:
+    whole = gzip.compress(json.dumps({"annotations": [entry()] * 50}).encode())
+    for text in (whole[:-9], whole[:30] + bytes(40) + whole[70:], b"no gzip"):
+        path = pictures("a.jpg").parent / "b.jsonl.gz"
+        path.write_bytes(text)
+        with pytest.raises(InputError, match=r"b\.jsonl\.gz: not JSON with lists"):
+            list(read_hiertext(path, ImageStore([path.parent]), Report()))
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b'{"annotations": [{"image_id": "\xff"}]}', b'{"annotations": [{'])

@@ -40,6 +40,7 @@ def test_detection_with_and_without_a_label_map(pictures: Pictures) -> None:
     assert report.names == ["cat", "dog"]
     [image], report = read([detection(category=" big  dog")], pictures("a.jpg"))
     assert (image.names, report.names) == (["big dog"], [])
+    assert image.judged == ["big dog"]  # what other lines name, this one may have too
 
 
 def test_a_caption_judges_its_own_phrases(pictures: Pictures) -> None:

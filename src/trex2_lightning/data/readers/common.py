@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -23,6 +24,7 @@ from trex2_lightning.errors import InputError
 NO_BOX = (math.nan,) * 4
 NO_FILE = "image file missing"
 NO_IMAGE = "image that cannot be read"
+BROKEN = (OSError, EOFError, zlib.error)  # what reading a file, perhaps gzipped, raises
 
 
 class Annotated(NamedTuple):
@@ -33,7 +35,7 @@ class Annotated(NamedTuple):
     height: int
     boxes: NDArray[np.float32]  # (n, 4) xyxy in pixels, within the image and with an area there
     names: Sequence[str]  # n category names or phrases; of nameless data, any key of a category within its image
-    crowd: NDArray[np.bool_]  # (n,) the box surrounds a group or is to be ignored: neither target nor false positive
+    crowd: NDArray[np.bool_]  # (n,) the box surrounds a group or is to be ignored: no target; ignored in evaluation
     area: NDArray[np.float32]  # (n,) of the object, square pixels; the box's where the file has none
     # Whose presence and all of whose boxes the data set knows here; None: every category of its vocabulary. A category
     # that is judged and has no box is absent; one with a box that is not judged may have more of them.
@@ -60,7 +62,8 @@ class Report:
 
     def count(self, reason: str, where: str, number: int = 1) -> None:
         self.counts[reason] += number
-        self.examples.setdefault(reason, where)
+        # What a file says may hold half of a surrogate pair, which no terminal prints.
+        self.examples.setdefault(reason, where.encode(errors="backslashreplace").decode())
 
     def open(self, path: Path) -> BinaryIO:
         """The bytes of a file, gunzipped where its name ends in .gz.
@@ -110,8 +113,8 @@ def annotate(
 ) -> Annotated:
     """The record of an image from n boxes as a file has them: xyxy in pixels, of whatever quality.
 
-    Boxes are clipped to their image; those without area there, or with a NaN, are left out, and their categories are no
-    longer judged. Both are counted.
+    Boxes are clipped to their image; those without area there, or with a NaN, are left out. Both are counted. A
+    category whose box is lost, not outside the image, is not judged: the object may be there.
 
     Args:
         size: width and height of the image, pixels.
@@ -140,7 +143,9 @@ def annotate(
     if area is not None:
         given = np.asarray(area, dtype=np.float32)[keep]
         areas = np.where(np.isfinite(given), given, areas)
-    lost = {names[index] for index in np.flatnonzero(~keep).tolist()}
+    lost = {names[index] for index in np.flatnonzero(~sane).tolist()}
+    if lost:
+        judged = [name for name in (report.names if judged is None else judged) if name not in lost]
     return Annotated(
         path=path,
         width=width,
@@ -149,7 +154,7 @@ def annotate(
         names=[names[index] for index in np.flatnonzero(keep).tolist()],
         crowd=np.zeros(len(corners), np.bool_) if crowd is None else np.asarray(crowd, dtype=np.bool_)[keep],
         area=areas,
-        judged=judged if judged is None else [name for name in judged if name not in lost],
+        judged=judged,
         id=image_id,
     )
 

@@ -3,7 +3,7 @@
     {"ID": "273271,c9db000d5146c15", "gtboxes": [{"tag": "person", "fbox": [x, y, w, h], "vbox": ..., "hbox": ...,
         "extra": {"ignore": 0}, "head_attr": {"ignore": 0}}]}
 
-What is to be ignored, and every `mask` (a crowd, a reflection), is neither target nor false positive.
+What is to be ignored, and every `mask` (several people, a reflection), is a crowd, which evaluation ignores.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ def read_crowdhuman(annotations: Path, store: ImageStore, report: Report, part: 
             report.count("image given twice: the first is used", where)
             continue
         seen.add(found[0])
-        people = list(_people(line.get("gtboxes"), chosen, where, report))
+        if not isinstance(line.get("gtboxes"), list):
+            report.count("image without its list of boxes", where)
+            continue
+        people = list(_people(line["gtboxes"], chosen, where, report))
         names, ignored = [chosen.name] * len(people), [ignore for _, ignore in people]
         yield annotate(report, where, *found, [box for box, _ in people], names, ignored, image_id=len(seen))
 

@@ -1,7 +1,7 @@
 """HierText (https://github.com/google-research-datasets/hiertext): words, lines and paragraphs in photographs.
 
 One JSON object for all images, though the file's name ends in `.jsonl`. Of a polygon its box is taken. What cannot be
-read is neither target nor false positive, as in the data set's own evaluation.
+read is a crowd: in evaluation it is ignored, as in the data set's own.
 """
 
 from __future__ import annotations
@@ -46,17 +46,23 @@ def read_hiertext(annotations: Path, store: ImageStore, report: Report, level: s
             report.count("image id given twice: the first is used", where)
             continue
         seen.add(image)
-        texts = list(_texts(entry, level, where, report))
+        texts = _texts(entry, level, where, report)
+        if texts is None:
+            report.count("image without its lists of texts", where)
+            continue
         boxes, unread = [_box(text.get("vertices")) for text in texts], [text.get("legible") is False for text in texts]
         yield annotate(report, where, *found, boxes, [name] * len(texts), unread, image_id=len(seen))
     if not entries:
         raise InputError(f"{annotations}: has no list of annotations; give an annotation file of HierText")
 
 
-def _texts(entry: dict[str, Any], level: str, where: str, report: Report) -> list[dict[str, Any]]:
+def _texts(entry: dict[str, Any], level: str, where: str, report: Report) -> list[dict[str, Any]] | None:
+    """The texts of a level; None: a list is missing, so nobody knows what the image has."""
     found = [entry]
     for name, key in LEVELS.items():
-        found = [inner for outer in found for inner in dicts(outer.get(key, []), report, where)]
+        if not all(isinstance(outer.get(key), list) for outer in found):
+            return None
+        found = [inner for outer in found for inner in dicts(outer[key], report, where)]
         if name == level:
             break
     return found

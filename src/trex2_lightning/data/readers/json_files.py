@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trex2_lightning.data.readers.common import Report
+from trex2_lightning.data.readers.common import BROKEN, Report
 from trex2_lightning.errors import InputError
 
 BLANK = re.compile(r"[ \t\n\r]*")
@@ -30,7 +30,7 @@ def json_lists(path: Path, report: Report) -> Iterator[tuple[str, Any]]:
     with report.open(path) as file:
         try:
             yield from _Scanner(file).lists()
-        except (ValueError, RecursionError, EOFError, OSError) as error:
+        except (ValueError, RecursionError, *BROKEN) as error:
             reason = str(error).splitlines()[0] or type(error).__name__
             raise InputError(f"{path}: not JSON with lists ({reason}); give the annotation file, unbroken") from error
 
@@ -61,7 +61,7 @@ def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]
                     elif line.strip():
                         report.count("line that is not a JSON object", where)
                         bad += 1
-        except (OSError, EOFError) as error:  # a broken .gz
+        except BROKEN as error:
             raise InputError(f"{path}: cannot be read ({error}); fetch it again") from error
     if bad and not good:
         raise InputError(f"{path}: no line is a JSON object; give a file with one for every image")

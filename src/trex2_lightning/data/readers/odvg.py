@@ -4,7 +4,7 @@
     {"filename": "b.jpg", "height": 480, "width": 640, "grounding": {"caption": "a man and a dog", "regions": [
         {"bbox": [[x1, y1, x2, y2], ...] or one of them, "phrase": "a man" or several, "tokens_positive": [[0, 5]]}]}}
 
-A line's detection judges the whole label map, a caption its own phrases alone.
+A line's detection judges the whole label map, and without one what it has; a caption judges its own phrases alone.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from trex2_lightning.data.archives import ImageStore
-from trex2_lightning.data.readers.common import Annotated, Report, annotate, clean, dicts, locate, numbers
+from trex2_lightning.data.readers.common import BROKEN, Annotated, Report, annotate, clean, dicts, locate, numbers
 from trex2_lightning.data.readers.json_files import json_lines
 from trex2_lightning.errors import InputError
 
@@ -53,7 +53,7 @@ def read_odvg(
             report.count("line without 'detection' and 'grounding'", where)
             continue
         labels = [name for _, name in pairs]
-        judged = list(dict.fromkeys(labels)) if isinstance(grounding, dict) else None
+        judged = list(dict.fromkeys(labels)) if names is None or isinstance(grounding, dict) else None
         yield annotate(report, where, *found, [box for box, _ in pairs], labels, judged=judged, image_id=place)
 
 
@@ -90,5 +90,5 @@ def _label_map(path: Path, report: Report) -> list[tuple[int, Any, str]]:
         try:
             content = json.loads(file.read())
             return [(int(label), name, "") for label, name in content.items()]
-        except (ValueError, AttributeError, RecursionError) as error:
+        except (ValueError, AttributeError, RecursionError, *BROKEN) as error:
             raise InputError(f'{path}: not a label map; give JSON like {{"0": "person", "1": "dog"}}') from error

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from trex2_lightning.data.archives import ImageStore
-from trex2_lightning.data.readers.common import Annotated, Report, annotate, locate, places
+from trex2_lightning.data.readers.common import BROKEN, Annotated, Report, annotate, locate, places
 from trex2_lightning.errors import InputError
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax", "IsGroupOf")
@@ -90,7 +90,7 @@ class _Kinds:
         with report.open(path) as file:
             try:
                 self._descend(json.loads(file.read()), frozenset())
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, *BROKEN) as error:
                 raise InputError(f"{path}: not a hierarchy of classes; give bbox_labels_600_hierarchy.json") from error
 
     def judged(self, marked: set[int], grouped: set[int], yes: set[int], no: set[int]) -> list[int]:
@@ -207,7 +207,7 @@ def _table(path: Path, report: Report, *, quoting: int) -> Iterator[tuple[int, l
         try:
             for row in rows:
                 yield rows.line_num, row
-        except (csv.Error, OSError, EOFError) as error:
+        except (csv.Error, *BROKEN) as error:
             raise InputError(f"{path}: cannot be read ({error}, line {rows.line_num}); fetch it again") from error
 
 
