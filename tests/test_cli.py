@@ -109,7 +109,9 @@ def test_evaluate_writes_figures_and_results(
     assert (summary["split"], summary["ground_truth"]) == ("val", str(moved / "val.json"))
     assert summary["ap"].keys() == {"text", "random_phrases"}
     assert summary["ap"]["text"].keys() == {"all"}
-    assert summary["ap50"].keys() == summary["ap"].keys()
+    assert summary["ap50"].keys() == summary["ap"].keys() == summary["categories"].keys()
+    named = summary["categories"]["text"]
+    assert sum(named.values()) / len(named) == pytest.approx(summary["ap"]["text"]["all"], abs=1e-4)
     results = json.loads((folder / "results_text.json").read_text())
     assert {result["image_id"] for result in results} == {1, 2, 3}
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}

@@ -63,7 +63,7 @@ def by_task(reports: dict[str, Report], metric: str) -> Summary:
 
 
 def write(reports: dict[str, Report], folder: Path, about: dict[str, Any]) -> None:
-    """Write `evaluation.json` with `about`, the figures, and those of each task; and each row's detections.
+    """Write `evaluation.json` with `about`, the figures, and those of each category and task; and each row's detections.
 
     Args:
         reports: of tasks by name, or of a single data set, whose name is "".
@@ -74,9 +74,9 @@ def write(reports: dict[str, Report], folder: Path, about: dict[str, Any]) -> No
         (folder / name).mkdir(parents=True, exist_ok=True)
         run.write_results(report, folder / name)
     if "" in reports:
-        figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **reports[""].summary()}
+        figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **_in_full(reports[""])}
     else:
-        tasks = {name: report.summary() for name, report in reports.items()}
+        tasks = {name: _in_full(report) for name, report in reports.items()}
         figures = {"num_tasks": len(reports), **summarize(reports), "tasks": tasks}
     (folder / "evaluation.json").write_text(json.dumps(about | figures, indent=2) + "\n")
 
@@ -96,6 +96,13 @@ def log_summary(config: Config, folder: Path, summary: Summary) -> None:
         }
     )
     logger.finalize("success")
+
+
+def _in_full(report: Report) -> dict[str, Any]:
+    """The summary, and AP by row and category name."""
+    rows = {row: evaluation.categories for row, evaluation in report.rows.items()}
+    categories = {row: {name: round(ap, 4) for name, ap in own.items()} for row, own in rows.items()}
+    return {**report.summary(), "categories": categories}
 
 
 def _named(config: Config) -> dict[str, TaskConfig]:
