@@ -63,7 +63,7 @@ def by_task(reports: dict[str, Report], metric: str) -> Summary:
 
 
 def write(reports: dict[str, Report], folder: Path, about: dict[str, Any]) -> None:
-    """Write `evaluation.json` with `about`, the figures, and those of each category and task; and each row's detections.
+    """Write `evaluation.json`: `about`, the figures, those of each category and task; and each row's detections.
 
     Args:
         reports: of tasks by name, or of a single data set, whose name is "".
