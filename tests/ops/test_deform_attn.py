@@ -41,6 +41,11 @@ def test_both_ways_have_the_same_values_and_gradients():
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_in_parts_where_no_gradient_is_taken():
+    inputs = random_inputs(queries=2500, channels=8)
+    torch.testing.assert_close(sample_rows(inputs[0], SHAPES, *inputs[1:]), sample_grid(inputs[0], SHAPES, *inputs[1:]))
+
+
 @WAYS
 @pytest.mark.parametrize("place", [-1e30, -0.6, 1.6, 1e30])
 def test_outside_the_map_there_is_nothing_to_see_and_nowhere_to_go(sample, place):

@@ -16,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 Shapes = Sequence[tuple[int, int]]
+QUERIES = 1024  # whose sampling is computed at once where no gradient is taken: it stays in the processor's cache
 
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # of all users of the CPU, once a run
 
@@ -61,6 +62,13 @@ def sample_rows(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tenso
 
     The rows are the four tokens around each point, so the map is read where it lies and no sample is ever stored.
     """
+    if torch.is_grad_enabled() and any(given.requires_grad for given in (value, locations, weights)):
+        return _sample_rows(value, shapes, locations, weights)
+    some = zip(locations.split(QUERIES, 1), weights.split(QUERIES, 1), strict=True)
+    return torch.cat([_sample_rows(value, shapes, *part) for part in some], 1)
+
+
+def _sample_rows(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     batch, tokens, heads, channels = value.shape
     _, queries, _, _, points, _ = locations.shape
     levels = torch.tensor([(width, height) for height, width in shapes], dtype=value.dtype)
@@ -69,14 +77,14 @@ def sample_rows(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tenso
     width, height = levels.repeat_interleave(points, 0).unbind(1)
     x, y = locations.flatten(3, 4).flatten(0, 2).unbind(-1)  # (B * Q * h, L * P) each
     weights = weights.flatten(3).flatten(0, 2)
-    columns = _neighbours(x, width)
-    rows = [(start + row * width, weights * share) for row, share in _neighbours(y, height)]
-    token = torch.cat([row + column for row, _ in rows for column, _ in columns], 1)  # (B * Q * h, 4 * L * P)
-    share = torch.cat([in_row * in_column for _, in_row in rows for _, in_column in columns], 1)
     image, head = torch.arange(batch, dtype=torch.int32), torch.arange(heads, dtype=torch.int32)
     first = (image[:, None, None] * (tokens * heads) + head).expand(-1, queries, -1).reshape(-1, 1)
+    columns = [(column.int() * heads + first, share) for column, share in _neighbours(x, width)]
+    rows = [((start + row * width).int() * heads, weights * share) for row, share in _neighbours(y, height)]
+    index = torch.cat([row + column for row, _ in rows for column, _ in columns], 1)  # (B * Q * h, 4 * L * P)
+    share = torch.cat([in_row * in_column for _, in_row in rows for _, in_column in columns], 1)
     table = value.reshape(-1, channels)
-    return _WeightedRows.apply(table, token.int() * heads + first, share).view(batch, queries, -1)
+    return _WeightedRows.apply(table, index, share).view(batch, queries, -1)
 
 
 def _neighbours(place: Tensor, size: Tensor) -> list[tuple[Tensor, Tensor]]:
