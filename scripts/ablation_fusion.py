@@ -1,6 +1,7 @@
 """See `python scripts/ablation_fusion.py --help`."""
 
-from trex2_lightning import ablation_fusion, cli
+from trex2_lightning.commands import ablation_fusion
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(ablation_fusion.ablation_fusion)
+    command(ablation_fusion.main)

@@ -1,6 +1,7 @@
 """See `python scripts/ablation_prompts.py --help`."""
 
-from trex2_lightning import ablation, cli
+from trex2_lightning.commands import ablation_prompts
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(ablation.ablation_prompts)
+    command(ablation_prompts.main)

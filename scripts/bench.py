@@ -1,6 +1,7 @@
 """See `python scripts/bench.py --help`."""
 
-from trex2_lightning import bench, cli
+from trex2_lightning.commands import bench
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(bench.bench)
+    command(bench.main)

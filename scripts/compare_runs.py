@@ -1,6 +1,7 @@
 """See `python scripts/compare_runs.py --help`."""
 
-from trex2_lightning import cli, compare
+from trex2_lightning.commands import compare
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(compare.compare_runs)
+    command(compare.main)

@@ -1,6 +1,7 @@
 """See `python scripts/evaluate.py --help`."""
 
-from trex2_lightning import cli
+from trex2_lightning.commands import evaluate
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(cli.evaluate)
+    command(evaluate.main)

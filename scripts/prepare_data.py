@@ -1,6 +1,7 @@
 """See `python scripts/prepare_data.py --help`."""
 
-from trex2_lightning import cli, prepare
+from trex2_lightning.commands import prepare
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(prepare.prepare_data)
+    command(prepare.main)

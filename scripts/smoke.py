@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from trex2_lightning import cli, run
+from trex2_lightning.commands.terminal import ap_table, command, console
 from trex2_lightning.config import Config, load
-from trex2_lightning.module import DetectionModule
+from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.evaluation.report import write_results
+from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.fit import train
+from trex2_lightning.training.module import DetectionModule
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "smoke.yaml"
 
@@ -20,14 +24,14 @@ def smoke(arguments: list[str]) -> None:
     config = load(EXPERIMENT, arguments)
     shutil.rmtree(config.folder, ignore_errors=True)
     train_until_interrupted(config, step=config.train.max_steps * 3 // 4)
-    cli.console.print("broke off on purpose; resuming from the last checkpoint")
-    run.train(config, resume=True)
+    console.print("broke off on purpose; resuming from the last checkpoint")
+    train(config, resume=True)
     checkpoint = config.folder / "checkpoints" / "last.ckpt"
-    config, module = run.load(checkpoint)
-    report = run.evaluate(config, module, "val", ["text"])
-    run.write_results(report, config.folder)
-    cli.console.print(cli.ap_table(report.summary()))
-    cli.console.print(f"trained, resumed and evaluated; written to {config.folder}", soft_wrap=True)
+    config, module = load_checkpoint(checkpoint)
+    report = evaluate(config, module, "val", ["text"])
+    write_results(report, config.folder)
+    console.print(ap_table(report.summary()))
+    console.print(f"trained, resumed and evaluated; written to {config.folder}", soft_wrap=True)
 
 
 def train_until_interrupted(config: Config, step: int) -> None:
@@ -37,11 +41,11 @@ def train_until_interrupted(config: Config, step: int) -> None:
 
     with patch.object(DetectionModule, "on_train_batch_start", crash):
         try:
-            run.train(config)
+            train(config)
         except CrashError:
             return
     raise RuntimeError(f"the run was to be interrupted at step {step}, but ended before")
 
 
 if __name__ == "__main__":
-    cli.command(smoke)
+    command(smoke)

@@ -1,6 +1,7 @@
 """See `python scripts/train.py --help`."""
 
-from trex2_lightning import cli
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(cli.train)
+    command(train.main)

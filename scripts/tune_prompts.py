@@ -1,6 +1,7 @@
 """See `python scripts/tune_prompts.py --help`."""
 
-from trex2_lightning import cli
+from trex2_lightning.commands import tune
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(cli.tune_prompts)
+    command(tune.main)

@@ -1,6 +1,7 @@
 """See `python scripts/wandb_dashboard.py --help`."""
 
-from trex2_lightning import cli, dashboard
+from trex2_lightning.commands import dashboard
+from trex2_lightning.commands.terminal import command
 
 if __name__ == "__main__":
-    cli.command(dashboard.wandb_dashboard)
+    command(dashboard.main)

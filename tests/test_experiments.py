@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from trex2_lightning import build
 from trex2_lightning.config import Config, for_benchmark, load
-from trex2_lightning.models.text_encoder import ClipEncoder
-from trex2_lightning.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.text import ClipEncoder
+from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
 
 CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -25,7 +25,7 @@ MILLION = 1e6
 def test_the_detector_of_every_experiment_builds(path: Path) -> None:
     config = load(path, [*NO_DOWNLOADS, *SMALL_TEXT])
     with torch.device("meta"):
-        detector = build.detector(config.model)
+        detector = build_detector(config.model)
     assert len(detector.neck.projections) == config.model.num_levels
     assert len(detector.decoder.layers) == config.model.transformer.decoder_layers
 
@@ -82,7 +82,7 @@ def test_the_backbone_is_the_whole_swin(name: str, millions: float) -> None:
     """Swin-T has 28.3 and Swin-L 196.5 million parameters, 0.8 and 1.5 of them in the classifier (Swin, table 1)."""
     config = load(EXPERIMENTS / f"{name}.yaml", NO_DOWNLOADS + SMALL_TEXT)
     with torch.device("meta"):
-        backbone = build.detector(config.model).backbone
+        backbone = build_detector(config.model).backbone
     assert sum(p.numel() for p in backbone.parameters()) / MILLION == pytest.approx(millions, abs=0.6)
 
 
@@ -114,7 +114,7 @@ def test_grounding_dino_is_the_official_one_to_the_last_parameter() -> None:
     config = load(EXPERIMENTS / "grounding_dino_swin_t.yaml", NO_DOWNLOADS)
     assert (config.model.granularity, config.model.fusion, config.model.num_queries) == ("word", "early", 900)
     with torch.device("meta"):
-        detector = build.detector(config.model)
+        detector = build_detector(config.model)
     extra = ("visual_encoder", "noised_content")
     count = sum(p.numel() for name, p in detector.named_parameters() if not name.startswith(extra))
     transformers = pytest.importorskip("transformers")

@@ -22,17 +22,17 @@ from trex2_lightning.config import (
     ShapesConfig,
     SplitConfig,
 )
-from trex2_lightning.data import shapes
-from trex2_lightning.data.archives import ImageStore
+from trex2_lightning.data.annotations.annotated import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.index_build import build_index
-from trex2_lightning.data.mixture import TrainSet, with_nameless
-from trex2_lightning.data.readers.coco import read_coco
-from trex2_lightning.data.readers.common import Report
+from trex2_lightning.data.formats.coco import read_coco
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.records import CocoError, ImageRecord
-from trex2_lightning.data.sharing import SharedCategories
-from trex2_lightning.data.stream import Sample, TrainStream, turn
-from trex2_lightning.data.transforms import ImageError
+from trex2_lightning.data.sampling.mixture import TrainSet, with_nameless
+from trex2_lightning.data.sampling.sharing import SharedCategories
+from trex2_lightning.data.sampling.stream import Sample, TrainStream, turn
+from trex2_lightning.data.shapes import rendering
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch
 
@@ -496,8 +496,8 @@ def test_shapes_are_rendered_before_they_are_read(tiny_coco: Path, monkeypatch: 
         asked.append((config, root))
         named_and_nameless(root)
 
-    monkeypatch.setattr(shapes, "prepare", prepare)
-    monkeypatch.setattr(shapes, "prepare_nameless", prepare_nameless)
+    monkeypatch.setattr(rendering, "prepare", prepare)
+    monkeypatch.setattr(rendering, "prepare_nameless", prepare_nameless)
     module = datamodule(Path("cache"), format="shapes", shapes=ShapesConfig(preset="hard"))
     assert asked == [(ShapesConfig(preset="hard"), "cache")] * len(asked)  # nothing nameless, which nobody asked for
     assert len(module.train_records.images) == 6

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from trex2_lightning import build
 from trex2_lightning.config import Config
-from trex2_lightning.data.benchmark_files import read_lvis
+from trex2_lightning.data.formats.benchmark_files import read_lvis
 from trex2_lightning.metrics import lvis
 from trex2_lightning.metrics.detection import ImageResult, Truth, coco_results
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
+from trex2_lightning.training.build import build_metric
 
 A, B, C, FAR = [10, 10, 50, 50], [60, 60, 90, 90], [100, 10, 140, 50], [10, 60, 30, 95]
 NAMES, GROUPS = ("cat", "dog", "yak"), ("frequent", "common", "rare")
@@ -302,7 +302,7 @@ def test_equal_to_a_slow_evaluation_on_published_annotations(tmp_path: Path, mon
     records = read_lvis(path, tmp_path)
     config = Config()
     config.eval.metric = "lvis"
-    metric = build.metric(config, records)
+    metric = build_metric(config, records)
     found = guesses(file, random.Random(0))
     metric.update(as_results(found, records.category_ids, [image.id for image in records.images]))
     monkeypatch.setattr(lvis, "PER_CATEGORY", 12)

@@ -9,7 +9,7 @@ from hub_reference import CLS, DOT, NAMES, PIECES, SEP
 from trex2_lightning.config import TextConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.bert import WordPieces
-from trex2_lightning.models.text_encoder import BertEncoder, PhraseError
+from trex2_lightning.models.text import BertEncoder, PhraseError
 
 
 def encoder_of(granularity: str, context_length: int = 8) -> BertEncoder:

@@ -7,15 +7,15 @@ import inspect
 import pytest
 import torch
 
-from trex2_lightning import build
 from trex2_lightning.config import BackboneConfig, LossConfig, ModelConfig, TextConfig, TransformerConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.detector import QuerySelection
-from trex2_lightning.models.late_fusion import LateFusionDetector
-from trex2_lightning.ops.detections import category_scores
-from trex2_lightning.ops.prompts import average
+from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.ops.prompt_tokens import average
+from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens, Targets
 
 CELLS = [("phrase", "late"), ("word", "late"), ("phrase", "early"), ("word", "early")]
@@ -48,7 +48,7 @@ def random_detector(granularity, fusion):
 @functools.cache
 def built(granularity, fusion):
     torch.manual_seed(0)
-    model = build.detector(
+    model = build_detector(
         ModelConfig(
             granularity=granularity,
             fusion=fusion,

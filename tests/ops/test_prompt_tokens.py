@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trex2_lightning.ops.prompts import (
+from trex2_lightning.ops.prompt_tokens import (
     average,
     category_vectors,
     complete,

@@ -13,13 +13,13 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
-from trex2_lightning.data import shapes
-from trex2_lightning.data.benchmark_files import READERS
-from trex2_lightning.data.collate import Example, collate_eval, collate_mixture
-from trex2_lightning.data.images import EvalImages, TrainImages
-from trex2_lightning.data.index import open_index
-from trex2_lightning.data.layout import NAMELESS, RELATIONS
-from trex2_lightning.data.mixture import (
+from trex2_lightning.data.formats.benchmark_files import READERS
+from trex2_lightning.data.images.transforms import eval_transform, train_transform
+from trex2_lightning.data.index.reading import open_index
+from trex2_lightning.data.records import CocoError, Records
+from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
+from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
+from trex2_lightning.data.sampling.mixture import (
     TrainSet,
     annotated_names,
     check_names,
@@ -27,11 +27,11 @@ from trex2_lightning.data.mixture import (
     shared_categories,
     with_nameless,
 )
-from trex2_lightning.data.prompts import negative_pool, read_dictionary
-from trex2_lightning.data.records import CocoError, Records
-from trex2_lightning.data.references import References, draw_references, relabelled
-from trex2_lightning.data.stream import TrainStream, rank_order
-from trex2_lightning.data.transforms import eval_transform, train_transform
+from trex2_lightning.data.sampling.references import References, draw_references, relabelled
+from trex2_lightning.data.sampling.stream import TrainStream, rank_order
+from trex2_lightning.data.sampling.vocabulary import negative_pool, read_dictionary
+from trex2_lightning.data.shapes import rendering
+from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.errors import InputError
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
@@ -217,12 +217,12 @@ class DetectionDataModule(lightning.LightningDataModule):
     def _root(self) -> Path:
         if self.config.format != "shapes":
             return Path(self.config.root)
-        root = shapes.prepare(self.config.shapes, self.config.root)
+        root = rendering.prepare(self.config.shapes, self.config.root)
         if self.config.nameless.share:
-            shapes.prepare_nameless(self.config.shapes, root)
+            rendering.prepare_nameless(self.config.shapes, root)
         for files in (self.config.train, self.config.val, self.config.test):
             if files.images in RELATIONS:
-                shapes.prepare_relations(self.config.shapes, root, files.images)
+                rendering.prepare_relations(self.config.shapes, root, files.images)
         return root
 
     def _read(self, split: str) -> Records:

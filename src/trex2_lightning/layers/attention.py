@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trex2_lightning.ops.deform_attn import deformable_sampling
+from trex2_lightning.ops.deformable import deformable_sampling
 
 
 class Attention(nn.Module):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from trex2_lightning.layers.attention import DeformableAttention
 from trex2_lightning.layers.mlp import FeedForward
-from trex2_lightning.ops.proposals import token_centres
+from trex2_lightning.ops.anchors import token_centres
 from trex2_lightning.structures import FeatureMaps
 
 

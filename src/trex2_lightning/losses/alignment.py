@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from trex2_lightning.config import AlignmentConfig
-from trex2_lightning.ops.prompts import average, from_vectors
+from trex2_lightning.ops.prompt_tokens import average, from_vectors
 
 
 def alignment_loss(visual: Tensor, text: Tensor, shown: Tensor, config: AlignmentConfig) -> Tensor:

@@ -15,10 +15,10 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.layers.decoder import BoxHead, Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.models.backbone import Backbone, Neck
-from trex2_lightning.models.text_encoder import TextEncoder
+from trex2_lightning.models.text import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
-from trex2_lightning.ops.prompts import category_vectors, from_vectors
-from trex2_lightning.ops.proposals import anchors
+from trex2_lightning.ops.anchors import anchors
+from trex2_lightning.ops.prompt_tokens import category_vectors, from_vectors
 from trex2_lightning.structures import (
     Detections,
     DetectorOutput,

@@ -1,0 +1,1 @@
+"""The command lines: arguments in, the work called, one line out; nothing is computed here."""

@@ -1,0 +1,24 @@
+"""Compare the choices of stage 2 on `shapes`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trex2_lightning.commands.terminal import console
+from trex2_lightning.studies.prompt_ablation import ROWS, compare_prompts, rows
+
+
+def main(arguments: list[str]) -> None:
+    """`ablation_prompts.py [--rows NAME ...] [--seeds N ...] [--jobs N] [--output DIR] [--page FILE] key=value ...`"""
+    names = rows()
+    parser = argparse.ArgumentParser("ablation_prompts.py", description="Compare the choices of stage 2 on shapes.")
+    parser.add_argument("--rows", nargs="+", choices=names, default=names, help=f"default: all of {ROWS}")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, on one thread each")
+    parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of the runs")
+    parser.add_argument("--page", type=Path, default=Path("docs/ablation_prompts.md"), help="file to write")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values of every run")
+    options = parser.parse_intermixed_args(arguments)
+    compare_prompts(options.rows, options.seeds, options.jobs, options.output, options.page, options.overrides)
+    console.print(f"written to {options.page}", soft_wrap=True)

@@ -1,0 +1,19 @@
+"""Measure speed beside others' implementations."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trex2_lightning.commands.terminal import console
+from trex2_lightning.studies.speed import measure_speed
+
+
+def main(arguments: list[str]) -> None:
+    """`bench.py [--page FILE] [--threads N]`"""
+    parser = argparse.ArgumentParser("bench.py", description="Measure speed beside others' implementations.")
+    parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")
+    options = parser.parse_args(arguments)
+    measure_speed(options.page, options.threads)
+    console.print(f"written to {options.page}", soft_wrap=True)

@@ -1,0 +1,81 @@
+"""Figures of a checkpoint, on its own data or on a benchmark."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+
+from trex2_lightning.commands.terminal import console, parse
+from trex2_lightning.config import Config, for_benchmark, for_evaluation
+from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.evaluation.report import EvaluationReport, by_task, log_summary, summarize, write_evaluation
+from trex2_lightning.evaluation.tables import ap_table
+from trex2_lightning.evaluation.tasks import evaluate_tasks
+from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.training.checkpoint import load_checkpoint
+
+
+def main(arguments: list[str]) -> None:
+    """`evaluate.py --ckpt FILE [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
+    parser = argparse.ArgumentParser("evaluate.py", description="Figures of a checkpoint, on its data or a benchmark.")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        choices=(*PROTOCOLS, OWN_EXEMPLARS),
+        help="what images are asked with; may be repeated; default: those of the benchmark, or text and "
+        "random_phrases; all after visual training",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"
+    )
+    options, overrides = parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
+    trained, module = load_checkpoint(options.ckpt)
+    config, benchmark = trained, ""
+    if overrides and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
+        file = Path(overrides.pop(0))
+        config, benchmark = for_benchmark(config, file), file.stem
+        if not any(item.startswith("data.root=") for item in overrides):
+            raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
+    config = for_evaluation(config, [*_available_device(), *overrides])
+    if config.model != trained.model:
+        raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
+    output = options.output or _evaluation_folder(options.ckpt, benchmark, options.split, options.protocol or [])
+    output.mkdir(parents=True, exist_ok=True)
+
+    if config.eval.tasks:
+        reports = evaluate_tasks(config, module, options.split, options.protocol)
+    else:
+        reports = {"": evaluate(config, module, options.split, options.protocol)}
+    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split})
+
+
+def _evaluation_folder(checkpoint: Path, benchmark: str, split: str, protocols: Sequence[str]) -> Path:
+    """The run's folder has all of its test split; what was chosen otherwise has a folder that is called after it."""
+    parts = [benchmark, split if split != "test" else "", *protocols]
+    name = "-".join(part for part in parts if part)
+    run_folder = checkpoint.parent.parent
+    return run_folder / "eval" / name if name else run_folder
+
+
+@rank_zero_only  # all ranks have the same figures
+def _present(reports: dict[str, EvaluationReport], config: Config, output: Path, about: dict[str, str]) -> None:
+    """Write, log and print what an evaluation found."""
+    summary = summarize(reports) if config.eval.tasks else reports[""].summary()
+    write_evaluation(reports, output, about)
+    log_summary(config, output, summary)
+    if config.eval.tasks:
+        console.print(ap_table(by_task(reports, "ap"), "task"))
+    console.print(ap_table(summary))
+    console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
+
+
+def _available_device() -> list[str]:
+    accelerator = "gpu" if torch.cuda.is_available() else "cpu"
+    return [f"train.accelerator={accelerator}", "train.devices=1", "train.nodes=1"]

@@ -1,0 +1,82 @@
+"""Find in an image what prompts ask for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trex2_lightning.commands.terminal import console
+from trex2_lightning.errors import InputError
+from trex2_lightning.inference.predictor import Predictor, Reference, output_files, write_prediction
+from trex2_lightning.prompting.prompt_set import join
+
+FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
+
+
+def main(arguments: list[str]) -> None:
+    """`predict.py IMAGE --ckpt FILE --text PHRASE --box NAME=X1,Y1,X2,Y2 ...`"""
+    parser = argparse.ArgumentParser(
+        "predict.py",
+        description="Find in an image what phrases name, what looks like exemplars, and what a prompt file holds.",
+        epilog="The options of what to look for may be repeated. Pixels are those of the image as a viewer shows it. "
+        "Exemplars of one NAME make one prompt; a NAME that is a --text too is prompted by both.",
+    )
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    wanted = parser.add_argument_group("what to look for")
+    for option, form, meaning in (
+        ("--text", "PHRASE", "what the phrase names"),
+        ("--box", FORMS["--box"], "what looks like the object in this box"),
+        ("--point", FORMS["--point"], "what looks like the object at this point"),
+        ("--reference", FORMS["--reference"], "what looks like this box, or point X,Y, of another image"),
+        ("--prompts", "FILE", "what the categories of a prompt file stand for"),
+        ("--negative", "NAME", "one of the categories above, whose objects are not wanted"),
+    ):
+        wanted.add_argument(option, action="append", default=[], metavar=form, help=meaning)
+    wanted.add_argument(
+        "--mix",
+        choices=["half", "mean"],
+        default="half",
+        help="weight of a phrase beside n images of one NAME: 1/2 (default) or 1/(n+1)",
+    )
+    parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
+    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept (default: 0.3)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/predict"),
+        help="folder for the picture and the JSON, not that of the IMAGE",
+    )
+    options = parser.parse_args(arguments)
+    marked = _marked(options)
+    output_files(options.image, options.output, (Path(file) for file in marked if file))  # refuses before it computes
+    predictor = Predictor.from_checkpoint(options.ckpt)
+    image, exemplars = predictor.encode(options.image), marked.pop("", {})
+    references: list[Reference] = [(Path(file), others) for file, others in marked.items()]
+    if exemplars:
+        references.append((image, exemplars))
+    made = predictor.mixed(tuple(options.text), references, options.mix)
+    prompts = join(made, *(predictor.load(Path(file)) for file in options.prompts))
+    detections = predictor.detect(image, prompts, options.threshold, options.negative)
+    written = [*write_prediction(options.image, detections, options.output, exemplars)]
+    if options.save_prompts:
+        predictor.save(prompts, options.save_prompts)
+        written.append(options.save_prompts)
+    console.print(f"{len(detections)} detections, written to {', '.join(map(str, written))}", soft_wrap=True)
+
+
+def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]]]]:
+    """Exemplars in pixels by file, "" for the image itself, and category."""
+    marked: dict[str, dict[str, list[list[float]]]] = {}
+    for option, lengths in (("--box", (4,)), ("--point", (2,)), ("--reference", (4, 2))):
+        for text in getattr(options, option.removeprefix("--")):
+            name, _, place = text.partition("=")
+            file, _, numbers = place.rpartition(":")
+            try:
+                exemplar = [float(number) for number in numbers.split(",")]
+            except ValueError:
+                exemplar = []
+            if not name.strip() or len(exemplar) not in lengths or bool(file) != (option == "--reference"):
+                raise InputError(f"{option} {text}: write {option} {FORMS[option]}, in pixels")
+            marked.setdefault(file, {}).setdefault(name.strip(), []).append(exemplar)
+    return marked

@@ -1,0 +1,21 @@
+"""Train a detector."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trex2_lightning.commands.terminal import console, parse
+from trex2_lightning.config import load
+from trex2_lightning.training.fit import train
+
+
+def main(arguments: list[str]) -> None:
+    """`train.py CONFIG [--resume] key=value ...`"""
+    parser = argparse.ArgumentParser("train.py", description="Train a detector.")
+    parser.add_argument("config", type=Path, help="experiment file")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
+    options, overrides = parse(parser, arguments)
+    config = load(options.config, overrides)
+    train(config, resume=options.resume)
+    console.print(f"written to {config.folder}", soft_wrap=True)

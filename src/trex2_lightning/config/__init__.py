@@ -1,0 +1,58 @@
+"""The whole configuration as dataclasses: every field has one meaning and is read in one place.
+
+UNKNOWN facts of the papers have reasoned defaults, listed in docs/deviations.md.
+"""
+
+from trex2_lightning.config.checks import ConfigError
+from trex2_lightning.config.data import (
+    AugmentConfig,
+    DataConfig,
+    ExemplarsConfig,
+    NamelessConfig,
+    NegativesConfig,
+    SetConfig,
+    ShapesConfig,
+    SplitConfig,
+)
+from trex2_lightning.config.evaluation import EvalConfig, TaskConfig
+from trex2_lightning.config.experiment import Config
+from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dict, load, override, save, to_dict
+from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
+from trex2_lightning.config.model import BackboneConfig, ModelConfig, TextConfig, TransformerConfig, VisualPromptConfig
+from trex2_lightning.config.train import LoggingConfig, MemoryBankConfig, OptimConfig, RhythmConfig, TrainConfig
+
+__all__ = [
+    "AlignmentConfig",
+    "AugmentConfig",
+    "BackboneConfig",
+    "Config",
+    "ConfigError",
+    "CostConfig",
+    "DataConfig",
+    "DenoisingConfig",
+    "EvalConfig",
+    "ExemplarsConfig",
+    "LoggingConfig",
+    "LossConfig",
+    "MemoryBankConfig",
+    "ModelConfig",
+    "NamelessConfig",
+    "NegativesConfig",
+    "OptimConfig",
+    "RhythmConfig",
+    "SetConfig",
+    "ShapesConfig",
+    "SplitConfig",
+    "TaskConfig",
+    "TextConfig",
+    "TrainConfig",
+    "TransformerConfig",
+    "VisualPromptConfig",
+    "for_benchmark",
+    "for_evaluation",
+    "from_dict",
+    "load",
+    "override",
+    "save",
+    "to_dict",
+]

@@ -1,0 +1,141 @@
+"""Experiment files and checkpoints to configurations, and back.
+
+An experiment file names at most one parent (`base: ../base.yaml`, relative to the file) and states only what differs;
+the command line adds `key=value`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trex2_lightning.config.checks import ConfigError
+from trex2_lightning.config.experiment import Config
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Read an experiment file with its parents and apply `key=value` overrides.
+
+    Raises:
+        ConfigError: missing file, unknown key, wrong type, or keys that contradict each other.
+    """
+    try:
+        return _validated(OmegaConf.merge(_read(Path(path), seen=[]), _parsed(overrides or [])))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, path)) from error
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The configuration that `to_dict` wrote into a checkpoint."""
+    try:
+        return _validated(OmegaConf.create(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "the checkpoint")) from error
+
+
+def override(config: Config, overrides: list[str]) -> Config:
+    """A copy of `config` with `key=value` overrides.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "command line")) from error
+
+
+def for_evaluation(config: Config, overrides: list[str]) -> Config:
+    """As `override`, on any devices: `train.total_batch` is of training alone, so it becomes one that they can have.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    try:
+        values = _typed(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+        batch = values.data.batch_size * values.train.devices * values.train.nodes
+        values.train.total_batch = max(batch, 1)  # a factor of 0 is refused by its own name
+        return cast(Config, OmegaConf.to_object(values))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, "command line")) from error
+
+
+def for_benchmark(config: Config, path: Path) -> Config:
+    """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
+
+    The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for what
+    it trained on: the folder of the data, its sets, its limit and its share of nameless images.
+
+    Raises:
+        ConfigError: as `load`, or the file has other sections.
+    """
+    benchmark = _read(path, seen=[])
+    if others := sorted(set(benchmark) - {"data", "eval"}):
+        raise ConfigError(f"{path}: {others[0]} is the checkpoint's; an evaluation file has data and eval alone")
+    trained = to_dict(config)
+    trained["data"] |= {"root": "", "sets": {}, "limit": 0}
+    trained["data"]["nameless"]["share"] = 0.0
+    try:
+        return _validated(OmegaConf.merge(OmegaConf.create(trained), benchmark))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_readable(error, path)) from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain values, for checkpoints and loggers."""
+    return asdict(config)
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML."""
+    OmegaConf.save(OmegaConf.create(to_dict(config)), path)
+
+
+def _read(path: Path, seen: list[Path]) -> DictConfig:
+    if not path.is_file():
+        raise ConfigError(f"no experiment file {path}" + (f" (base of {seen[-1]})" if seen else ""))
+    if path.resolve() in seen:
+        raise ConfigError(f"{path} is its own parent: {' -> '.join(p.name for p in seen)}")
+    try:
+        values = OmegaConf.load(path)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, DictConfig):
+        raise ConfigError(f"{path} is not a mapping of keys to values")
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be one file, not {base}")
+    return cast(DictConfig, OmegaConf.merge(_read(path.parent / base, [*seen, path.resolve()]), values))
+
+
+def _validated(values: Any) -> Config:
+    return cast(Config, OmegaConf.to_object(_typed(values)))
+
+
+def _typed(values: Any) -> DictConfig:
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Config), values))
+
+
+def _parsed(overrides: list[str]) -> DictConfig:
+    for item in overrides:
+        if not re.match(r"\w+(\.\w+)*=", item):
+            raise ConfigError(f"'{item}' is not an override: write key=value, for example train.max_steps=1000")
+        try:
+            OmegaConf.from_dotlist([item])
+        except yaml.YAMLError as error:
+            raise ConfigError(f"the value of '{item}' is not valid YAML: put it into quotes") from error
+    return OmegaConf.from_dotlist([f"{item}''" if item.endswith("=") else item for item in overrides])
+
+
+def _readable(error: OmegaConfBaseException, source: str | Path) -> str:
+    key = f"{error.full_key}: " if error.full_key else ""
+    reason = str(error.msg or error).splitlines()[0]
+    return f"{source}: {key}{reason}"

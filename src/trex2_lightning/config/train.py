@@ -1,0 +1,101 @@
+"""Settings of training: optimizer, length, rhythm, devices, and what is logged."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with one learning rate per part of the model."""
+
+    lr: float = 1e-4
+    lr_backbone: float = 1e-5
+    lr_text: float = 1e-5
+    weight_decay: float = 1e-4
+    clip_norm: float = 0.1  # of the gradient over all parameters
+    warmup_steps: int = 1000  # linear, from zero
+    decay_share: float = 0.3  # the last share of the steps, in which the rate falls linearly
+    final_share: float = 0.0  # of the rate, at the last step
+
+    def __post_init__(self) -> None:
+        check_not_negative("optim", self, "lr", "lr_backbone", "lr_text", "weight_decay", "clip_norm", "warmup_steps")
+        if not 0 <= self.decay_share <= 1:
+            raise ConfigError(f"optim.decay_share={self.decay_share} must lie between 0 and 1")
+
+
+@dataclass
+class RhythmConfig:
+    """How many optimizer steps in a row have visual and then text prompts, over and over."""
+
+    visual: int = 0
+    text: int = 1
+
+    def __post_init__(self) -> None:
+        if min(self.visual, self.text) < 0 or self.visual + self.text == 0:
+            raise ConfigError(
+                f"train.rhythm.visual={self.visual} and train.rhythm.text={self.text} must not be negative, nor both 0"
+            )
+
+
+@dataclass
+class MemoryBankConfig:
+    """Visual vectors of recent iterations, which stand for categories that a batch does not hold."""
+
+    size: int = 0  # vectors kept of a category, the last ones; 0: no bank
+    negatives: int = 40  # most absent categories that a visual iteration asks for, each with the mean of its vectors
+
+    def __post_init__(self) -> None:
+        if self.size < 0 or self.negatives < 1:
+            raise ConfigError(
+                f"train.memory_bank.size={self.size} must not be negative, and "
+                f"train.memory_bank.negatives={self.negatives} must be at least 1"
+            )
+
+
+@dataclass
+class TrainConfig:
+    """How long, on what, and how often it is looked at."""
+
+    max_steps: int = 100_000  # optimizer steps
+    total_batch: int = 128  # images per optimizer step over all devices; gradients accumulate to reach it
+    accelerator: Literal["gpu", "cpu"] = "gpu"
+    devices: int = 8  # processes: GPUs, or CPU ranks
+    nodes: int = 1
+    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
+    val_every: int = 5000  # optimizer steps
+    save_every: int = 500  # optimizer steps between two writings of last.ckpt
+    init_from: str = ""  # checkpoint whose weights the run starts from
+    rhythm: RhythmConfig = field(default_factory=RhythmConfig)
+    # A visual iteration asks an image with its own vectors and, for what it lacks, those of the others in its batch
+    # (image), or all with the mean over the images of the batch (batch) or of all ranks (world).
+    prompt_scope: Literal["image", "batch", "world"] = "image"
+    memory_bank: MemoryBankConfig = field(default_factory=MemoryBankConfig)
+
+    def __post_init__(self) -> None:
+        check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every", "save_every")
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
+
+    @property
+    def world_size(self) -> int:
+        return self.devices * self.nodes
+
+
+@dataclass
+class LoggingConfig:
+    """Weights & Biases; a CSV is always written."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "trex2_lightning"
+    group: str = ""  # runs of one group fall side by side; "": the run's name
+    job_type: str = "stage1"
+    tags: list[str] = field(default_factory=list)
+    every: int = 50  # optimizer steps between two points of the curves
+
+    def __post_init__(self) -> None:
+        check_positive("logging", self, "every")

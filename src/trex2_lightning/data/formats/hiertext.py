@@ -1,0 +1,78 @@
+"""HierText (https://github.com/google-research-datasets/hiertext): words, lines and paragraphs in photographs.
+
+One JSON object for all images, though the file's name ends in `.jsonl`. Of a polygon its box is taken. What cannot be
+read is a crowd: in evaluation it is ignored, as in the data set's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, Report, annotate, dicts, locate
+from trex2_lightning.data.annotations.json_files import json_lists
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.errors import InputError
+
+LEVELS = {"paragraph": "paragraphs", "line": "lines", "word": "words"}  # from the outermost; their keys
+NAMES = {"paragraph": "paragraph", "line": "line of text", "word": "word"}
+
+
+def read_hiertext(annotations: Path, store: ImageStore, report: Report, level: str = "word") -> Iterator[Annotated]:
+    """The images of a file, with the boxes of one of `LEVELS`.
+
+    Raises:
+        InputError: the file is not JSON, or has no annotations.
+    """
+    name = NAMES[level]
+    report.declare([(1, name, "")])
+    seen: set[str] = set()
+    entries = 0
+    for key, entry in json_lists(annotations, report):
+        if key != "annotations":
+            continue
+        entries += 1
+        image = entry.get("image_id") if isinstance(entry, dict) else None
+        where = f"image {image if isinstance(image, str) else entries}"
+        if not isinstance(image, str) or not image:
+            report.count("image without a file name", where)
+            continue
+        size = (entry["image_width"], entry["image_height"]) if {"image_width", "image_height"} <= set(entry) else None
+        found = locate(report, store, where, f"{image}.jpg", size=size)
+        if not found:
+            continue
+        if image in seen:
+            report.count("image id given twice: the first is used", where)
+            continue
+        seen.add(image)
+        texts = _texts(entry, level, where, report)
+        if texts is None:
+            report.count("image without its lists of texts", where)
+            continue
+        boxes, unread = [_box(text.get("vertices")) for text in texts], [text.get("legible") is False for text in texts]
+        yield annotate(report, where, *found, boxes, [name] * len(texts), unread, image_id=len(seen))
+    if not entries:
+        raise InputError(f"{annotations}: has no list of annotations; give an annotation file of HierText")
+
+
+def _texts(entry: dict[str, Any], level: str, where: str, report: Report) -> list[dict[str, Any]] | None:
+    """The texts of a level; None: a list is missing, so nobody knows what the image has."""
+    found = [entry]
+    for name, key in LEVELS.items():
+        if not all(isinstance(outer.get(key), list) for outer in found):
+            return None
+        found = [inner for outer in found for inner in dicts(outer[key], report, where)]
+        if name == level:
+            break
+    return found
+
+
+def _box(vertices: Any) -> tuple[float, ...]:
+    points = vertices if isinstance(vertices, list) else []
+    if not points or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        return NO_BOX
+    if not all(type(number) in (int, float) and abs(number) < 1e9 for point in points for number in point):
+        return NO_BOX
+    x, y = zip(*points, strict=True)
+    return min(x), min(y), max(x), max(y)

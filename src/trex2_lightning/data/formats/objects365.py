@@ -1,0 +1,33 @@
+"""Objects365 v1 and v2 (https://www.objects365.org): COCO's format with names of files that the archives do not have.
+
+v2 says `images/v1/patch8/x.jpg` where the archives unpack to `patch8/x.jpg`, or to whatever they are unpacked into. A
+download that lacks some images is the rule; they are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.formats.coco import Dialect, Entry, read_coco
+from trex2_lightning.data.images.archives import ImageStore
+
+
+def read_objects365(annotations: Path, store: ImageStore, report: Report) -> Iterator[Annotated]:
+    """The images of an Objects365 file.
+
+    Raises:
+        InputError: the file is not JSON, or lacks images or categories.
+    """
+    return read_coco(annotations, store, report, OBJECTS365)
+
+
+def _file_names(image: Entry) -> list[str]:
+    """As the file says, then below its last folder, then alone: all names of the data set's files are different."""
+    name = image.get("file_name")
+    parts = name.split("/") if isinstance(name, str) else []
+    return list(dict.fromkeys("/".join(parts[-count:]) for count in (len(parts), 2, 1) if parts))
+
+
+OBJECTS365 = Dialect(_file_names)

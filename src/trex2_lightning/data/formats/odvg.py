@@ -1,0 +1,103 @@
+"""ODVG, the JSON Lines of Open-GroundingDino and MM-Grounding-DINO: one image a line.
+
+    {"filename": "a.jpg", "height": 480, "width": 640, "detection": {"instances": [{"bbox": [x1, y1, x2, y2], "label": 0, "category": "cat"}]}}
+    {"filename": "b.jpg", "height": 480, "width": 640, "grounding": {"caption": "a man and a dog", "regions": [
+        {"bbox": [[x1, y1, x2, y2], ...] or one of them, "phrase": "a man" or several, "tokens_positive": [[0, 5]]}]}}
+
+A line's detection judges the whole label map, and without one what it has; a caption judges its own phrases alone.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from trex2_lightning.data.annotations.annotated import (
+    BROKEN,
+    Annotated,
+    Report,
+    annotate,
+    clean,
+    dicts,
+    locate,
+    numbers,
+)
+from trex2_lightning.data.annotations.json_files import json_lines
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.errors import InputError
+
+Box = tuple[float, ...]
+
+
+def read_odvg(
+    annotations: Path, store: ImageStore, report: Report, label_map: Path | None = None
+) -> Iterator[Annotated]:
+    """The images of an ODVG file.
+
+    Args:
+        label_map: JSON of label to name, `{"0": "person", ...}`; without it every instance names its `category`.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    names = report.declare(_label_map(label_map, report)) if label_map else None
+    seen: set[int] = set()
+    for place, (where, line) in enumerate(json_lines(annotations, report)):
+        size = (line["width"], line["height"]) if "width" in line and "height" in line else None
+        found = locate(report, store, where, line.get("filename"), size=size)
+        if not found:
+            continue
+        grounding = line.get("grounding")
+        if isinstance(grounding, dict):
+            pairs = list(_regions(grounding, where, report))
+        elif isinstance(line.get("detection"), dict):
+            if hash(found[0]) in seen:
+                report.count("image given twice: the first is used", where)
+                continue
+            seen.add(hash(found[0]))
+            pairs = list(_instances(line["detection"], names, where, report))
+        else:
+            report.count("line without 'detection' and 'grounding'", where)
+            continue
+        labels = [name for _, name in pairs]
+        judged = list(dict.fromkeys(labels)) if names is None or isinstance(grounding, dict) else None
+        yield annotate(report, where, *found, [box for box, _ in pairs], labels, judged=judged, image_id=place)
+
+
+def _instances(
+    detection: dict[str, Any], names: dict[int, str] | None, where: str, report: Report
+) -> Iterator[tuple[Box, str]]:
+    for instance in dicts(detection.get("instances"), report, where):
+        name = clean(instance.get("category"))
+        if names is not None:
+            label = instance.get("label")
+            name = names.get(label, "") if type(label) is int else ""
+        if name:
+            yield numbers(instance.get("bbox")), name
+        else:
+            report.count("box of an unknown category", where)
+
+
+def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Box, str]]:
+    for region in dicts(grounding.get("regions"), report, where):
+        given = region.get("phrase")
+        phrases = list(dict.fromkeys(filter(None, map(clean, given if isinstance(given, list) else [given]))))
+        given = region.get("bbox")
+        boxes = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
+        if not phrases:
+            report.count("box without a phrase", where)
+        elif len(phrases) > 1:
+            report.count("region of several phrases: its boxes are listed under each", where)
+        for box in boxes:
+            yield from ((numbers(box), phrase) for phrase in phrases)
+
+
+def _label_map(path: Path, report: Report) -> list[tuple[int, Any, str]]:
+    with report.open(path) as file:
+        try:
+            content = json.loads(file.read())
+            return [(int(label), name, "") for label, name in content.items()]
+        except (ValueError, AttributeError, RecursionError, *BROKEN) as error:
+            raise InputError(f'{path}: not a label map; give JSON like {{"0": "person", "1": "dog"}}') from error

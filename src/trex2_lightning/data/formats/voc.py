@@ -1,0 +1,96 @@
+"""Pascal VOC (http://host.robots.ox.ac.uk/pascal/VOC/): one XML file an image.
+
+Coordinates count pixels from 1 and include the last, as the VOC development kit has them. `difficult` objects are
+neither targets nor false positives. Names are numbered as they first occur.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, Report, annotate, clean, locate
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.errors import InputError
+
+
+def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path | None = None) -> Iterator[Annotated]:
+    """The images of a folder of XML files.
+
+    Args:
+        annotations: the folder, `Annotations`.
+        split: a text file with one image's name a line (`ImageSets/Main/train.txt`); None: all of the folder.
+
+    Raises:
+        InputError: there is no such folder or split, or no XML file.
+    """
+    if not annotations.is_dir():
+        raise InputError(f"{annotations}: no such folder; give the one with the XML files")
+    report.sources.append(annotations)
+    files = (
+        [annotations / f"{name}.xml" for name in _split(split, report)] if split else sorted(annotations.glob("*.xml"))
+    )
+    if not files:
+        raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
+    seen: set[str] = set()
+    for place, file in enumerate(files):
+        tree = _parse(file, report)
+        if tree is None:
+            continue
+        name = tree.findtext("filename") or ""
+        size = _number(tree, "size/width"), _number(tree, "size/height")
+        by_stem = [f"{file.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
+        found = locate(report, store, file.name, name.strip(), *by_stem, size=size if all(size) else None)
+        if not found:
+            continue
+        if found[0] in seen:
+            report.count("image given twice: the first is used", file.name)
+            continue
+        seen.add(found[0])
+        boxes, names, difficult = [], [], []
+        for item in tree.iter("object"):
+            label = clean(item.findtext("name"))
+            if not label:
+                report.count("box without a name", file.name)
+                continue
+            boxes.append(_box(item))
+            names.append(label)
+            difficult.append((item.findtext("difficult") or "0").strip() == "1")
+        yield annotate(report, file.name, *found, boxes, names, difficult, image_id=place)
+
+
+def _parse(file: Path, report: Report) -> ElementTree.Element | None:
+    try:
+        return ElementTree.fromstring(file.read_bytes())
+    except OSError:
+        report.count("annotation file missing", file.name)
+    except (ElementTree.ParseError, LookupError, ValueError):  # LookupError: an encoding that nobody knows
+        report.count("annotation file that is not XML", file.name)
+    return None
+
+
+def _split(path: Path, report: Report) -> list[str]:
+    with report.open(path) as file:
+        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    names = [line.split()[0] for line in lines if line.strip()]
+    unique = list(dict.fromkeys(names))
+    if len(unique) < len(names):
+        report.count("image named twice: used once", path.name, len(names) - len(unique))
+    return unique
+
+
+def _box(item: ElementTree.Element) -> tuple[float, ...]:
+    box = item.find("bndbox")
+    sides = [_number(box, side) for side in ("xmin", "ymin", "xmax", "ymax")] if box is not None else [None]
+    if None in sides:
+        return NO_BOX
+    left, top, right, bottom = (float(side or 0) for side in sides)
+    return left - 1, top - 1, right, bottom
+
+
+def _number(element: ElementTree.Element, path: str) -> float | None:
+    try:
+        return float(element.findtext(path) or "")
+    except ValueError:
+        return None

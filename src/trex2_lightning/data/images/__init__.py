@@ -1,0 +1,1 @@
+"""Image files, in folders or packed, and what is done to their pixels."""

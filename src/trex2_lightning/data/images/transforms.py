@@ -1,0 +1,102 @@
+"""Image files to normalised tensors: `torchvision.transforms.v2` with its bounding-box type, and nothing of our own.
+
+A transform takes a PIL image alone, or with a dictionary of `boxes` (`tv_tensors.BoundingBoxes`) and `labels`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms import v2
+
+from trex2_lightning.config import DataConfig
+from trex2_lightning.data.images.archives import UNREADABLE, open_image
+from trex2_lightning.errors import InputError
+
+# Of ImageNet's training set, as all backbones of timm and torchvision use them.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def train_transform(config: DataConfig) -> v2.Compose:
+    """Random jitter, crop, flips and size; boxes that a crop leaves without area go, with their labels."""
+    augment = config.augment
+    steps: list[v2.Transform] = [v2.ToImage()]
+    if augment.color_jitter:
+        share = augment.color_jitter
+        steps.append(v2.ColorJitter(brightness=share, contrast=share, saturation=share))
+    if augment.crop:
+        # SSD's crop: some box has its centre inside, boxes whose centre is outside go.
+        steps.append(v2.RandomApply([v2.RandomIoUCrop()], p=augment.crop))
+    steps += [
+        v2.SanitizeBoundingBoxes(),
+        v2.RandomHorizontalFlip(augment.horizontal_flip),
+        v2.RandomVerticalFlip(augment.vertical_flip),
+    ]
+    return v2.Compose([*steps, *_resize_and_normalize(config.train_sizes or [config.size], config.max_size)])
+
+
+def eval_transform(config: DataConfig) -> v2.Compose:
+    """Shorter side `data.size`, or less where the longer one would exceed `data.max_size`."""
+    return v2.Compose([v2.ToImage(), *_resize_and_normalize([config.size], config.max_size)])
+
+
+def denormalize(pixels: Tensor) -> Tensor:
+    """(..., 3, H, W) normalised pixels to uint8 RGB, for pictures."""
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class ImageError(InputError):
+    """An image file cannot be used; the message is one line which names the file.
+
+    It stays one line where a DataLoader's worker raised it, which wraps the message into a traceback.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__().rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1]
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+    """RGB image, turned upright by its EXIF orientation.
+
+    Args:
+        path: a file of any format and colour mode that Pillow reads, or a member of an archive (`data.archives`).
+        size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
+
+    Raises:
+        ImageError: the file is missing, unreadable, truncated or of another size.
+    """
+    try:
+        with open_image(path) as file, Image.open(file) as stored:
+            image = ImageOps.exif_transpose(stored)
+            if size and image.size != size[::-1] and stored.size == size[::-1]:
+                image = stored
+            image = _to_rgb(image)
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image file") from None
+    except UNREADABLE as error:
+        raise ImageError(f"{path}: cannot be read ({str(error).splitlines()[0] or type(error).__name__})") from error
+    if size and image.size != size[::-1]:
+        raise ImageError(f"{path}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
+    return image
+
+
+def _resize_and_normalize(sizes: list[int], max_size: int) -> list[v2.Transform]:
+    return [
+        v2.RandomShortestSize(sizes, max_size),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+    ]
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""Which images a batch is made of, and what they are asked for."""

@@ -1,0 +1,152 @@
+"""Several data sets in one training: what is read of them, how often each has its turn, and what it is asked for.
+
+An optimizer step takes its images from one set, so that a batch has one vocabulary and one kind of data (`stream`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
+from trex2_lightning.data.index.reading import SUMMARY, Index, open_index
+from trex2_lightning.data.records import CocoError, ImageRecord, Records, read_coco
+from trex2_lightning.data.sampling.sharing import SharedCategories
+from trex2_lightning.data.sampling.vocabulary import negative_pool
+from trex2_lightning.errors import InputError
+
+# Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
+SetKind = Literal["detection", "grounding", "nameless"]
+
+
+# What scripts/prepare_data.py makes an index of, where it is not `ANNOTATIONS IMAGES`.
+SOURCES = {"openimages": "BOXES CLASSES IMAGES --labels LABELS --hierarchy HIERARCHY", "yolo": "DATA"}
+
+
+class TrainSet(NamedTuple):
+    """A data set that training takes images from."""
+
+    images: Sequence[ImageRecord]
+    names: Sequence[str] = ()  # in label order
+    pool: Sequence[str] = ()  # phrases that its negatives are drawn from
+    kind: SetKind = "detection"
+    text: float = 1.0  # its weight among the sets of text steps
+    visual: float = 1.0  # and of visual steps
+    name: str = ""  # its order of images depends on it; "": the only set of its kind
+    shared: SharedCategories | None = None  # needed for cross-image steps
+
+
+def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
+    """The sets of `data.sets` that have steps in the rhythm.
+
+    Raises:
+        InputError: a set is missing or broken; the message has the commands that prepare all that are missing.
+    """
+    root = Path(config.root)
+    used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
+    missing = [name for name, some in used.items() if not _is_there(root / some.annotations)]
+    if missing:
+        ways = "; ".join(_preparation(root, used[name]) for name in missing)
+        raise InputError(
+            f"{root}: of data.sets, {', '.join(missing)} are not there; set data.root= to the folder that has them, "
+            f"leave them out by weights of 0, or prepare them (docs/data.md says from what): {ways}"
+        )
+    opened = cache(open_records)
+    records = {name: opened(root / some.annotations, root / some.images) for name, some in used.items()}
+    for name, some in used.items():
+        check_names(records[name], some.kind, f"data.sets.{name}.kind=nameless")
+    dictionary = phrase_dictionary(
+        [(records[name], some) for name, some in used.items() if some.text], config.negatives.more_than
+    )
+    return [
+        TrainSet(
+            records[name].images,
+            records[name].names,
+            negative_pool(config.negatives, dictionary if some.kind == "grounding" else annotated_names(records[name])),
+            some.kind,
+            some.text,
+            some.visual,
+            name,
+            shared_categories(records[name]) if config.exemplars.cross_image and some.visual else None,
+        )
+        for name, some in used.items()
+    ]
+
+
+def with_nameless(sets: Sequence[TrainSet], images: Sequence[ImageRecord], share: float) -> list[TrainSet]:
+    """The sets and one of images without names, which has that share of the visual steps."""
+    total = sum(some.visual for some in sets) or 1.0
+    named = [some._replace(visual=some.visual / total * (1 - share)) for some in sets]
+    return [*named, TrainSet(images, kind="nameless", text=0.0, visual=share)]
+
+
+def shared_categories(records: Records) -> SharedCategories:
+    """Raises CocoError: no two images share a category."""
+    shared = SharedCategories([image.labels[~image.crowd] for image in records.images])
+    if not len(shared.images):
+        raise CocoError(
+            f"{records.annotations}: no two images have a category in common; set data.exemplars.cross_image=0"
+        )
+    return shared
+
+
+def open_records(annotations: Path, images: Path) -> Records:
+    """A COCO JSON file whose `file_name`s are relative to `images`, or the folder of an index, which has its own paths.
+
+    Raises:
+        InputError: see `read_coco` and `open_index`.
+    """
+    return read_coco(annotations, images) if annotations.suffix == ".json" else open_index(annotations)
+
+
+def phrase_dictionary(sets: Sequence[tuple[Records, SetConfig]], more_than: int) -> tuple[str, ...]:
+    """What grounding data draws its negatives from: category names of detection data that have a box, and phrases that
+    more than so many images of all sets together have (T-Rex2, section 3.3). Case tells nothing.
+    """
+    counts: Counter[str] = Counter()
+    spelled: dict[str, str] = {}
+    categories = set()
+    for records, files in sets:
+        for name, number in zip(records.names, image_counts(records).tolist(), strict=True):
+            key = name.casefold()
+            counts[key] += number
+            spelled.setdefault(key, name)
+            if files.kind == "detection" and number:
+                categories.add(key)
+    return tuple(name for key, name in spelled.items() if key in categories or counts[key] > more_than)
+
+
+def check_names(records: Records, kind: SetKind, mend: str) -> None:
+    """Raises InputError: text is to be made of a data set without names."""
+    if kind != "nameless" and isinstance(records.images, Index) and records.images.summary["nameless"]:
+        raise InputError(f"{records.annotations}: its categories have no names: it is for {mend}")
+
+
+def annotated_names(records: Records) -> list[str]:
+    """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
+    return [records.names[label] for label in image_counts(records).nonzero()[0].tolist()]
+
+
+def image_counts(records: Records) -> NDArray[np.int64]:
+    """(number of names,) how many images have a box of each."""
+    if isinstance(records.images, Index):
+        return records.images.image_counts
+    labels = [np.zeros(0, np.int64), *(np.unique(image.labels.numpy()) for image in records.images)]
+    return np.bincount(np.concatenate(labels), minlength=len(records.names))
+
+
+def _preparation(root: Path, some: SetConfig) -> str:
+    place = root / some.annotations
+    if place.suffix == ".json":
+        return f"{place} is a COCO file to be put there"
+    return f"python scripts/prepare_data.py {some.format} {SOURCES.get(some.format, 'ANNOTATIONS IMAGES')} {place}"
+
+
+def _is_there(annotations: Path) -> bool:
+    return annotations.is_file() or (annotations / SUMMARY).is_file()

@@ -1,0 +1,1 @@
+"""What a trained detector finds and what it costs, as figures, files and tables."""

@@ -1,0 +1,136 @@
+"""A split of a data set evaluated by several protocols in one pass."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from trex2_lightning.config import Config
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.records import Records
+from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
+from trex2_lightning.metrics.regions import RegionAccuracy
+from trex2_lightning.ops.boxes import xyxy_to_cxcywh
+from trex2_lightning.prompting.protocols import (
+    FROM_REFERENCES,
+    OWN_EXEMPLARS,
+    PROTOCOLS,
+    TEXT_PROTOCOLS,
+    Prompting,
+    Text,
+    promptings,
+)
+from trex2_lightning.prompting.reference_encoder import ReferenceEncoder
+from trex2_lightning.prompting.region_classifier import RegionClassifier
+from trex2_lightning.structures import PromptTokens
+from trex2_lightning.training.build import build_datamodule, build_metric
+from trex2_lightning.training.module import DetectionModule, Measurement
+from trex2_lightning.training.trainer import build_evaluator
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    config: Config,
+    module: DetectionModule,
+    split: Literal["val", "test"],
+    protocols: Sequence[str] | Mapping[str, Prompting] | None = None,
+) -> EvaluationReport:
+    """Evaluate a split by several protocols in one pass, in which every image is encoded once.
+
+    Visual-G takes its exemplars from the images of `data.reference`. All draws follow from the run's seed. Where a
+    test split is counted, the val split is evaluated before it and gives every row its threshold.
+
+    Args:
+        config: the run.
+        module: its trained module.
+        split: of the data set.
+        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
+            other promptings by their row. None: those of `eval.protocols`, or else `text` and `random_phrases`, and all
+            if the run trained visual prompts.
+
+    Raises:
+        InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
+    """
+    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module.visual_trained)
+    thresholds: dict[str, float] = {}
+    if config.eval.metric == "counting" and split == "test":
+        counted = evaluate(config, module, "val", chosen).rows
+        thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
+    trainer = build_evaluator(config)
+    data = build_datamodule(config)
+    data.prepare_data()
+    data.setup("validate" if split == "val" else "test")
+    records = data.val_records if split == "val" else data.test_records
+    references = None
+    if FROM_REFERENCES & set(chosen):
+        references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
+    asked = chosen
+    if not isinstance(asked, Mapping):
+        given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
+        asked = promptings(asked, records.names, config.seed, references, config.eval.references, given)
+    module.protocols = {
+        row: Measurement(prompting, build_metric(config, records, thresholds.get(row)))
+        for row, prompting in asked.items()
+    }
+    if "region_classification" in chosen:
+        module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
+    step = trainer.validate if split == "val" else trainer.test
+    step(module, datamodule=data, verbose=False)
+    rows = {
+        row: Evaluation(module.figures[row], metric.results(), metric.per_category)
+        for row, (_, metric) in module.protocols.items()
+    }
+    regions = module.regions.accuracy.compute() if module.regions else {}
+    module.protocols, module.regions = {}, None
+    return EvaluationReport(rows, regions, records)
+
+
+def _trained(protocols: Sequence[str] | None, config: Config, visual: bool) -> Sequence[str]:
+    """The protocols asked for, or else those of `eval.protocols`, that mean something to a run with that training."""
+    listed = protocols or config.eval.protocols
+    if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
+        where = "protocols" if protocols else "eval.protocols"
+        raise InputError(f"{where}: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
+    if not listed:
+        return PROTOCOLS if visual else ("text", "random_phrases")
+    chosen = [protocol for protocol in listed if visual or protocol in TEXT_PROTOCOLS]
+    if not chosen:
+        raise InputError(
+            f"this checkpoint was trained with text alone, so boxes mean nothing to it, and {', '.join(listed)} cannot "
+            "be evaluated: take one of stage 2"
+        )
+    if left_out := [protocol for protocol in listed if protocol not in chosen]:
+        log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))
+    return chosen
+
+
+def _given_exemplars(records: Records) -> dict[int, Tensor]:
+    """The data set's own exemplars of each image, cxcywh in [0, 1]."""
+    given = {}
+    for image in records.images:
+        if image.exemplars is None:
+            raise InputError(
+                f"{records.annotations}: its images have no exemplars, which FSC-147 and FSCD-LVIS have: "
+                "set data.format, or leave the protocol exemplars out"
+            )
+        given[image.id] = xyxy_to_cxcywh(image.exemplars / torch.tensor([image.width, image.height] * 2))
+    return given
+
+
+def _encode_references(
+    module: DetectionModule, trainer: L.Trainer, data: DetectionDataModule, names: tuple[str, ...], limit: int
+) -> PromptTokens:
+    """Up to `limit` visual vectors of every category, (limit, C, D)."""
+    encoder = ReferenceEncoder(module.detector, data.draw_references(names, limit), limit, len(names))
+    trainer.predict(encoder, datamodule=data, return_predictions=False)
+    missing = [name for name, found in zip(names, encoder.prompts.valid[0].tolist(), strict=True) if not found]
+    if missing:
+        log.warning("no reference image has %s: generic prompts cannot ask for it", ", ".join(missing))
+    return encoder.prompts

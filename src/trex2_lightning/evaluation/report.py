@@ -1,0 +1,122 @@
+"""What an evaluation found: its figures by row and group, and what is written of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, median
+from typing import Any, NamedTuple
+
+from trex2_lightning.config import Config
+from trex2_lightning.data.records import Records
+from trex2_lightning.metrics.detection import ImageResult, coco_results
+from trex2_lightning.training.trainer import wandb_logger
+
+Summary = dict[str, dict[str, dict[str, float]]]  # metric, row, group
+
+
+class Evaluation(NamedTuple):
+    """What one protocol found."""
+
+    figures: dict[str, float]  # as the `compute` of the metric gives them
+    results: list[ImageResult]
+    categories: dict[str, float]  # AP by name, of categories with ground truth
+
+
+class EvaluationReport(NamedTuple):
+    """What an evaluation found."""
+
+    rows: dict[str, Evaluation]  # by protocol; Visual-G has one row for each number of references
+    regions: dict[str, float]  # as `RegionAccuracy.compute` gives them; empty where regions were not classified
+    records: Records  # the ground truth
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        """`{metric: {row: {group: value}}}` with the metrics of `eval.metric` and, of regions, `top1`, `top5`."""
+        figures = {row: evaluation.figures for row, evaluation in self.rows.items()}
+        if self.regions:
+            figures["region_classification"] = self.regions
+        measured: dict[str, dict[str, dict[str, float]]] = {}
+        for row, own in figures.items():
+            for metric in dict.fromkeys(name.split("/")[0] for name in own):
+                if values := by_group(own, metric):
+                    measured.setdefault(metric, {})[row] = values
+        return measured
+
+
+def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
+    """`ap` of all categories and `ap/GROUP` of the groups as `{"all": ..., GROUP: ...}`, NaN left out."""
+    prefix = f"{metric}/"
+    rows = {"all": figures[metric]} | {
+        name.removeprefix(prefix): value for name, value in figures.items() if name.startswith(prefix)
+    }
+    return {name: round(value, 4) for name, value in rows.items() if value == value}
+
+
+def summarize(reports: dict[str, EvaluationReport]) -> Summary:
+    """Over all tasks that have the row and the figure: `{metric: {row: {"mean": ..., "median": ...}}}`."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for report in reports.values():
+        for metric, rows in report.summary().items():
+            for row, groups in rows.items():
+                values.setdefault(metric, {}).setdefault(row, []).append(groups["all"])
+    return {
+        metric: {row: {"mean": mean(own), "median": median(own)} for row, own in rows.items()}
+        for metric, rows in values.items()
+    }
+
+
+def by_task(reports: dict[str, EvaluationReport], metric: str) -> Summary:
+    """`{metric: {task: {row: value}}}`, for a table with a line for every task."""
+    rows = {name: report.summary().get(metric, {}) for name, report in reports.items()}
+    return {metric: {name: {row: groups["all"] for row, groups in own.items()} for name, own in rows.items()}}
+
+
+def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: dict[str, Any]) -> None:
+    """Write `evaluation.json`: `about`, the figures, those of each category and task; and each row's detections.
+
+    Args:
+        reports: of tasks by name, or of a single data set, whose name is "".
+        folder: to write to; a task's detections go into a folder of its name.
+        about: what was evaluated.
+    """
+    for name, report in reports.items():
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        write_results(report, folder / name)
+    if "" in reports:
+        figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **_in_full(reports[""])}
+    else:
+        tasks = {name: _in_full(report) for name, report in reports.items()}
+        figures = {"num_tasks": len(reports), **summarize(reports), "tasks": tasks}
+    (folder / "evaluation.json").write_text(json.dumps(about | figures, indent=2) + "\n")
+
+
+def write_results(report: EvaluationReport, folder: Path) -> None:
+    """Write the detections of each row as a COCO results file, `results_ROW.json`, which pycocotools reads."""
+    for row, evaluation in report.rows.items():
+        results = coco_results(evaluation.results, report.records.category_ids)
+        (folder / f"results_{row}.json").write_text(json.dumps(results))
+
+
+def log_summary(config: Config, folder: Path, summary: Summary) -> None:
+    """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`."""
+    if config.logging.wandb == "disabled":
+        return
+    own = replace(config, logging=replace(config.logging, job_type="evaluation"))
+    logger = wandb_logger(own, folder)
+    logger.log_metrics(
+        {
+            f"{metric}/{row}/{group}": value
+            for metric, rows in summary.items()
+            for row, groups in rows.items()
+            for group, value in groups.items()
+        }
+    )
+    logger.finalize("success")
+
+
+def _in_full(report: EvaluationReport) -> dict[str, Any]:
+    """The summary, and AP by row and category name."""
+    rows = {row: evaluation.categories for row, evaluation in report.rows.items()}
+    categories = {row: {name: round(ap, 4) for name, ap in own.items()} for row, own in rows.items()}
+    return {**report.summary(), "categories": categories}

@@ -1,0 +1,1 @@
+"""A trained detector in use: prompts from people, detections for people."""

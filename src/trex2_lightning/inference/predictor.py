@@ -1,0 +1,287 @@
+"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind scripts/predict.py.
+
+C categories, M exemplars of one of them in one image, n reference images, D model width.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trex2_lightning.config import Config
+from trex2_lightning.data.images.transforms import eval_transform, read_image
+from trex2_lightning.data.sampling.collate import pad
+from trex2_lightning.errors import InputError
+from trex2_lightning.inference.marks import Exemplars, check_kinds, to_boxes
+from trex2_lightning.inference.pictures import draw
+from trex2_lightning.ops.padding import stack_exemplars
+from trex2_lightning.ops.prompt_tokens import average, from_vectors, together
+from trex2_lightning.ops.scores import category_scores, rank, to_pixels, without
+from trex2_lightning.prompting.prompt_set import PromptSet, Source, fingerprint, load_prompts, repeated, save_prompts
+from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.module import DetectionModule
+
+Mix = Literal["half", "mean"]
+
+
+class Detection(NamedTuple):
+    """One object that was found."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy in pixels of the original image
+
+
+class EncodedImage(NamedTuple):
+    """What a detector has seen of an image, for any prompts."""
+
+    features: FeatureMaps  # B = 1
+    size: tuple[int, int]  # height and width of the original image
+
+
+AnyImage = Path | Image.Image | EncodedImage
+Reference = tuple[AnyImage, Mapping[str, Exemplars]]  # an image, and what is marked in it by the category's name
+
+
+class Predictor:
+    """A trained, frozen detector: prompts from phrases, exemplars and files, and detections with them.
+
+    An image is a file, a PIL image, or what `encode` has made of one, which is faster where it is prompted repeatedly.
+    Pixels are those of a file as viewers show it, turned by its EXIF orientation; a PIL image is taken as it is.
+    """
+
+    def __init__(self, config: Config, module: DetectionModule) -> None:
+        module.freeze()
+        self.module = module
+        self._config = config
+        self._transform = eval_transform(config.data)
+
+    @classmethod
+    def from_checkpoint(cls, path: Path) -> Predictor:
+        """Rebuild the detector from a checkpoint, on the GPU where there is one."""
+        config, module = load_checkpoint(path)
+        return cls(config, module.to("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @torch.no_grad()
+    def encode(self, image: Path | Image.Image) -> EncodedImage:
+        """See an image, for any number of prompts.
+
+        Raises:
+            InputError: an unreadable file.
+        """
+        picture = read_image(image) if isinstance(image, Path) else image.convert("RGB")
+        size, device = (picture.height, picture.width), self.module.device
+        images = pad([self._transform(picture)], [size])
+        images = images._replace(pixels=images.pixels.to(device), valid=images.valid.to(device))
+        return EncodedImage(self.module.detector.encode_image(images), size)
+
+    def text(self, phrases: tuple[str, ...]) -> PromptSet:
+        """Each phrase on its own; its category is named by it.
+
+        Raises:
+            InputError: a phrase is empty, given twice or too long.
+        """
+        return self.mixed(phrases, ())
+
+    def interactive(self, image: AnyImage, exemplars: Mapping[str, Exemplars]) -> PromptSet:
+        """What looks like the exemplars, one vector per category; meant for the same image (T-Rex2, section 3.4).
+
+        Raises:
+            InputError: as `mixed`.
+        """
+        return self.generic([(image, exemplars)])
+
+    def generic(self, references: Sequence[Reference]) -> PromptSet:
+        """What looks like the exemplars in any image: the mean over the images that have some (T-Rex2, equation 11).
+
+        Raises:
+            InputError: as `mixed`.
+        """
+        return self.mixed((), references)
+
+    @torch.no_grad()
+    def mixed(self, phrases: tuple[str, ...], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
+        """Categories of phrases and of exemplars; one that has both, under one name, gets their mean.
+
+        Where the detector reads words, a phrase's vector is their mean. That goes into a mean with exemplars and into
+        tuning; but what a phrase alone has prompted, `detect` asks for by its words.
+
+        Args:
+            phrases: text prompts.
+            references: images with exemplars.
+            mix: weight of a phrase's vector beside those of n images: a half (T-Rex2, section 3.4), or as much as
+                each of the others ("mean", T-Rex issue 98).
+
+        Raises:
+            InputError: a phrase as in `text`; exemplars that do not lie in their image, are not 2 or 4 numbers, or are
+                boxes and points of one category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint
+                that was trained with text alone.
+        """
+        if twice := repeated(phrases):
+            raise InputError(f"the phrase '{twice}' is given twice: give each once")
+        check_kinds(exemplars for _, exemplars in references)
+        if references and not self.module.visual_trained:
+            raise InputError(
+                "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
+                "stage 2, or leave them out"
+            )
+        shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
+        written = []
+        if phrases:
+            text_vectors = self.module.detector.encode_prompts(Prompts(phrases)).text
+            assert text_vectors is not None
+            written = [dict(zip(phrases, text_vectors[0], strict=True))]
+        names = tuple(dict.fromkeys(name for row in [*written, *shown] for name in row))
+        text, visual = self._tokens(names, written), self._tokens(names, shown)
+        prompts = average(text, average(visual) if mix == "half" else visual)
+        return PromptSet(names, prompts.embed[0].float().cpu(), tuple(_sources(text, visual)))
+
+    @torch.no_grad()
+    def detect(
+        self, image: AnyImage, prompts: PromptSet, threshold: float = 0.3, negative: Collection[str] = ()
+    ) -> list[Detection]:
+        """Find what the prompts ask for.
+
+        An object that looks like several categories is found as each of them. A negative category takes away the
+        objects that look like it more than like any other, and nothing else.
+
+        Args:
+            image: to look at.
+            prompts: what to look for.
+            threshold: lowest score that is kept.
+            negative: names among those of `prompts` whose objects are not wanted.
+
+        Returns:
+            Best first, at most `eval.max_detections`.
+
+        Raises:
+            InputError: an unreadable image, no category to look for, or a negative that is none of them.
+        """
+        unknown = [name for name in negative if name not in prompts.names]
+        if unknown:
+            raise InputError(
+                f"the negative '{unknown[0]}' is none of the categories {', '.join(prompts.names)}: prompt it too"
+            )
+        if not set(prompts.names) - set(negative):
+            raise InputError("there is nothing to look for: give a phrase, a box, a point or a prompt file")
+        encoded, detector = self._encoded(image), self.module.detector
+        tokens = self._asked(prompts)
+        queries = detector.decode(encoded.features, tokens).queries
+        scores = category_scores(queries.logits[-1], tokens.category, tokens.valid)
+        unwanted = torch.tensor([name in negative for name in prompts.names], device=scores.device)
+        best = rank(without(unwanted, scores), queries.boxes[-1].float(), self._config.eval.max_detections)
+        boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=scores.device))
+        found = zip(boxes[0].tolist(), best.scores[0].tolist(), best.labels[0].tolist(), strict=True)
+        return [
+            Detection(prompts.names[label], score, (box[0], box[1], box[2], box[3]))
+            for box, score, label in found
+            if score >= threshold
+        ]
+
+    def save(self, prompts: PromptSet, path: Path) -> None:
+        """Write prompts that this detector has made to a `.safetensors` file."""
+        save_prompts(prompts, path, self._fingerprint)
+
+    def load(self, path: Path) -> PromptSet:
+        """Read prompts that a detector with the same weights has made, on any machine.
+
+        Raises:
+            InputError: as `load_prompts`.
+        """
+        return load_prompts(path, self._config.model.width, self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.module.detector)
+
+    def _encoded(self, image: AnyImage) -> EncodedImage:
+        return image if isinstance(image, EncodedImage) else self.encode(image)
+
+    def _read(self, image: EncodedImage, exemplars: Mapping[str, Exemplars]) -> dict[str, Tensor]:
+        """The vector (D,) of each category in one image, all boxes at once and all points at once."""
+        vectors: dict[str, Tensor] = {}
+        for coordinates in (4, 2):
+            marked = {name: values for name, values in exemplars.items() if len(values[0]) == coordinates}
+            if marked:
+                boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
+                _, prompts = stack_exemplars([dict(enumerate(boxes))], self.module.device)
+                prompts = prompts._replace(is_point=coordinates == 2)
+                encoded = self.module.detector.encode_prompts(prompts, image.features).embed[0]
+                vectors |= zip(marked, encoded, strict=True)
+        return vectors
+
+    def _asked(self, prompts: PromptSet) -> PromptTokens:
+        """The vector of each category, or the words of its name where it was made from a phrase and they are read."""
+        device = self.module.device
+        vectors = from_vectors(prompts.vectors[None].to(device))
+        written = torch.tensor([source == "text" for source in prompts.sources], device=device)
+        if self._config.model.granularity == "phrase" or not written.any():
+            return vectors
+        place = written.nonzero()[:, 0]
+        words = self.module.detector.encode_prompts(Prompts(tuple(prompts.names[i] for i in place.tolist())))
+        words = words._replace(category=place[words.category].where(words.category >= 0, -1))
+        others = from_vectors(vectors.embed[:, ~written])._replace(category=(~written).nonzero()[:, 0])
+        return together(words, others)
+
+    def _tokens(self, names: tuple[str, ...], rows: Sequence[Mapping[str, Tensor]]) -> PromptTokens:
+        """Prompt tokens (n, C, D), valid where the row has the category."""
+        vectors = torch.zeros(len(rows), len(names), self._config.model.width, device=self.module.device)
+        valid = torch.zeros(len(rows), len(names), dtype=torch.bool, device=self.module.device)
+        for i, row in enumerate(rows):
+            for name, vector in row.items():
+                vectors[i, names.index(name)] = vector
+                valid[i, names.index(name)] = True
+        return from_vectors(vectors, valid)
+
+
+def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
+    """Where `write_prediction` writes the picture and the values of an image.
+
+    Raises:
+        InputError: they would lie beside the image or a reference image, and could replace it or what belongs to it.
+    """
+    outputs = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
+    for file in (image, *references):
+        if file.resolve().parent in {output.resolve().parent for output in outputs}:
+            raise InputError(
+                f"{outputs[0]} and {outputs[1].name} would lie beside {file} and could replace it or what belongs to "
+                "it: give another folder by --output"
+            )
+    return outputs
+
+
+def write_prediction(
+    image: Path, detections: Sequence[Detection], folder: Path, exemplars: Mapping[str, Exemplars]
+) -> tuple[Path, Path]:
+    """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
+
+    Raises:
+        InputError: as `output_files`.
+    """
+    picture, values = output_files(image, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw(
+        read_image(image),
+        torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
+        [detection.name for detection in detections],
+        torch.tensor([detection.score for detection in detections]),
+        exemplars,
+    )
+    drawn.save(picture)
+    content = {"image": str(image), "detections": [detection._asdict() for detection in detections]}
+    values.write_text(json.dumps(content, indent=2) + "\n")
+    return picture, values
+
+
+def _sources(text: PromptTokens, visual: PromptTokens) -> list[Source]:
+    shown = visual.valid.any(0).tolist()
+    written = text.valid.any(0).tolist()
+    return [("mixed" if w else "visual") if s else "text" for w, s in zip(written, shown, strict=True)]

@@ -1,0 +1,85 @@
+"""Configuration to detector: the only place that chooses between classes of models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from trex2_lightning.config import ModelConfig
+from trex2_lightning.layers.decoder import Decoder
+from trex2_lightning.layers.encoder import DeformableEncoder
+from trex2_lightning.models.backbone import Backbone, Neck
+from trex2_lightning.models.detector import PromptedDetector, QuerySelection
+from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
+from trex2_lightning.models.hub.load import load_bert, load_detector
+from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.models.text import BertEncoder, ClipEncoder, TextEncoder
+from trex2_lightning.models.visual_prompt import VisualPromptEncoder
+
+BERTS = ("bert-base-uncased", "custom-bert")
+PRETRAINED = ("backbone.model.", "text_encoder.tower.")  # parts that have weights of their own
+
+
+def build_detector(config: ModelConfig) -> PromptedDetector:
+    """The detector of `model.granularity` and `model.fusion`, with pretrained parts where the config names them.
+
+    Weights of a backbone or a BERT that `model.init_from` has are not read, nor downloaded.
+    """
+    if not config.init_from:
+        return _assembled(config)
+    bare = replace(config, backbone=replace(config.backbone, weights=""))
+    if config.text.name in BERTS:
+        bare = replace(bare, text=replace(config.text, pretrained=""))
+    found = _assembled(bare)
+    new = load_detector(found, config.init_from).new
+    if bare != config and (_lacks_vocabulary(found) or any(name.startswith(PRETRAINED) for name in new)):
+        found = _assembled(config)
+        load_detector(found, config.init_from)
+    return found
+
+
+def _lacks_vocabulary(found: PromptedDetector) -> bool:
+    return isinstance(found.text_encoder, BertEncoder) and not found.text_encoder.tokenizer.pieces
+
+
+def _assembled(config: ModelConfig) -> PromptedDetector:
+    """As `build_detector`, without `model.init_from`."""
+    sizes = config.transformer
+    shared = (config.width, sizes.heads, config.num_levels, sizes.points, sizes.ffn, sizes.dropout)
+    prior = config.prior if config.similarity == "scaled" else None
+    backbone = Backbone(config.backbone)
+    parts: dict[str, Any] = {
+        "backbone": backbone,
+        "neck": Neck(backbone.channels, config.width, config.num_levels),
+        "text_encoder": build_text_encoder(config),
+        "visual_encoder": VisualPromptEncoder(
+            config.visual, config.width, sizes.heads, config.num_levels, sizes.points, sizes.dropout
+        ),
+        "encoder": DeformableEncoder(sizes.encoder_layers, *shared),
+        "selection": QuerySelection(config.width, config.num_queries, config.anchor_size, prior),
+        "decoder": Decoder(
+            sizes.decoder_layers,
+            *shared,
+            context=config.fusion == "early",
+            shared_box_head=sizes.shared_box_head,
+        ),
+        "prior": prior,
+    }
+    if config.fusion == "late":
+        return LateFusionDetector(**parts)
+    fusion = (config.width, sizes.heads, sizes.ffn, sizes.dropout, sizes.fusion_drop_path)
+    fusions = nn.ModuleList(FusionLayer(*fusion) for _ in range(sizes.encoder_layers))
+    return EarlyFusionDetector(fusions, config.max_tokens, **parts)
+
+
+def build_text_encoder(config: ModelConfig) -> TextEncoder:
+    """The text encoder of `model.text` and `model.granularity`, with pretrained weights where the config names them."""
+    text = config.text
+    if text.name not in BERTS:
+        return ClipEncoder(text, config.width, config.granularity)
+    encoder = BertEncoder(text, config.width, config.granularity)
+    if text.pretrained:
+        load_bert(encoder, text.pretrained)
+    return encoder

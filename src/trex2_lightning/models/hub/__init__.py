@@ -1,0 +1,1 @@
+"""Detectors to and from the Hugging Face hub's format."""

@@ -1,0 +1,1 @@
+"""What images are asked with, in training and in evaluation, and what is kept of it."""

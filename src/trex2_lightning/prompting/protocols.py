@@ -1,0 +1,235 @@
+"""What the images of an evaluation are asked with: T-Rex2's protocols (section 4) and their controls.
+
+B images, C categories of the data set, U of them that the images of a batch show, M exemplars, D width, N references
+per category.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.padding import stack_exemplars
+from trex2_lightning.ops.prompt_tokens import average, from_vectors, only
+from trex2_lightning.structures import Batch, FeatureMaps, Images, Prompts, PromptTokens, Targets
+
+TEXT_PROTOCOLS = ("text", "random_phrases", "hinted_text")
+PROTOCOLS = (
+    *(*TEXT_PROTOCOLS, "interactive_box", "interactive_point", "wrong_pictures"),
+    *("generic", "mixed", "mixed_mean", "region_classification"),
+)
+OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
+FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
+
+
+class Prompting(ABC):
+    """What each image of a batch is asked with."""
+
+    def start(self) -> None:  # noqa: B027, most have nothing to forget
+        """Begin an evaluation; the weights may have changed since the last one."""
+
+    @abstractmethod
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        """Prompts for the B images of an evaluation batch, whose features these are; of batch size 1 or B."""
+
+
+def promptings(
+    protocols: Collection[str],
+    names: tuple[str, ...],
+    seed: int,
+    references: PromptTokens | None,
+    counts: Sequence[int],
+    exemplars: Mapping[int, Tensor] | None = None,
+) -> dict[str, Prompting]:
+    """The rows of a table of results: one per protocol, `generic_N` for each count of references.
+
+    Args:
+        protocols: some of `PROTOCOLS`.
+        names: C category names.
+        seed: of all draws.
+        references: of batch size N, as `ReferenceEncoder` gives them; None: no protocol of `FROM_REFERENCES`.
+        counts: how many references make a generic prompt.
+        exemplars: boxes by image id, as `Given` takes them; None: not the protocol `exemplars`.
+    """
+    text = Text()
+    rows: dict[str, Prompting] = {
+        "text": text,
+        "random_phrases": Text(permuted(names, seed)),
+        "hinted_text": Hinted(text),
+        "interactive_box": Interactive(seed),
+        "interactive_point": Interactive(seed, is_point=True),
+        "wrong_pictures": WrongPictures(seed),
+    }
+    if references is not None:
+        for count in counts:
+            few = references._replace(embed=references.embed[:count], valid=references.valid[:count])
+            rows[f"generic_{count}"] = Fixed(average(few))
+        rows["mixed"] = Mixed(text, average(references))
+        rows["mixed_mean"] = Mixed(text, references)
+    if exemplars is not None:
+        rows[OWN_EXEMPLARS] = Given(exemplars)
+    return {row: prompting for row, prompting in rows.items() if row.rstrip("_0123456789") in protocols}
+
+
+class Text(Prompting):
+    """All names at once, encoded once per evaluation.
+
+    Args:
+        phrases: asked for in the names' place, in their order; None: the names.
+    """
+
+    def __init__(self, phrases: tuple[str, ...] | None = None) -> None:
+        self._phrases = phrases
+        self._tokens: PromptTokens | None = None
+
+    def start(self) -> None:
+        self._tokens = None
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, _features: FeatureMaps) -> PromptTokens:
+        if self._tokens is None:
+            self._tokens = detector.encode_prompts(Prompts(self._phrases or batch.prompts.phrases))
+        return self._tokens
+
+
+class Hinted(Prompting):
+    """Text for the categories that the image has: the hint that interactive prompts get, and so their control."""
+
+    def __init__(self, text: Text) -> None:
+        self._text = text
+
+    def start(self) -> None:
+        self._text.start()
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        tokens = self._text(detector, batch, features)
+        has = torch.stack([torch.isin(tokens.category, target.labels) for target in batch.targets])  # (B, T)
+        return only(tokens, has)
+
+
+class Interactive(Prompting):
+    """Visual-I: for each category that the image has one of its boxes, drawn at random, or that box's centre.
+
+    The draw depends on the seed, the image and the category alone.
+    """
+
+    def __init__(self, seed: int, *, is_point: bool = False) -> None:
+        self._seed = seed
+        self._is_point = is_point
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        shown = [self._shown(target) for target in batch.targets]
+        categories, prompts = stack_exemplars(shown, features.tokens.device)
+        encoded = self._encode(detector, batch, features, prompts._replace(is_point=self._is_point))
+        return encoded._replace(category=categories)
+
+    def _encode(
+        self, detector: PromptedDetector, _batch: Batch, features: FeatureMaps, prompts: Prompts
+    ) -> PromptTokens:
+        return detector.encode_prompts(prompts, features)
+
+    def _shown(self, target: Targets) -> dict[int, Tensor]:
+        shown = {}
+        for category in target.labels.unique().tolist():
+            boxes = target.boxes[target.labels == category]
+            chosen = random.Random(f"{self._seed} {target.image_id} {category}").randrange(len(boxes))
+            shown[category] = boxes[chosen : chosen + 1]
+        return shown
+
+
+class Given(Prompting):
+    """The boxes that the data set gives to an image of one category, as counting benchmarks do (T-Rex2, section 4).
+
+    Args:
+        exemplars: image id to boxes (m, 4), cxcywh in [0, 1].
+    """
+
+    def __init__(self, exemplars: Mapping[int, Tensor]) -> None:
+        self._exemplars = exemplars
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        device = features.tokens.device
+        shown = [{0: self._exemplars[target.image_id].to(device)} for target in batch.targets]
+        return detector.encode_prompts(stack_exemplars(shown, device)[1], features)
+
+
+class WrongPictures(Interactive):
+    """The same boxes, read from the image that this process evaluated before: what they find says nothing of it.
+
+    The first image has a grey one before it.
+    """
+
+    _before: FeatureMaps | None = None
+
+    def start(self) -> None:
+        self._before = None
+
+    def _encode(
+        self, detector: PromptedDetector, batch: Batch, features: FeatureMaps, prompts: Prompts
+    ) -> PromptTokens:
+        if self._before is None:
+            first = Images(*(field[:1] for field in batch.images))
+            self._before = detector.encode_image(first._replace(pixels=torch.zeros_like(first.pixels)))
+        encoded = []
+        for image in range(len(batch.targets)):
+            own = slice(image, image + 1)
+            boxes, box_valid = prompts.boxes[own], prompts.box_valid[own]  # type: ignore[index]
+            encoded.append(detector.encode_prompts(prompts._replace(boxes=boxes, box_valid=box_valid), self._before))
+            self._before = of_image(features, image)
+        return from_vectors(torch.cat([one.embed for one in encoded]), torch.cat([one.valid for one in encoded]))
+
+
+class Fixed(Prompting):
+    """The same prompts for all images, as generic ones are (Visual-G)."""
+
+    def __init__(self, tokens: PromptTokens) -> None:
+        self._tokens = tokens
+
+    def __call__(self, _detector: PromptedDetector, _batch: Batch, features: FeatureMaps) -> PromptTokens:
+        return move_data_to_device(self._tokens, features.tokens.device)
+
+
+class Mixed(Prompting):
+    """The mean of text and visual vectors, of words their mean; of text alone where a category has no reference image.
+
+    Args:
+        text: asks for the names.
+        visual: the mean over the references (half and half, section 3.4), or all N of them (plain mean, issue 98).
+    """
+
+    def __init__(self, text: Text, visual: PromptTokens) -> None:
+        self._text = text
+        self._visual = visual
+
+    def start(self) -> None:
+        self._text.start()
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        visual = move_data_to_device(self._visual, features.tokens.device)
+        return average(self._text(detector, batch, features), visual)
+
+
+def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
+    """The features of one image of a batch, of batch size 1."""
+    own = slice(image, image + 1)
+    return FeatureMaps(
+        tokens=features.tokens[own],
+        pos=features.pos[own],
+        valid=features.valid[own],
+        shapes=features.shapes,
+        valid_ratios=features.valid_ratios[own],
+        neck=features.neck[own],
+    )
+
+
+def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
+    """The names in another order, none at its own place: a control that asks for the wrong thing."""
+    order = list(range(len(names)))
+    random.Random(seed).shuffle(order)
+    shifted = dict(zip(order, order[1:] + order[:1], strict=True))
+    return tuple(names[shifted[i]] for i in range(len(names)))

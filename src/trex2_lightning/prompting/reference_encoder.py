@@ -1,0 +1,70 @@
+"""Reference images to the vectors of generic prompts (Visual-G; T-Rex2, section 4).
+
+B images, C categories of the data set, U of them that the images of a batch show, D width, N references per category.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from trex2_lightning.data.sampling.references import References
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.padding import stack_exemplars
+from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.structures import Batch, PromptTokens
+
+
+class ReferenceEncoder(L.LightningModule):
+    """Makes the vectors of generic prompts in `trainer.predict`; every image is encoded once, for all its categories.
+
+    An image's vector of a category is that of all its boxes of it (T-Rex2, section 4). Afterwards `prompts` is of batch
+    size N: of each category the vectors of the images drawn for it, in the order of the draw.
+
+    Args:
+        detector: encodes.
+        references: the images and what they were drawn for.
+        num_references: N.
+        num_categories: C.
+    """
+
+    total: Tensor
+    count: Tensor
+
+    def __init__(
+        self, detector: PromptedDetector, references: References, num_references: int, num_categories: int
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self._references = references
+        self.register_buffer("total", torch.zeros(num_references, num_categories, detector.decoder.width))
+        self.register_buffer("count", torch.zeros(num_references, num_categories))
+
+    @property
+    def prompts(self) -> PromptTokens:
+        # A rank that lacks an image encodes another one's a second time: the mean leaves a vector as it is.
+        return from_vectors(self.total / self.count.clamp(min=1)[..., None], self.count > 0)
+
+    def predict_step(self, batch: Batch, *_: Any) -> Tensor:
+        """Vectors (B, U, D) of the U categories that the batch has references of."""
+        drawn = [self._references[target.image_id] for target in batch.targets]
+        shown = [
+            {category: target.boxes[target.labels == category] for category in places}
+            for target, places in zip(batch.targets, drawn, strict=True)
+        ]
+        features = self.detector.encode_image(batch.images)
+        categories, prompts = stack_exemplars(shown, features.tokens.device)
+        vectors = self.detector.encode_prompts(prompts, features).embed.float()  # (B, U, D)
+        for image, places in enumerate(drawn):
+            for column, category in enumerate(categories.tolist()):
+                if category in places:
+                    self.total[places[category], category] += vectors[image, column]
+                    self.count[places[category], category] += 1
+        return vectors
+
+    def on_predict_epoch_end(self) -> None:
+        reduce = self.trainer.strategy.reduce
+        self.total, self.count = reduce(self.total, reduce_op="sum"), reduce(self.count, reduce_op="sum")

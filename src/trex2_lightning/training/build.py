@@ -1,0 +1,77 @@
+"""Configuration to the module, the data and the metric of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trex2_lightning.config import Config, ConfigError, to_dict
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.records import Records
+from trex2_lightning.losses.criterion import Criterion
+from trex2_lightning.metrics.counting import CountingMetric
+from trex2_lightning.metrics.detection import DetectionMetric, Truth
+from trex2_lightning.metrics.lvis import Federated, LvisMetric
+from trex2_lightning.models.build import build_detector
+from trex2_lightning.prompting.memory_bank import MemoryBank
+from trex2_lightning.training.module import DetectionModule
+
+
+def build_module(config: Config) -> DetectionModule:
+    """The detector with its losses and optimizer; a prompt encoder that no iteration trains is frozen."""
+    model = build_detector(config.model)
+    rhythm, alignment = config.train.rhythm, config.loss.alignment
+    model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    return DetectionModule(
+        model,
+        Criterion(config.loss),
+        config.optim,
+        config.loss.denoising,
+        to_dict(config),
+        seed=config.seed,
+        max_detections=config.eval.max_detections,
+        prompt_scope=config.train.prompt_scope,
+        memory_bank=MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None,
+        visual_trained=bool(rhythm.visual),
+    )
+
+
+def build_datamodule(config: Config) -> DetectionDataModule:
+    """The data of the run; the length of the training stream is that of the run."""
+    return DetectionDataModule(
+        config.data,
+        seed=config.seed,
+        total_steps=config.train.max_steps,
+        accumulate=config.accumulate,
+        rhythm=config.train.rhythm,
+        eval_batch_size=config.eval.batch_size,
+    )
+
+
+def build_metric(config: Config, records: Records, threshold: float | None = None) -> DetectionMetric:
+    """The figures of `eval.metric` against the ground truth of one split.
+
+    Args:
+        config: the run.
+        records: the split.
+        threshold: score from which detections are counted; None: the best one for the split itself.
+
+    Raises:
+        ConfigError: the split lacks what `eval.metric` needs.
+    """
+    truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
+    if config.eval.metric == "lvis":
+        federated = {
+            image.id: Federated(image.judged.tolist(), sorted({*image.labels.tolist()} - {*image.judged.tolist()}))
+            for image in records.images
+            if image.judged is not None
+        }
+        if len(federated) < len(truth):
+            raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
+        return LvisMetric(truth, federated, records.names, records.groups)
+    options: dict[str, Any] = {"backend": config.eval.backend, "max_detections": config.eval.max_detections}
+    if config.eval.metric == "coco":
+        return DetectionMetric(truth, records.names, records.groups, **options)
+    counts = {i.id: i.num_objects for i in records.images if i.num_objects is not None}
+    if len(counts) < len(truth):
+        raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
+    return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, **options)

@@ -1,0 +1,95 @@
+"""Checkpoints: a run rebuilt from its file, and weights to start from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trex2_lightning.config import Config, from_dict
+from trex2_lightning.errors import InputError
+from trex2_lightning.training.build import build_module
+from trex2_lightning.training.module import DetectionModule
+
+log = logging.getLogger(__name__)
+
+
+def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
+    """The run of a checkpoint, rebuilt from the file alone; weights are the averaged ones where EMA was on.
+
+    Raises:
+        InputError: no such file, not a checkpoint of this project, or its weights do not fit its configuration.
+    """
+    checkpoint = read_checkpoint(path)
+    config = from_dict(checkpoint["config"])
+    model = config.model
+    weights = (model.backbone.weights, model.text.pretrained, model.init_from)
+    model.backbone.weights = model.text.pretrained = model.init_from = ""  # all weights come from the checkpoint
+    module = build_module(config)
+    model.backbone.weights, model.text.pretrained, model.init_from = weights
+    load_state(module, checkpoint["state_dict"], path)
+    module.visual_trained = was_visual_trained(checkpoint, config)
+    return config, module.eval()
+
+
+def load_weights(module: DetectionModule, path: Path) -> None:
+    """Start `module` from the weights of a checkpoint of the same architecture.
+
+    Raises:
+        InputError: as `load_checkpoint`.
+    """
+    load_state(module, read_checkpoint(path)["state_dict"], path)
+
+
+def start_from(module: DetectionModule, config: Config, path: Path) -> None:
+    """As `load_weights`; but a visual prompt encoder that was never trained need not be like the configured one."""
+    checkpoint = read_checkpoint(path)
+    before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
+    visual_trained = was_visual_trained(checkpoint, before)
+    if before.model.visual != config.model.visual and not visual_trained:
+        part = "detector.visual_encoder."
+        state = {name: value for name, value in state.items() if not name.startswith(part)}
+        state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
+        log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
+    load_state(module, state, path)
+    module.visual_trained |= visual_trained
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise InputError(
+            f"{path} is not a checkpoint: it is damaged, or holds objects whose reading could run code; "
+            "take another of the run's files, or fetch it again"
+        ) from error
+    parts = [checkpoint.get(part) for part in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
+    if not all(isinstance(part, dict) for part in parts):
+        raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
+    return checkpoint
+
+
+def was_visual_trained(checkpoint: dict[str, Any], config: Config) -> bool:
+    """Checkpoints that were written before there was the flag have only their own run's rhythm to tell by."""
+    return bool(checkpoint.get("visual_trained", config.train.rhythm.visual))
+
+
+def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:
+    own = module.state_dict()
+    wrong = [
+        f"{name}: {tuple(state[name].shape) if name in state else 'missing'} in the file, "
+        f"{tuple(own[name].shape) if name in own else 'nothing'} in the model"
+        for name in sorted(own.keys() | state.keys())
+        if name not in own or name not in state or own[name].shape != state[name].shape
+    ]
+    if wrong:
+        raise InputError(
+            f"{path} has another architecture than the configured model, {len(wrong)} tensors differ, such as "
+            f"{'; '.join(wrong[:3])}: take the model section of the config that the checkpoint was trained with"
+        )
+    module.load_state_dict(state)

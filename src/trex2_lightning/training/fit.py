@@ -1,0 +1,92 @@
+"""A whole training, from its start or from where it stopped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning as L
+
+from trex2_lightning.config import Config, save
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.text import PhraseError
+from trex2_lightning.prompting.protocols import Text
+from trex2_lightning.training.build import build_datamodule, build_metric, build_module
+from trex2_lightning.training.checkpoint import load_weights, start_from
+from trex2_lightning.training.module import DetectionModule, Measurement
+from trex2_lightning.training.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def train(config: Config, *, resume: bool = False) -> DetectionModule:
+    """Train to `train.max_steps`, evaluating on the val split on the way.
+
+    Writes `config.yaml`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to `config.folder`.
+
+    Args:
+        config: the run.
+        resume: go on from `last.ckpt` of that folder.
+
+    Raises:
+        InputError: the folder already has a run and `resume` is not set, or has none and it is; or the
+            configuration, the data or the weights are wrong.
+    """
+    last = config.folder / "checkpoints" / "last.ckpt"
+    if last.exists() and not resume:
+        raise InputError(f"{config.folder} already has a run: add --resume to go on with it, or give another name=")
+    if resume and not last.exists():
+        raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
+    L.seed_everything(config.seed, workers=True, verbose=False)
+    trainer = build_trainer(config)
+    start = config.train.init_from if not resume else ""
+    if start and not Path(start).is_file():
+        raise InputError(
+            f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
+            "train.init_from=FILE takes another"
+        )
+    data = build_datamodule(config)
+    data.prepare_data()
+    data.setup("fit")
+    module = build_module(config)
+    _check_phrases(module, data)
+    if resume:
+        load_weights(module, last)  # the trainer restores them too, but says less of a file that does not fit
+    elif start:
+        start_from(module, config, Path(start))
+    module.protocols = {"text": Measurement(Text(), build_metric(config, data.val_records))}
+    if trainer.is_global_zero:
+        config.folder.mkdir(parents=True, exist_ok=True)
+        save(config, config.folder / "config.yaml")
+        log.info(
+            "total batch %d = %d devices x %d images x %d accumulated; %d training images; written to %s",
+            config.train.total_batch,
+            config.train.world_size,
+            config.data.batch_size,
+            config.accumulate,
+            data.num_train_images,
+            config.folder,
+        )
+        if resume or start:
+            log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
+    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    return module
+
+
+def _check_phrases(module: DetectionModule, data: DetectionDataModule) -> None:
+    """A phrase that cannot be encoded would end the run at the step that draws it."""
+    for source, phrases in data.train_phrases.items():
+        try:
+            module.detector.text_encoder.check(phrases)
+        except PhraseError as error:
+            raise InputError(f"{source}: {error}; mend the data before you train") from error
+
+
+def _how_to_make(checkpoint: Path) -> str:
+    """The runs of experiments/ are called like their files and are written to `runs`."""
+    name = checkpoint.parent.parent
+    file = Path("experiments", *name.parts[1:]).with_suffix(".yaml")
+    if name.parts[:1] == ("runs",) and file.is_file():
+        return f"python scripts/train.py {file} data.root=FOLDER trains it"
+    return "train the run that writes it"

@@ -1,0 +1,140 @@
+"""Configuration to Lightning trainers, their callbacks and loggers."""
+
+from __future__ import annotations
+
+import shlex
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.pytorch.callbacks import (
+    Callback,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    RichProgressBar,
+    WeightAveraging,
+)
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
+from trex2_lightning.training.callbacks.prediction_table import PredictionTable
+from trex2_lightning.training.callbacks.resources import ResourceMonitor
+
+
+def build_trainer(config: Config) -> L.Trainer:
+    """The Lightning trainer of a training run, which writes to `config.folder`.
+
+    Raises:
+        ConfigError: the machine has fewer devices than asked for, or nothing joins the nodes.
+    """
+    train = config.train
+    _check_launcher(train)
+    return L.Trainer(
+        **_devices(config),
+        precision=train.precision,
+        max_steps=train.max_steps,
+        accumulate_grad_batches=config.accumulate,
+        gradient_clip_val=config.optim.clip_norm,
+        val_check_interval=min(train.val_every, train.max_steps) * config.accumulate,
+        check_val_every_n_epoch=None,
+        log_every_n_steps=min(config.logging.every, train.max_steps),
+        logger=_loggers(config),
+        callbacks=_callbacks(config),
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def build_evaluator(config: Config) -> L.Trainer:
+    """The Lightning trainer of an evaluation, which writes nothing by itself."""
+    return L.Trainer(
+        **_devices(config),
+        precision=config.train.precision,
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[RichProgressBar()],
+        use_distributed_sampler=False,
+        enable_model_summary=False,
+    )
+
+
+def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
+    """A W&B run whose files are written to `folder`, or else to `config.folder`."""
+    settings = config.logging
+    return WandbLogger(
+        name=config.name,
+        save_dir=folder or config.folder,
+        offline=settings.wandb == "offline",
+        project=settings.project,
+        group=settings.group or config.name,
+        job_type=settings.job_type,
+        tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
+        config=to_dict(config),
+    )
+
+
+def _check_launcher(train: TrainConfig) -> None:
+    """Lightning joins the nodes under torchrun and SLURM; elsewhere a node would wait for the others for ever."""
+    if train.nodes == 1 or TorchElasticEnvironment.detect() or SLURMEnvironment.detect():
+        return
+    torchrun = Path(sys.executable).with_name("torchrun")
+    options = f"--nnodes={train.nodes} --nproc-per-node={train.devices} --rdzv-backend=c10d"
+    raise ConfigError(
+        f"train.nodes={train.nodes} needs a process on every node. Start it by SLURM's srun, or run this line on each "
+        f"of them, of which {socket.gethostname()} must be one: "
+        f"{torchrun} {options} --rdzv-endpoint={socket.gethostname()}:29500 {shlex.join(sys.argv)}"
+    )
+
+
+def _devices(config: Config) -> dict[str, Any]:
+    train = config.train
+    found = torch.cuda.device_count()
+    if train.accelerator == "gpu" and found < train.devices:
+        raise ConfigError(
+            f"train.devices={train.devices} GPUs were asked for, but this machine has {found}: "
+            f"GPUS={found} (0 trains on the CPU), or train.accelerator=cpu train.devices=1"
+        )
+    strategy = "auto"
+    if train.world_size > 1:
+        # Plain DDP wants a gradient for every parameter in every step. A text step leaves the visual prompt encoder
+        # without, a visual one the text encoder, and no denoising its projection.
+        every_step = config.loss.denoising.queries and not train.rhythm.visual
+        strategy = "ddp" if every_step else "ddp_find_unused_parameters_true"
+    return {
+        "accelerator": train.accelerator,
+        "devices": train.devices,
+        "num_nodes": train.nodes,
+        "strategy": strategy,
+    }
+
+
+def _callbacks(config: Config) -> list[Callback]:
+    checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
+    callbacks: list[Callback] = [
+        RichProgressBar(),
+        LearningRateMonitor("step"),
+        ResourceMonitor(config.train.total_batch),
+        PredictionTable(config.eval.num_pictures),
+        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
+        # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
+        ModelCheckpoint(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
+        ModelCheckpoint(filename="last", **checkpoints),
+    ]
+    if config.train.ema_decay:
+        # One kernel for all weights; Lightning's EMAWeightAveraging takes one for each, a tenth of the demo's step.
+        average = get_ema_multi_avg_fn(config.train.ema_decay)
+        callbacks.insert(0, WeightAveraging(multi_avg_fn=average))
+    return callbacks
+
+
+def _loggers(config: Config) -> list[Logger]:
+    """A CSV always (a resumed run adds a file), and W&B unless it is disabled."""
+    loggers: list[Logger] = [CSVLogger(config.folder, name="csv")]
+    if config.logging.wandb != "disabled":
+        loggers.append(wandb_logger(config))
+    return loggers

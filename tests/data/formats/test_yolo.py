@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.formats.yolo import read_yolo
+from trex2_lightning.errors import InputError
+
+DATA = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  2: dog\n"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Callable[..., Path]:
+    """Writes data.yaml and images with their labels, None for an image without a file of labels."""
+
+    def write(labels: dict[str, str | bytes | None], data: str = DATA) -> Path:
+        for folder in ("images", "labels"):
+            (tmp_path / folder / "train").mkdir(parents=True)
+        for name, text in labels.items():
+            Image.new("RGB", (40, 30)).save(tmp_path / "images" / "train" / f"{name}.jpg")
+            if text is not None:
+                content = text if isinstance(text, bytes) else text.encode()
+                (tmp_path / "labels" / "train" / f"{name}.txt").write_bytes(content)
+        (tmp_path / "data.yaml").write_text(data)
+        return tmp_path / "data.yaml"
+
+    return write
+
+
+def read(data: Path, split: str = "train") -> tuple[list[Annotated], Report]:
+    report = Report()
+    return list(read_yolo(data, report, split)), report
+
+
+def test_boxes_and_polygons_are_shares_of_the_image(dataset: Callable[..., Path]) -> None:
+    data = dataset({"a": "0 0.5 0.5 0.5 0.2\n2 0.1 0.1 0.5 0.2 0.3 0.9\n", "b": ""})
+    (first, second), report = read(data)
+    assert first.boxes.tolist() == [pytest.approx([10, 12, 30, 18]), pytest.approx([4, 3, 20, 27])]
+    assert (first.names, first.width, first.height) == (["cat", "dog"], 40, 30)
+    assert len(second.boxes) == 0
+    assert (report.names, report.category_ids, report.counts) == (["cat", "dog"], [0, 2], {})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        "train: ../train/images\nnames: [cat]",  # Roboflow, whose path leads astray
+        "train: train/images\nnames: {0: cat}",
+        "train: [train/images]\nnames: [cat]",
+        "path: train\ntrain: list.txt\nnames: [cat]",
+    ],
+)
+def test_the_ways_to_name_a_split(tmp_path: Path, data: str) -> None:
+    root = tmp_path / "set"
+    for folder in ("images", "labels"):
+        (root / "train" / folder).mkdir(parents=True)
+    Image.new("RGB", (40, 30)).save(root / "train" / "images" / "a.png")
+    (root / "train" / "labels" / "a.txt").write_text("0 .5 .5 1 1")
+    (root / "train" / "list.txt").write_text("./images/a.png\n")
+    (root / "data.yaml").write_text(data)
+    [image], _ = read(root / "data.yaml")
+    assert image.boxes.tolist() == [[0, 0, 40, 30]]
+
+
+DEFECTS: dict[str, str | bytes | None] = {
+    "box of an unknown category": "1 .5 .5 .2 .2",
+    "box outside its image": "0 1.5 .5 .2 .2",
+    "box that reached out of its image: clipped": "0 .9 .5 .4 .2",
+    "box without area": "0 .5 .5 0 .2",
+    "box that is not four finite numbers": "0 .5 .5 nan .2",
+    "line that is not a class and 4 or more numbers": "0 .5 .5 .2",
+    "image with labels that are not UTF-8": b"0 .5 .5 .2 .2 \xff",
+    "image without a file of labels: taken to have no objects": None,
+}
+
+
+@pytest.mark.parametrize("reason", DEFECTS)
+def test_every_defect_is_counted(dataset: Callable[..., Path], reason: str) -> None:
+    images, report = read(dataset({"a": "0 .5 .5 .2 .2", "b": DEFECTS[reason]}))
+    assert report.counts == {reason: 1}
+    assert "b" in report.examples[reason]
+    assert images[0].names == ["cat"]
+
+
+def test_images_that_are_none_or_not_there(dataset: Callable[..., Path], tmp_path: Path) -> None:
+    data = dataset({"a": "", "b": ""}, "train: list.txt\nnames: [cat]")
+    (tmp_path / "images" / "train" / "b.jpg").write_text("no image")
+    (tmp_path / "list.txt").write_text(
+        "images/train/a.jpg\nimages/train/b.jpg\nimages/train/gone.jpg\nimages/train/a.jpg"
+    )
+    images, report = read(data)
+    assert len(images) == 1
+    for reason in ("image that cannot be read", "image file missing", "image named twice: used once"):
+        assert report.counts[reason] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[", "not YAML"),
+        ("3", "has no 'names'"),
+        ("train: images/train", "has no 'names'"),
+        ("names: [cat]", "has no 'train'"),
+        ("train: gone\nnames: [cat]", "no such folder or list of images"),
+        ("train: labels\nnames: [cat]", "'train' has no images"),
+    ],
+)
+def test_a_broken_description_is_refused(dataset: Callable[..., Path], text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read(dataset({"a": ""}, text))

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.tv_tensors import BoundingBoxes
+
+from trex2_lightning.config import AugmentConfig, DataConfig
+from trex2_lightning.data.images.transforms import ImageError, denormalize, eval_transform, read_image, train_transform
+
+RED = (200, 40, 80)
+
+
+def target(boxes: list[list[float]], labels: list[int], size: tuple[int, int]) -> dict[str, torch.Tensor]:
+    values = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": BoundingBoxes(values, format="XYXY", canvas_size=size), "labels": torch.tensor(labels)}
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "expected"),
+    [
+        (480, 640, (240, 320)),  # the shorter side becomes 240
+        (120, 160, (240, 320)),  # smaller images grow by the same rule
+        (240, 800, (120, 400)),  # the longer side stops at 400
+        (800, 240, (400, 120)),
+    ],
+)
+def test_eval_size(height: int, width: int, expected: tuple[int, int]) -> None:
+    picture = Image.new("RGB", (width, height))
+    pixels, out = eval_transform(DataConfig(size=240, max_size=400))(
+        picture, target([[0, 0, 24, 48]], [2], (height, width))
+    )
+    assert pixels.shape == (3, *expected)
+    assert pixels.dtype == torch.float32
+    share = torch.tensor([0, 0, 24 / width, 48 / height])
+    torch.testing.assert_close(out["boxes"][0] / torch.tensor([*expected[::-1], *expected[::-1]]), share)
+
+
+def test_normalization_is_imagenets_and_denormalize_undoes_it() -> None:
+    pixels = eval_transform(DataConfig(size=8, max_size=8))(Image.new("RGB", (8, 8), RED))
+    expected = (torch.tensor(RED) / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(pixels[:, 3, 3], expected)
+    restored = denormalize(pixels[None])
+    assert restored.dtype == torch.uint8
+    assert restored[0, :, 0, 0].tolist() == list(RED)
+
+
+def test_flips_move_boxes_with_the_picture() -> None:
+    picture = Image.new("RGB", (20, 10))
+    picture.paste((255, 255, 255), (2, 1, 6, 4))
+    config = DataConfig(size=10, max_size=20, augment=AugmentConfig(horizontal_flip=1.0, vertical_flip=1.0))
+    pixels, out = train_transform(config)(picture, target([[2, 1, 6, 4]], [0], (10, 20)))
+    assert out["boxes"].tolist() == [[14, 6, 18, 9]]
+    rows, columns = torch.nonzero(denormalize(pixels)[0] == 255, as_tuple=True)
+    assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (14, 6, 18, 9)
+
+
+def test_training_draws_among_the_sizes() -> None:
+    torch.manual_seed(0)
+    transform = train_transform(DataConfig(size=32, max_size=64, train_sizes=[16, 24, 32]))
+    sizes = {min(transform(Image.new("RGB", (40, 30)), target([], [], (30, 40)))[0].shape[1:]) for _ in range(40)}
+    assert sizes == {16, 24, 32}
+
+
+def test_jitter_changes_colors_only_where_asked() -> None:
+    torch.manual_seed(0)
+    picture, nothing = Image.new("RGB", (8, 8), RED), target([], [], (8, 8))
+    plain, _ = train_transform(DataConfig(size=8, max_size=8))(picture, nothing)
+    jittered, _ = train_transform(DataConfig(size=8, max_size=8, augment=AugmentConfig(color_jitter=0.4)))(
+        picture, nothing
+    )
+    assert denormalize(plain)[:, 0, 0].tolist() == list(RED)
+    assert denormalize(jittered)[:, 0, 0].tolist() != list(RED)
+
+
+def test_crops_keep_a_box_and_its_label_in_step() -> None:
+    """Every object is a rectangle of its own grey value, which must be found in the box that carries its label."""
+    torch.manual_seed(0)
+    boxes = [[10, 10, 30, 40], [60, 20, 90, 50], [20, 70, 50, 95], [70, 70, 95, 95]]
+    picture = Image.new("RGB", (100, 100))
+    for value, box in enumerate(boxes, start=1):
+        picture.paste((value * 50,) * 3, tuple(box))
+    transform = train_transform(DataConfig(size=100, max_size=200, augment=AugmentConfig(crop=1.0)))
+    counts = []
+    for _ in range(25):
+        pixels, out = transform(picture, target(boxes, [1, 2, 3, 4], (100, 100)))
+        counts.append(len(out["labels"]))
+        assert len(out["boxes"]) == len(out["labels"])
+        for (left, top, right, bottom), label in zip(out["boxes"].tolist(), out["labels"].tolist(), strict=True):
+            centre = denormalize(pixels)[0, int((top + bottom) / 2), int((left + right) / 2)]
+            assert abs(int(centre) - 50 * label) <= 3
+    assert min(counts) >= 1
+    assert min(counts) < 4  # crops did happen
+
+
+def test_an_image_without_boxes_can_be_cropped() -> None:
+    transform = train_transform(DataConfig(size=32, max_size=64, augment=AugmentConfig(crop=1.0)))
+    _, out = transform(Image.new("RGB", (40, 40)), target([], [], (40, 40)))
+    assert out["boxes"].shape == (0, 4)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "P", "1", "I;16"])
+def test_every_color_mode_becomes_rgb(tmp_path: Path, mode: str, recwarn: pytest.WarningsRecorder) -> None:
+    grey = Image.fromarray(np.full((6, 8), 255, np.uint8))
+    picture = Image.fromarray(np.full((6, 8), 65535, np.uint16)) if mode == "I;16" else grey.convert(mode)
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    picture.save(path)
+    image = read_image(path, (6, 8))
+    assert image.mode == "RGB"
+    assert image.getpixel((4, 3)) == (255, 255, 255)
+    assert not recwarn.list
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0x8000, np.uint16)).save(tmp_path / "image.png")
+    assert read_image(tmp_path / "image.png").getpixel((0, 0)) == (128, 128, 128)
+
+
+def test_palette_with_transparency_is_silent(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    picture = Image.new("P", (4, 4))
+    picture.putpalette([*RED] * 256)
+    picture.save(tmp_path / "image.png", transparency=b"\x00\x10")
+    assert read_image(tmp_path / "image.png").getpixel((0, 0)) == RED
+    assert not recwarn.list
+
+
+def rotated(path: Path) -> None:
+    """Stored 8 wide and 6 high with a red left half; upright it is 6 wide and 8 high with a red top."""
+    picture = Image.new("RGB", (8, 6))
+    picture.paste((255, 0, 0), (0, 0, 4, 6))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture.save(path, exif=exif)
+
+
+def test_exif_turns_the_picture_upright(tmp_path: Path) -> None:
+    rotated(tmp_path / "image.png")
+    for image in (read_image(tmp_path / "image.png"), read_image(tmp_path / "image.png", (8, 6))):
+        assert image.size == (6, 8)
+        assert image.getpixel((5, 0)) == (255, 0, 0)
+        assert image.getpixel((0, 7)) == (0, 0, 0)
+
+
+def test_annotations_of_the_stored_picture_win_over_exif(tmp_path: Path) -> None:
+    rotated(tmp_path / "image.png")
+    image = read_image(tmp_path / "image.png", (6, 8))
+    assert image.size == (8, 6)
+    assert image.getpixel((0, 5)) == (255, 0, 0)
+
+
+def test_another_size_than_annotated_is_an_error(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 6)).save(tmp_path / "image.png")
+    with pytest.raises(ImageError, match=r"image\.png: is 8 x 6, but its annotations say 8 x 7"):
+        read_image(tmp_path / "image.png", (7, 8))
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5])
+def test_truncated_files_are_named(tmp_path: Path, kind: str, share: float) -> None:
+    path = tmp_path / f"image.{kind}"
+    Image.effect_noise((64, 64), 80).save(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ImageError, match=rf"image\.{kind}: cannot be read \(.+\)$"):
+        read_image(path)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="no such image file"):
+        read_image(tmp_path / "image.png")

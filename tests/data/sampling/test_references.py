@@ -1,0 +1,116 @@
+"""Which images stand for a category, and where they come from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.records import ImageRecord, Records
+from trex2_lightning.data.sampling.references import References, draw_references, relabelled
+from trex2_lightning.data.shapes import rendering
+
+NAMES = ("cat", "dog", "cow")
+
+
+def records(*labels: list[int], crowd: tuple[int, ...] = (), names: tuple[str, ...] = NAMES) -> Records:
+    """Image i + 1 has boxes of `labels[i]`; those in images `crowd` are crowds."""
+    images = [
+        ImageRecord(
+            id=number,
+            path=Path(f"{number}.jpg"),
+            width=9,
+            height=9,
+            boxes=torch.arange(4.0 * len(own)).view(-1, 4),
+            labels=torch.tensor(own, dtype=torch.int64),
+            crowd=torch.full((len(own),), number in crowd),
+            area=torch.arange(float(len(own))),
+        )
+        for number, own in enumerate(labels, 1)
+    ]
+    return Records(images, names, tuple(range(len(names))), ("",) * len(names), Path("x.json"))
+
+
+MANY = records(*[[0, 0]] * 20, *[[0, 1]] * 3, [], [2], crowd=(25,))
+
+
+def by_category(references: References) -> dict[int, list[int]]:
+    """Image ids in the order of the draw."""
+    places = sorted((category, place, i) for i, own in references.items() for category, place in own.items())
+    return {category: [i for c, _, i in places if c == category] for category in {c for c, _, _ in places}}
+
+
+def test_up_to_the_limit_and_all_where_there_are_fewer() -> None:
+    drawn = by_category(draw_references(MANY, 16, seed=0))
+    assert drawn.keys() == {0, 1}  # the cow is a crowd
+    assert len(set(drawn[0])) == 16
+    assert set(drawn[0]) <= set(range(1, 24))
+    assert sorted(drawn[1]) == [21, 22, 23]
+
+
+def test_fewer_references_are_the_beginning_of_more() -> None:
+    whole = by_category(draw_references(MANY, 20, seed=0))
+    for limit in (1, 4, 16):
+        some = by_category(draw_references(MANY, limit, seed=0))
+        assert some == {category: images[:limit] for category, images in whole.items()}
+
+
+def test_the_seed_draws() -> None:
+    assert draw_references(MANY, 3, seed=1) == draw_references(MANY, 3, seed=1)
+    assert len({tuple(by_category(draw_references(MANY, 1, seed))[0]) for seed in range(50)}) > 10
+
+
+def test_labels_are_those_of_the_names_asked_for() -> None:
+    """The reference file has another order, and a category that nobody asks for."""
+    found = relabelled(records([0, 1, 2], [1], names=("hen", "dog", "cat")), NAMES)
+    assert found.names == NAMES
+    assert [image.labels.tolist() for image in found.images] == [[1, 0], [1]]
+    assert found.images[0].boxes.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
+    assert found.images[0].area.tolist() == [1, 2]
+
+
+# In the datamodule
+
+
+def datamodule(config: DataConfig) -> DetectionDataModule:
+    return DetectionDataModule(config, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=2)
+
+
+def small(root: Path, **values: SplitConfig) -> DataConfig:
+    return DataConfig(root=str(root), size=48, max_size=96, num_workers=0, **values)
+
+
+def test_each_drawn_image_is_given_once(tiny_coco: Path) -> None:
+    data = datamodule(small(tiny_coco))
+    drawn = data.draw_references(("green block", "blue block", "red block"), 2)
+    batches = list(data.predict_dataloader())
+    targets = {target.image_id: target for batch in batches for target in batch.targets}
+    assert sum(len(batch.targets) for batch in batches) == len(targets)
+    assert targets.keys() == drawn.keys()
+    content = json.loads((tiny_coco / "train.json").read_text())  # its order is red, green, blue
+    for image_id, target in targets.items():
+        labels = [[2, 0, 1][item["category_id"] - 1] for item in content["annotations"] if item["image_id"] == image_id]
+        assert target.labels.tolist() == labels
+        assert drawn[image_id].keys() <= set(labels)
+
+
+@pytest.mark.parametrize(("given", "split"), [(SplitConfig(), "train"), (SplitConfig("val.json", "val"), "val")])
+def test_references_are_training_images_or_those_of_the_configured_split(
+    tiny_coco: Path, given: SplitConfig, split: str
+) -> None:
+    data = datamodule(small(tiny_coco, reference=given))
+    data.setup("predict")
+    assert data.reference_records.annotations == tiny_coco / f"{split}.json"
+
+
+def test_shapes_has_a_reference_split(tiny_coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("val", "val.json"):
+        (tiny_coco / name).rename(tiny_coco / name.replace("val", "reference"))
+    monkeypatch.setattr(rendering, "prepare", lambda *_: tiny_coco)
+    data = datamodule(DataConfig(format="shapes"))
+    data.setup("predict")
+    assert data.reference_records.annotations == tiny_coco / "reference.json"

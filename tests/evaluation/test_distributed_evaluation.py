@@ -1,0 +1,98 @@
+"""What two CPU processes write of an evaluation is, to the last digit, what one process writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from benchmark_folders import fsc147, lvis, roboflow100
+
+from trex2_lightning.config import Config, to_dict
+from trex2_lightning.training.build import build_module
+
+pytestmark = pytest.mark.slow
+
+EVAL = Path(__file__).parents[2] / "experiments" / "eval"
+TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
+SCRIPT = """
+import os
+from trex2_lightning.evaluation import tasks
+
+write = tasks.write
+
+def announced(*arguments):
+    print("files of rank", os.environ.get("LOCAL_RANK", "0"))
+    write(*arguments)
+
+tasks.write = announced
+command(evaluate_command)
+"""
+
+Evaluated = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
+    """`evaluated("argument", ..., ranks=2)`: the files written of a checkpoint with random weights, by name."""
+    config = tiny_config("train.rhythm.visual=1", "eval.references=[1, 3]", "eval.batch_size=2")
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "random.ckpt"
+    torch.save({"config": to_dict(config), "state_dict": build_module(config).state_dict()}, checkpoint)
+    script = tmp_path / "evaluate.py"
+    script.write_text(SCRIPT)
+
+    def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
+        folder = tmp_path / f"{ranks} ranks"
+        process = subprocess.run(
+            [sys.executable, script, "--ckpt", checkpoint, *arguments, "--output", folder, f"train.devices={ranks}"],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            timeout=TIMEOUT,
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout.count("files of rank") == process.stdout.count("files of rank 0") == 1
+        assert process.stdout.count("written to") == 1
+        return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.json")}
+
+    return evaluate
+
+
+def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
+    """Five images of different sizes, two to a batch: the last batch is short, and one rank does a batch twice.
+
+    References are shared out between the ranks.
+    """
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["images"] = content["images"][:5]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [item for item in content["annotations"] if item["image_id"] in kept]
+    (tiny_coco / "five.json").write_text(json.dumps(content))
+    rows = ("text", "interactive_box", "interactive_point", "generic", "mixed", "mixed_mean", "region_classification")
+    arguments = [*(f"--protocol={row}" for row in rows), "data.test={annotations: five.json, images: train}"]
+    one = evaluated(*arguments, ranks=1)
+    assert evaluated(*arguments, ranks=2) == one
+    assert len(one) == 1 + 7
+    assert {item["image_id"] for item in json.loads(one["results_text.json"])} == kept
+    assert len(json.loads(one["results_text.json"])) > 50
+    figures = json.loads(one["evaluation.json"])
+    assert len(figures["ap"]) == 7
+    assert "region_classification" in figures["top1"]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "layout"), [("lvis_val", lvis), ("fsc147", fsc147), ("roboflow100", roboflow100)]
+)
+def test_benchmarks(evaluated: Evaluated, tmp_path: Path, benchmark: str, layout: Callable[[Path], None]) -> None:
+    """Two images to a batch, of three in all; FSC-147 has one for val and two for test, Roboflow-100 two data sets."""
+    layout(tmp_path / "data")
+    arguments = (str(EVAL / f"{benchmark}.yaml"), f"data.root={tmp_path / 'data'}")
+    one = evaluated(*arguments, ranks=1)
+    assert evaluated(*arguments, ranks=2) == one
+    assert len(one) > 1

@@ -1,0 +1,123 @@
+"""Prompt files: what is written is read again, and everything else is refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from trex2_lightning.errors import InputError
+from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, load_prompts, save_prompts
+
+SET = PromptSet(("red star", "клетка"), torch.tensor([[1.0, 2.0, 3.0], [0.1, -0.2, 1e-30]]), ("text", "visual"))
+WEIGHTS = "0123"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    """`write(vectors, key=text)`: a prompt file with other vectors and other metadata (None: left out)."""
+
+    def writing(vectors: torch.Tensor = SET.vectors, **changes: Any) -> Path:
+        metadata = {
+            "format": "trex2_lightning.prompts",
+            "version": "1",
+            "names": json.dumps(SET.names),
+            "sources": json.dumps(SET.sources),
+            "weights": WEIGHTS,
+        } | changes
+        path = tmp_path / "set.safetensors"
+        save_file({"vectors": vectors}, path, {key: text for key, text in metadata.items() if text is not None})
+        return path
+
+    return writing
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "set.safetensors"
+    transposed = SET.vectors.T.contiguous().T  # not contiguous
+    save_prompts(SET._replace(vectors=transposed), path, WEIGHTS)
+    loaded = load_prompts(path, 3, WEIGHTS)
+    assert (loaded.names, loaded.sources) == (SET.names, SET.sources)
+    assert torch.equal(loaded.vectors, SET.vectors)
+
+
+def test_the_format_stays_readable(write: Callable[..., Path]) -> None:
+    assert load_prompts(write(), 3, WEIGHTS).names == SET.names
+
+
+@pytest.mark.parametrize(
+    ("vectors", "changes", "message"),
+    [
+        (SET.vectors, {"format": None}, "is safetensors, but has no prompts of this project"),
+        (SET.vectors, {"version": "2"}, "has prompts of version 2, and this program reads version 1"),
+        (SET.vectors, {"names": None}, "has no names of its categories"),
+        (SET.vectors, {"names": "red star"}, "has no names of its categories"),
+        (SET.vectors, {"names": '{"red star": 1, "x": 2}'}, "has no names of its categories"),
+        (SET.vectors, {"names": "[1, 2]"}, "has no names of its categories"),
+        (SET.vectors, {"names": '["red star"]'}, "has 2 vectors, 1 names and 2 sources"),
+        (SET.vectors, {"names": '["x", "x"]'}, "has the name 'x' twice"),
+        (SET.vectors, {"sources": '["text"]'}, "has 2 vectors, 2 names and 1 sources"),
+        (SET.vectors, {"sources": '["text", "magic"]'}, "does not say what its vectors were made from"),
+        (SET.vectors, {"weights": "4567"}, "was made by a detector with other weights"),
+        (SET.vectors, {"weights": None}, "was made by a detector with other weights"),
+        (torch.zeros(2, 4), {}, "has vectors of width 4, and this detector's have 3"),
+        (torch.zeros(3, 3), {}, "has 3 vectors, 2 names and 2 sources"),
+        (torch.zeros(6), {}, "lacks the tensor 'vectors'"),
+        (torch.zeros(2, 3, dtype=torch.int32), {}, "lacks the tensor 'vectors'"),
+        (torch.tensor([[0.0, 1.0, float("nan")]] * 2), {}, "has vectors with numbers that are not finite"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    write: Callable[..., Path], vectors: torch.Tensor, changes: dict[str, Any], message: str
+) -> None:
+    path = write(vectors, **changes)
+    with pytest.raises(InputError) as error:
+        load_prompts(path, 3, WEIGHTS)
+    assert str(error.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(error.value)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    pickled, cut = tmp_path / "pickle.safetensors", tmp_path / "cut.safetensors"
+    torch.save({"vectors": SET.vectors}, pickled)
+    save_prompts(SET, cut, WEIGHTS)
+    cut.write_bytes(cut.read_bytes()[:-4])
+    (tmp_path / "empty").touch()
+    for path in (pickled, cut, tmp_path / "empty"):
+        with pytest.raises(InputError, match="is no safetensors file, or damaged"):
+            load_prompts(path, 3, WEIGHTS)
+    with pytest.raises(InputError, match="no prompt file"):
+        load_prompts(tmp_path / "gone", 3, WEIGHTS)
+    save_file({"other": SET.vectors}, cut)
+    with pytest.raises(InputError, match="has no prompts of this project"):
+        load_prompts(cut, 3, WEIGHTS)
+
+
+def test_sets_join_in_order() -> None:
+    other = PromptSet(("ring",), torch.tensor([[7.0, 8.0, 9.0]]), ("tuned",))
+    joined = join(SET, other)
+    assert joined.names == ("red star", "клетка", "ring")
+    assert joined.sources == ("text", "visual", "tuned")
+    assert torch.equal(joined.vectors, torch.cat([SET.vectors, other.vectors]))
+
+
+def test_a_name_stands_for_one_category() -> None:
+    with pytest.raises(InputError, match="the category 'red star' is given twice"):
+        join(SET, SET)
+
+
+def test_the_fingerprint_is_of_the_weights() -> None:
+    torch.manual_seed(0)
+    model, twin = (nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for _ in range(2))
+    assert fingerprint(model) != fingerprint(twin)
+    twin.load_state_dict(model.state_dict())
+    assert fingerprint(model) == fingerprint(twin.requires_grad_(False).eval())
+    twin[1].num_batches_tracked += 1
+    assert fingerprint(model) != fingerprint(twin)
+    assert fingerprint(model.bfloat16()) != fingerprint(model.float())

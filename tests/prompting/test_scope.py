@@ -1,0 +1,178 @@
+"""Whose vectors an image is asked with, on paper and over two processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing
+
+from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.prompting.scope import SharedPrompts, share_prompts, with_negatives
+from trex2_lightning.structures import PromptTokens
+
+PHRASES = ("dog", "cat", "cow")
+VALID = torch.tensor([[True, True, False], [True, False, False]])
+VECTORS = torch.tensor([[[1.0], [5.0], [7.0]], [[3.0], [9.0], [8.0]]])  # (B, C, D) = (2, 3, 1)
+
+
+def prompts(vectors: Tensor = VECTORS, valid: Tensor = VALID) -> PromptTokens:
+    return from_vectors(vectors, valid)._replace(text=torch.zeros_like(vectors[:1]), visual=vectors)
+
+
+def test_own_vectors_and_those_of_other_images_as_negatives() -> None:
+    shared = share_prompts(prompts(), PHRASES, "image")
+    assert shared.prompts.embed[..., 0].tolist() == [[1, 5, 0], [3, 5, 0]]
+    assert shared.prompts.valid.tolist() == [[True, True, False]] * 2
+    assert shared.phrases == PHRASES
+    assert shared.places.tolist() == [0, 1, 2]
+
+
+def test_one_prototype_for_all_images_of_the_batch() -> None:
+    shared = share_prompts(prompts(), PHRASES, "batch")
+    assert shared.prompts.embed[..., 0].tolist() == [[2, 5, 0]]
+    assert shared.prompts.valid.tolist() == [[True, True, False]]
+    assert shared.places.tolist() == [0, 1, 2]
+
+
+def test_a_world_of_one_process_is_the_batch() -> None:
+    shared = share_prompts(prompts(), PHRASES, "world")
+    assert shared.phrases == ("cat", "cow", "dog")
+    assert shared.places.tolist() == [2, 0, 1]
+    assert shared.prompts.embed[..., 0].tolist() == [[5, 0, 2]]
+    assert shared.prompts.valid.tolist() == [[True, False, True]]
+    assert shared.prompts.category.tolist() == [0, 1, 2]
+    assert shared.prompts.attend.shape == (3, 3)
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_alignment_still_sees_the_vectors_of_the_images(scope) -> None:
+    original = prompts()
+    shared = share_prompts(original, PHRASES, scope).prompts
+    assert shared.visual is original.visual
+    assert shared.text is original.text
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_what_is_not_valid_changes_nothing_even_if_it_is_not_a_number(scope) -> None:
+    vectors = VECTORS.masked_fill(~VALID[..., None], torch.nan).requires_grad_()
+    embed = share_prompts(prompts(vectors), PHRASES, scope).prompts.embed
+    assert embed.equal(share_prompts(prompts(), PHRASES, scope).prompts.embed)
+    (gradient,) = torch.autograd.grad(embed.sum(), vectors)
+    assert gradient[..., 0].bool().equal(VALID)
+
+
+def slowly(vectors: Tensor, valid: Tensor) -> tuple[list[list[float]], list[list[bool]]]:
+    """Of each image and category the mean of the others' vectors, its own where no other image has the category."""
+    embed, known = [], []
+    for image in range(len(vectors)):
+        row, asked = [], []
+        for category in range(vectors.shape[1]):
+            holders = [other for other in range(len(vectors)) if valid[other, category]]
+            others = [other for other in holders if other != image] or holders
+            row.append(sum(vectors[other, category, 0].item() for other in others) / max(len(others), 1))
+            asked.append(bool(others))
+        embed.append(row)
+        known.append(asked)
+    return embed, known
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_others_exemplars_wherever_another_image_has_the_category(scope) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        vectors = torch.rand(4, 3, 1, generator=generator)
+        valid = torch.rand(4, 3, generator=generator) < 0.5
+        shared = share_prompts(prompts(vectors, valid), PHRASES, scope, others=True)
+        embed, known = slowly(vectors, valid)
+        in_order = shared.prompts.embed[:, shared.places, 0]
+        torch.testing.assert_close(in_order, torch.tensor(embed), msg=f"{seed}")
+        assert shared.prompts.valid[:, shared.places].tolist() == known
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_an_image_asked_with_others_sends_no_gradient_to_its_own_exemplars(scope) -> None:
+    vectors = VECTORS.clone().requires_grad_()
+    shared = share_prompts(prompts(vectors), PHRASES, scope, others=True)
+    dog, cat = shared.places[:2]
+    (gradient,) = torch.autograd.grad(shared.prompts.embed[0, dog, 0], vectors, retain_graph=True)
+    assert gradient[..., 0].tolist() == [[0, 0, 0], [1, 0, 0]]
+    (gradient,) = torch.autograd.grad(shared.prompts.embed[0, cat, 0], vectors)
+    assert gradient[..., 0].tolist() == [[0, 1, 0], [0, 0, 0]]  # no other image has a cat
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_categories_without_names_keep_their_order(scope) -> None:
+    shared = share_prompts(prompts(), (), scope)
+    assert shared.prompts.embed[:, shared.places, 0].tolist() == (
+        [[1, 5, 0], [3, 5, 0]] if scope == "image" else [[2, 5, 0]]
+    )
+
+
+def test_further_negatives_stand_behind_the_others_and_are_asked_of_all_images() -> None:
+    shared = share_prompts(prompts(), PHRASES, "image").prompts
+    more = with_negatives(shared, [torch.tensor([20.0]), torch.tensor([30.0])])
+    assert more.embed[..., 0].tolist() == [[1, 5, 0, 20, 30], [3, 5, 0, 20, 30]]
+    assert more.valid.tolist() == [[True, True, False, True, True]] * 2
+    assert more.category.tolist() == [0, 1, 2, 3, 4]
+    assert more.attend.shape == (5, 5)
+    assert more.text is shared.text
+    assert more.visual is shared.visual
+    assert with_negatives(shared, []) is shared
+
+
+RANKS = [
+    (("dog", "cat"), torch.tensor([[[1.0], [5.0]]]), torch.tensor([[True, True]])),
+    (("ant", "dog", "cow"), torch.tensor([[[2.0], [3.0], [8.0]]]), torch.tensor([[True, True, False]])),
+]
+
+
+def loss_of(shared: SharedPrompts) -> Tensor:
+    """Another weight for each category, so that mixed-up gradients show."""
+    return (shared.prompts.embed[0, :, 0] * torch.tensor([1.0, 10.0, 100.0, 1000.0])).sum()
+
+
+def one_rank(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    phrases, vectors, valid = RANKS[rank]
+    vectors.requires_grad_()
+    shared = share_prompts(prompts(vectors, valid), phrases, "world")
+    (gradient,) = torch.autograd.grad(loss_of(shared), vectors)
+    torch.save(
+        [shared.prompts.embed, shared.prompts.valid, shared.phrases, shared.places, gradient], f"{folder}/{rank}"
+    )
+    distributed.destroy_process_group()
+
+
+def one_rank_of_others(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    phrases, vectors, valid = RANKS[rank]
+    named = share_prompts(prompts(vectors, valid), phrases, "world", others=True)
+    nameless = share_prompts(prompts(vectors, valid), (), "world")
+    torch.save([named.prompts.embed, nameless.prompts.embed, nameless.places], f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_others_may_be_on_another_rank_and_nameless_categories_are_never_the_same(tmp_path: Path) -> None:
+    multiprocessing.spawn(one_rank_of_others, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank)) for rank in range(2))
+    assert first[0][..., 0].tolist() == [[2, 5, 0, 3]]  # ant, cat, cow, dog
+    assert second[0][..., 0].tolist() == [[2, 5, 0, 1]]
+    for _, embed, places in (first, second):
+        assert embed[..., 0].tolist() == [[1, 5, 2, 3, 0]]
+        assert places.tolist() in ([0, 1], [2, 3, 4])
+
+
+@pytest.mark.slow
+def test_two_ranks_share_vectors_vocabulary_and_gradients(tmp_path: Path) -> None:
+    multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
+    ranks = [torch.load(tmp_path / str(rank)) for rank in range(2)]
+    for embed, valid, phrases, _, _ in ranks:
+        assert phrases == ("ant", "cat", "cow", "dog")
+        assert embed[..., 0].tolist() == [[2, 5, 0, 2]]
+        assert valid.tolist() == [[True, True, False, True]]
+    assert ranks[0][3].tolist() == [3, 1]
+    assert ranks[1][3].tolist() == [0, 3, 2]
+    # The losses of both ranks, each with half of the dog: 2 * 1000 / 2.
+    assert ranks[0][4][..., 0].tolist() == [[1000, 20]]
+    assert ranks[1][4][..., 0].tolist() == [[2, 1000, 0]]

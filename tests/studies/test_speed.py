@@ -1,0 +1,104 @@
+"""The benchmarks' figures mean what the page says; small, and no speed is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from trex2_lightning.data.index.reading import open_index
+from trex2_lightning.studies import input_speed
+from trex2_lightning.studies.detector_speed import (
+    COCO_LENGTHS,
+    DOT,
+    LVIS_LENGTHS,
+    _sentences,
+    detectors,
+    made_up_names,
+)
+from trex2_lightning.studies.layer_speed import fusion, sampling
+from trex2_lightning.studies.speed import demand, index, input_pipeline, page
+from trex2_lightning.studies.timing import Row, Setting
+
+TOKENS = {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+LAYERS = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 20}
+
+
+@pytest.fixture
+def small() -> Setting:
+    transformers = pytest.importorskip("transformers")
+    swin = transformers.SwinConfig(
+        embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], out_features=["stage2", "stage3", "stage4"]
+    )
+    bert = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, vocab_size=4000
+    )
+    reference = {"backbone_config": swin, "text_config": bert, "max_text_len": 64}
+    return Setting(96, 128, few=8, many=40, repeats=1, reference=reference | TOKENS | LAYERS)
+
+
+def test_detectors_find_the_same_and_every_bar_has_its_row(small: Setting, tmp_path: Path) -> None:
+    rows = detectors(tmp_path, small)
+    assert [row.bar for row in rows] == [">= 1.5", "<= 1e-4", ">= 2", ">= 40", "<= 1.1"]
+    assert float(rows[1].figure) < 1e-4
+    assert "40 names in 3 chunks" in rows[3].what
+    large = Row("", 2.0, 0.01, "")
+    assert "cores for each" in demand(tmp_path, large, small)
+
+
+def test_fusion_finds_the_same(small: Setting) -> None:
+    rows = fusion(small)
+    assert [row.what for row in rows[::3]] == [f"256 image and {length} prompt tokens" for length in (82, 195, 254)]
+    assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
+
+
+def test_sampling_and_the_input_pipeline_are_timed(
+    small: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(input_speed, "FILES", 8)
+    rows = sampling(small) + input_pipeline(tmp_path, small)
+    assert len(rows) == 4
+    assert all(row.figure == f"{row.peer / row.ours:.2f}" for row in rows if row.peer and row.ours)
+
+
+def test_both_pipelines_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for flips and what resizing rounds."""
+    monkeypatch.setattr(input_speed, "FILES", 8)
+    input_speed.write(tmp_path)
+    [(pixels, valid)], [(our_pixels, our_valid)] = (list(read()) for read in input_speed.loaders(tmp_path, 128))
+    assert pixels.shape == (8, 3, 128, 170)
+    assert our_pixels.shape == (8, 3, 128, 192)  # rounded up
+    assert valid.sum() == our_valid.sum()
+    order = our_pixels.mean((1, 2, 3)).argsort(), pixels.mean((1, 2, 3)).argsort()
+    sides = [torch.stack([side, side.flip(-1)], 1) for side in (our_pixels[order[0], ..., :170], pixels[order[1]])]
+    differences = (sides[0][:, :1] - sides[1]).abs().mean((2, 3, 4)).amin(1)
+    assert differences.max() < 0.05
+
+
+def test_the_index_is_measured_beside_pycocotools(small: Setting, tmp_path: Path) -> None:
+    rows = index(tmp_path, small._replace(images=200, boxes=1000))
+    assert [row.bar for row in rows] == ["< 1 s", "", "< 150", "< 1,907"]
+    assert rows[0].what.startswith("opening 200 images with 1,000 boxes")
+    records = open_index(tmp_path / "index")
+    assert (len(records.images), records.images[7].boxes.shape[1], records.num_dropped) == (200, 4, 0)
+    assert sum(len(image.boxes) for image in records.images) == 1000
+    assert float(rows[3].figure) > 100  # a process with torch in it
+
+
+def test_names_are_packed_into_as_many_chunks_as_the_limit_needs() -> None:
+    names = made_up_names(COCO_LENGTHS, 80)
+    assert len(set(names)) == 80
+    [sentence] = _sentences(names, 256)
+    assert sentence.shape == (1, 194)
+    chunks = _sentences(made_up_names(LVIS_LENGTHS, 1203), 256)
+    assert len(chunks) == 16
+    assert max(chunk.shape[1] for chunk in chunks) <= 256
+    assert sum(int((chunk == DOT).sum()) for chunk in chunks) == 1203
+
+
+def test_the_page_shows_bars_and_leaves_out_what_was_not_timed() -> None:
+    text = page({"Detectors": [Row("one", 2.0, 0.5, "4.00", ">= 1.5"), Row("two", None, None, "1e-6")]}, 2, "Demand.")
+    assert "| one | 2.000 | 0.500 | 4.00 | >= 1.5 |" in text
+    assert "| two |  |  | 1e-6 |  |" in text
+    assert text.endswith("Demand.\n")

@@ -1,0 +1,239 @@
+"""What an iteration of either kind trains, on one process and on two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trex2_lightning.config import load
+from trex2_lightning.data.sampling.collate import Example, collate_train
+from trex2_lightning.data.sampling.stream import Kind, Source
+from trex2_lightning.structures import Batch, PromptTokens
+from trex2_lightning.training.build import build_module
+from trex2_lightning.training.module import DetectionModule
+
+DEMO = Path(__file__).parents[2] / "experiments" / "demo" / "stage2.yaml"
+NAMES = ("red star", "blue ring", "green moon")
+
+
+def module_of(*overrides: str, world: int = 1, rank: int = 0) -> DetectionModule:
+    torch.manual_seed(0)
+    config = load(DEMO, ["model.width=32", "model.num_queries=12", "train.init_from=''", *overrides])
+    module = build_module(config)
+    module._trainer = SimpleNamespace(world_size=world, global_rank=rank, max_steps=100)  # type: ignore[assignment]
+    module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment]
+    return module
+
+
+def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0, source: Source = "any") -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    examples = [
+        Example(
+            pixels=torch.randn(3, 64, 64, generator=generator),
+            boxes=torch.rand(len(some), 4, generator=generator) * 0.3 + 0.3,
+            labels=torch.tensor(some, dtype=torch.int64),
+            size=(64, 64),
+            image_id=number,
+            seed=seed,
+            kind=kind,
+            source=source,
+        )
+        for number, some in enumerate(labels)
+    ]
+    return collate_train(examples, NAMES, NAMES, 1, 16)
+
+
+def trained_by(module: DetectionModule, batch: Batch) -> set[str]:
+    """Parts of the detector that an optimizer step on the batch changes; the step before it was on other prompts."""
+    optimizer = module.configure_optimizers()["optimizer"]
+    for kind in ("points", "boxes", "text"):  # so that there is momentum to move what has no gradient
+        if batch.prompts.boxes is None or kind == "text":
+            step(module, optimizer, batch_of(kind, [[0, 1], [1, 2, 2]]))
+    before = {name: parameter.detach().clone() for name, parameter in module.detector.named_parameters()}
+    step(module, optimizer, batch)
+    changed = {name for name, value in module.detector.named_parameters() if not value.equal(before[name])}
+    return {name.split(".")[0] for name in changed}
+
+
+def step(module: DetectionModule, optimizer: torch.optim.Optimizer, batch: Batch) -> Tensor:
+    loss = module.training_step(batch, 0)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@pytest.mark.parametrize("kind", ["boxes", "points"])
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_alignment_trains_both_prompt_encoders(kind: Kind, scope: str) -> None:
+    changed = trained_by(module_of(f"train.prompt_scope={scope}"), batch_of(kind, [[0, 1], [1, 2, 2]]))
+    assert {"text_encoder", "visual_encoder", "backbone", "decoder", "noised_content"} <= changed
+
+
+def test_without_alignment_a_visual_iteration_leaves_the_text_encoder_alone() -> None:
+    changed = trained_by(module_of("loss.alignment.weight=0"), batch_of("boxes", [[0, 1], [1, 2, 2]]))
+    assert "text_encoder" not in changed
+    assert {"visual_encoder", "backbone", "decoder"} <= changed
+
+
+def test_a_text_iteration_leaves_the_visual_prompt_encoder_alone() -> None:
+    changed = trained_by(module_of(), batch_of("text", [[0, 1], [1, 2, 2]]))
+    assert "visual_encoder" not in changed
+    assert {"text_encoder", "backbone", "decoder"} <= changed
+
+
+def test_a_nameless_iteration_trains_all_but_the_text_encoder_and_has_no_alignment() -> None:
+    batch = batch_of("boxes", [[700, 4, 700], [9]], source="nameless")
+    changed = trained_by(module_of(), batch)
+    assert "text_encoder" not in changed
+    assert {"visual_encoder", "backbone", "decoder", "noised_content"} <= changed
+    module, terms = module_of("loss.alignment.relation=1"), {}
+    module.log_dict = terms.update  # type: ignore[assignment]
+    assert module.training_step(batch, 0).isfinite()
+    assert {name.split("/")[0] for name in terms} == {"nameless_loss"}
+    assert not {name for name in terms if "alignment" in name or "relation" in name}
+
+
+def asked(module: DetectionModule, batch: Batch, number: int = 0) -> PromptTokens:
+    """What the detector is asked with in a training step."""
+    prompts: list[PromptTokens] = []
+    decode = module.detector.decode
+
+    def recording(features: Any, tokens: PromptTokens, noised: Any) -> Any:
+        prompts.append(tokens)
+        return decode(features, tokens, noised)
+
+    module.detector.decode = recording  # type: ignore[method-assign]
+    module.training_step(batch, number)
+    module.detector.decode = decode  # type: ignore[method-assign]
+    return prompts[0]
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_a_cross_image_iteration_asks_with_the_other_image_s_exemplars(scope: str) -> None:
+    module = module_of(f"train.prompt_scope={scope}").eval()
+    batch = batch_of("boxes", [[0, 1], [1, 2, 2]], source="cross_image")
+    own = module.detector.encode_prompts(batch.prompts, module.detector.encode_image(batch.images))
+    found = asked(module, batch)
+    names = sorted(batch.prompts.phrases) if scope == "world" else batch.prompts.phrases
+    for image, other in ((0, 1), (1, 0)):
+        for name, holder in (("blue ring", other), ("red star", 0), ("green moon", 1)):
+            expected = own.embed[holder, batch.prompts.phrases.index(name)]
+            torch.testing.assert_close(found.embed[image, names.index(name)], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
+    module = module_of("train.memory_bank.size=2").eval()
+    first, second = batch_of("boxes", [[0, 1], [1]]), batch_of("boxes", [[2], [1]])
+    own = module.detector.encode_prompts(first.prompts, module.detector.encode_image(first.images))
+    assert asked(module, first).embed.shape[1] == 2  # nothing is remembered yet
+    found = asked(module, second)
+    assert found.valid.tolist() == [[True] * 3] * 2
+    torch.testing.assert_close(found.embed[0, 2], own.embed[0, first.prompts.phrases.index("red star")])
+    assert found.embed[0, 2].equal(found.embed[1, 2])
+    nameless = batch_of("boxes", [[0], [1]], source="nameless")
+    assert asked(module, nameless).embed.shape[1] == 2
+    assert asked(module, batch_of("text", [[0], [0]])).embed.shape[1] == 2  # one of them the negative of the batch
+    assert asked(module, second._replace(data_set="another")).embed.shape[1] == 2
+    unsure = second._replace(prompts=second.prompts._replace(judged=torch.ones(2, 2, dtype=torch.bool)))
+    assert asked(module, unsure).embed.shape[1] == 2
+
+
+@pytest.mark.parametrize("scope", ["image", "world"])
+def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_too(scope: str) -> None:
+    module = module_of("model.fusion=early", "model.max_tokens=2", f"train.prompt_scope={scope}")
+    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    assert asked(module, batch).embed.shape[1] == 2
+    assert module.left_out_categories == 1
+    module.training_step(batch, 0).backward()
+
+
+@pytest.mark.parametrize("source", ["any", "cross_image"])
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+@pytest.mark.parametrize("labels", [[[], []], [[], [1]], [[2], [2]]])
+def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], source: Source) -> None:
+    module = module_of(f"train.prompt_scope={scope}", "loss.alignment.relation=1", "train.memory_bank.size=2")
+    loss = module.training_step(batch_of("boxes", labels, source=source), 0)
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in module.detector.named_parameters():
+        if "point_embedding" in name:
+            assert parameter.grad is None
+        else:
+            assert parameter.grad is not None, name
+            assert parameter.grad.isfinite().all(), name
+
+
+def test_own_exemplars_and_the_batch_s_differ_where_a_category_is_in_two_images() -> None:
+    shared, apart = batch_of("boxes", [[0, 1], [1, 2]]), batch_of("boxes", [[0], [1]])
+    for batch, same in ((shared, False), (apart, True)):
+        losses = [module_of(f"train.prompt_scope={scope}").training_step(batch, 0) for scope in ("image", "batch")]
+        assert torch.allclose(*losses, rtol=1e-5) == same
+
+
+def test_a_stage_1_checkpoint_fits_stage_2() -> None:
+    stage1 = module_of("train.rhythm.visual=0")
+    module_of().load_state_dict(stage1.state_dict(), strict=True)
+    frozen = {name.split(".")[0] for name, value in stage1.detector.named_parameters() if not value.requires_grad}
+    assert frozen == {"visual_encoder"}
+    assert all(parameter.requires_grad for parameter in module_of().parameters())
+
+
+class Steps(nn.Module):
+    """What DistributedDataParallel wants: a forward."""
+
+    def __init__(self, module: DetectionModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, batch: Batch, number: int) -> Tensor:
+        return self.module.training_step(batch, number)
+
+
+def one_rank(rank: int, folder: str, scope: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    module = module_of(f"train.prompt_scope={scope}", "train.memory_bank.size=2", world=2, rank=rank)
+    parallel = DistributedDataParallel(Steps(module), find_unused_parameters=True)
+    optimizer = module.configure_optimizers()["optimizer"]
+    labels: list[Any] = [[[0, 1], [1, 2, 2]], [[], []], [[2], [0, 2]], [[1], []]]
+    for number in range(20):
+        kind: Kind = ("boxes", "points", "boxes", "text")[number % 4]
+        source: Source = ("any", "nameless", "cross_image", "any")[number % 4]
+        batch = batch_of(kind, labels[(number // 4 + rank) % len(labels)], seed=2 * number + rank, source=source)
+        loss = parallel(batch, number)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.save(module.state_dict(), f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scope", ["image", "world"])
+def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str) -> None:
+    """Also where one of them has no box, the vocabularies differ, and images come from different sources."""
+    multiprocessing.spawn(one_rank, args=(str(tmp_path), scope), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, value in first.items():
+        if name.startswith("detector.") and "running_" not in name:
+            assert value.equal(second[name]), name
+
+
+@pytest.mark.parametrize("scope", ["batch", "world"])
+def test_what_is_judged_goes_with_its_category_into_the_shared_vocabulary(scope: str) -> None:
+    module = module_of(f"train.prompt_scope={scope}").eval()
+    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    seen: list[Tensor] = []
+    module.criterion.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
+    phrases = list(batch.prompts.phrases)
+    judged = torch.tensor([[phrase != "green moon" for phrase in phrases], [True] * len(phrases)])
+    module.training_step(batch._replace(prompts=batch.prompts._replace(judged=judged)), 0)
+    order = sorted(phrases) if scope == "world" else phrases
+    assert seen[0].tolist() == [[phrase != "green moon" for phrase in order], [True] * len(phrases)]
