@@ -10,9 +10,53 @@ seen (`attend`) or is known (`judged`).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
 from torch import Tensor
+
+ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: training never mixes them (issue 85)
+
+
+@dataclass(frozen=True)
+class Box:
+    """An exemplar as a person marks it: a box around an object, in pixels of the upright image."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    kind: ClassVar[ExemplarKind] = "box"
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """Left, top, right, bottom of what is marked."""
+        return self.left, self.top, self.right, self.bottom
+
+    def __str__(self) -> str:
+        """As the command line has it."""
+        return ",".join(f"{side:g}" for side in self.corners)
+
+
+@dataclass(frozen=True)
+class Point:
+    """An exemplar as a person marks it: a point on an object, in pixels of the upright image."""
+
+    x: float
+    y: float
+    kind: ClassVar[ExemplarKind] = "point"
+
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """Those of a box without area."""
+        return self.x, self.y, self.x, self.y
+
+    def __str__(self) -> str:
+        """As the command line has it."""
+        return f"{self.x:g},{self.y:g}"
+
+
+Exemplar = Box | Point
 
 
 class Images(NamedTuple):
@@ -23,13 +67,19 @@ class Images(NamedTuple):
     sizes: Tensor  # (B, 2) int, height and width of the original file in pixels
 
 
+class Exemplars(NamedTuple):
+    """What shows C categories in each of B images."""
+
+    boxes: Tensor  # (B, C, M, 4); of a point only cx, cy are read
+    valid: Tensor  # (B, C, M) bool
+    kind: ExemplarKind = "box"
+
+
 class Prompts(NamedTuple):
-    """What to look for: category c is `phrases[c]`, or the exemplars `boxes[:, c]`, or both."""
+    """What to look for: category c is what its exemplars show, or without exemplars `phrases[c]`."""
 
     phrases: tuple[str, ...] = ()  # C phrases; none where categories have no names
-    boxes: Tensor | None = None  # (B, C, M, 4); of a point only cx, cy are read
-    box_valid: Tensor | None = None  # (B, C, M) bool
-    is_point: bool = False
+    exemplars: Exemplars | None = None
     judged: Tensor | None = None  # (B, C) bool, False where the data set does not say; None: all judged
 
 
@@ -71,8 +121,14 @@ class PromptTokens(NamedTuple):
     category: Tensor  # (T,) int64, the category that a token belongs to, -1 for a separator
     attend: Tensor  # (T, T) bool, which token may see which
     position: Tensor  # (T,) int64, place of the token within its phrase
-    text: Tensor | None = None  # (B or 1, C, D) category vectors for the alignment loss
-    visual: Tensor | None = None  # (B, C, D)
+
+
+class CategoryVectors(NamedTuple):
+    """The same categories by phrase and by exemplar, for the alignment loss."""
+
+    text: Tensor  # (1, C, D)
+    visual: Tensor  # (B, C, D), of no meaning where not `shown`
+    shown: Tensor  # (B, C) bool, the image gave exemplars of the category
 
 
 class NoisedQueries(NamedTuple):

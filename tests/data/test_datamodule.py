@@ -64,7 +64,8 @@ def truncate(path: Path) -> None:
 def fingerprint(batch: Batch) -> tuple[Any, ...]:
     ids = tuple(target.image_id for target in batch.targets)
     boxes = [target.boxes.tolist() for target in batch.targets]
-    shown = None if batch.prompts.boxes is None else (batch.prompts.is_point, batch.prompts.boxes.tolist())
+    exemplars = batch.prompts.exemplars
+    shown = None if exemplars is None else (exemplars.kind, exemplars.boxes.tolist())
     return ids, batch.images.pixels.sum().item(), batch.prompts.phrases, boxes, shown
 
 
@@ -192,7 +193,7 @@ def test_each_kind_has_a_stream_of_its_own() -> None:
 @pytest.mark.parametrize(("points", "low", "high"), [(0.0, 0, 0), (0.5, 160, 240), (1.0, 400, 400)])
 def test_share_of_steps_with_points(points: float, low: int, high: int) -> None:
     batches = stream(stop=400, rhythm=RhythmConfig(visual=1, text=0), points=points)
-    assert low <= sum(batch[0].kind == "points" for batch in batches) <= high
+    assert low <= sum(batch[0].kind == "point" for batch in batches) <= high
 
 
 # Where the images of visual steps come from
@@ -282,9 +283,9 @@ def test_nameless_batches_have_exemplars_and_no_phrases(tiny_coco: Path, num_wor
     assert [not batch.prompts.phrases for batch in batches] == [False, True] * 6
     for batch in batches[1::2]:
         labels = torch.cat([target.labels for target in batch.targets])
-        assert batch.prompts.boxes.shape[1] == max(len(labels), 1)
+        assert batch.prompts.exemplars.boxes.shape[1] == max(len(labels), 1)
         assert sorted(labels.tolist()) == list(range(len(labels)))  # one object, one category
-        assert batch.prompts.box_valid.sum() == len(labels)
+        assert batch.prompts.exemplars.valid.sum() == len(labels)
     named = datamodule(tiny_coco, steps=6, rhythm=VISUAL)
     pixels = [fingerprint(batch)[:2] for batch in named.train_dataloader()]
     assert [fingerprint(batch)[:2] for batch in batches[::2]] == pixels
@@ -295,7 +296,7 @@ def test_cross_image_batches_share_a_category_and_say_so(tiny_coco: Path) -> Non
     batches = list(datamodule(tiny_coco, steps=12, rhythm=VISUAL, exemplars=exemplars).train_dataloader())
     assert [batch.cross_image for batch in batches] == [False, True] * 6
     for batch in batches[1::2]:
-        assert batch.prompts.box_valid.any(-1).all(0).any(), "no category is in both images"
+        assert batch.prompts.exemplars.valid.any(-1).all(0).any(), "no category is in both images"
 
 
 def test_cross_image_batches_need_images_that_share_a_category(tiny_coco: Path) -> None:
@@ -360,7 +361,7 @@ def test_exemplars_lie_on_their_own_image_after_augmentation(tiny_coco: Path) ->
         prompts = batch.prompts
         for index, target in enumerate(batch.targets):
             for category in range(len(prompts.phrases)):
-                chosen = prompts.boxes[index, category][prompts.box_valid[index, category]].tolist()
+                chosen = prompts.exemplars.boxes[index, category][prompts.exemplars.valid[index, category]].tolist()
                 assert all(box in target.boxes[target.labels == category].tolist() for box in chosen)
                 num_exemplars += len(chosen)
     assert num_exemplars > 20

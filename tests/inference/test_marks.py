@@ -3,19 +3,21 @@ import torch
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import check_kinds, to_boxes
+from trex2_lightning.structures import Box, Point
 
 SIZE = (100, 200)  # height, width
+BOX, POINT = Box(1, 2, 3, 4), Point(1, 2)
 
 
 def test_a_box_in_pixels_becomes_a_share_of_its_image():
-    assert to_boxes("cell", [(20, 10, 60, 30), (0, 0, 200, 100)], SIZE).tolist() == [
+    assert to_boxes("cell", [Box(20, 10, 60, 30), Box(0, 0, 200, 100)], SIZE).tolist() == [
         pytest.approx([0.2, 0.2, 0.2, 0.2]),
         pytest.approx([0.5, 0.5, 1.0, 1.0]),
     ]
 
 
 def test_a_point_is_a_place_without_area():
-    torch.testing.assert_close(to_boxes("cell", [(50, 75)], SIZE), torch.tensor([[0.25, 0.75, 0.0, 0.0]]))
+    torch.testing.assert_close(to_boxes("cell", [Point(50, 75)], SIZE), torch.tensor([[0.25, 0.75, 0.0, 0.0]]))
 
 
 @pytest.mark.parametrize(
@@ -32,7 +34,7 @@ def test_a_point_is_a_place_without_area():
 )
 def test_a_box_that_is_none(exemplar, written):
     with pytest.raises(InputError) as error:
-        to_boxes("cell", [(0, 0, 1, 1), exemplar], SIZE)
+        to_boxes("cell", [Box(0, 0, 1, 1), Box(*exemplar)], SIZE)
     assert str(error.value) == (
         f"{written} of 'cell' is no box in its image of 200 x 100 pixels: "
         "write x1,y1,x2,y2 with x1 < x2 and y1 < y2, from 0,0 to 200,100"
@@ -42,19 +44,22 @@ def test_a_box_that_is_none(exemplar, written):
 @pytest.mark.parametrize("exemplar", [(201, 5), (5, 101), (-0.5, 5), (float("inf"), 5)])
 def test_a_point_that_is_none(exemplar):
     with pytest.raises(InputError, match="is no point in its image of 200 x 100 pixels: write x,y, from 0,0 to"):
-        to_boxes("cell", [exemplar], SIZE)
+        to_boxes("cell", [Point(*exemplar)], SIZE)
 
 
 def test_categories_may_differ_in_kind():
-    check_kinds([{"cell": [(1, 2, 3, 4), (5, 6, 7, 8)], "nucleus": [(1, 2)]}, {"cell": [(1, 2, 3, 4)]}])
+    check_kinds([{"cell": [BOX, Box(5, 6, 7, 8)], "nucleus": [POINT]}, {"cell": [BOX]}])
 
 
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([{"cell": [(1, 2, 3, 4), (1, 2)]}], "'cell' has boxes and points: give boxes alone, or points alone"),
-        ([{"cell": [(1, 2, 3, 4)]}, {"cell": [(1, 2)]}], "'cell' has boxes and points"),
-        ([{"cell": [(1, 2, 3)]}], "the exemplar 1,2,3 of 'cell' has 3 numbers: write a box as x1,y1,x2,y2 and a point"),
+        ([{"cell": [BOX, POINT]}], "'cell' has boxes and points: give boxes alone, or points alone"),
+        ([{"cell": [BOX]}, {"cell": [POINT]}], "'cell' has boxes and points"),
+        (
+            [{"cell": [(1, 2, 3, 4)]}],
+            r"the exemplar \(1, 2, 3, 4\) of 'cell' is neither a box nor a point: write Box\(x1, y1, x2, ",
+        ),
         ([{"cell": []}], "'cell' has no exemplar"),
     ],
 )

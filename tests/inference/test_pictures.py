@@ -9,6 +9,7 @@ from PIL import Image
 
 from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.inference.pictures import contact_sheet, draw
+from trex2_lightning.structures import Box, Point
 
 GREY = (90, 90, 90)
 Pixels = np.ndarray
@@ -97,7 +98,9 @@ def test_a_label_stays_whole_at_the_border(corner: tuple[float, float]) -> None:
 
 def test_exemplars_are_white_with_a_black_edge_on_top_of_detections() -> None:
     box = [100.0, 150.0, 300.0, 250.0]
-    drawn = pixels(draw(picture(), torch.tensor([box]), ["cell"], exemplars={"cell": [box], "ring": [(200.0, 320.0)]}))
+    drawn = pixels(
+        draw(picture(), torch.tensor([box]), ["cell"], exemplars={"cell": [Box(*box)], "ring": [Point(200.0, 320.0)]})
+    )
     edge = drawn[200, 98:110].tolist()
     assert [255, 255, 255] in edge
     assert [0, 0, 0] in edge
@@ -108,7 +111,7 @@ def test_exemplars_are_white_with_a_black_edge_on_top_of_detections() -> None:
 
 def test_exemplars_are_magnified_with_the_picture() -> None:
     left, _, right, bottom = touched(
-        draw(picture(128, 128), torch.zeros(0, 4), [], exemplars={"x": [(30, 60, 90, 120)]})
+        draw(picture(128, 128), torch.zeros(0, 4), [], exemplars={"x": [Box(30, 60, 90, 120)]})
     )
     assert (left, right, bottom) == (90, 270, 360)
 

@@ -17,12 +17,12 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.inference.predictor import Detection, EncodedImage, Predictor, output_files, write_prediction
 from trex2_lightning.prompting.prompt_set import PromptSet, join
-from trex2_lightning.structures import Prompts
+from trex2_lightning.structures import Box, Exemplar, Exemplars, Point, Prompts
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.fit import train
 
 PHRASES = ("red block", "green block", "blue block")
-BOX, OTHER, POINT = (5, 6, 30, 40), (20, 10, 45, 30), (12, 30)  # pixels; every image of the test split has them
+BOX, OTHER, POINT = Box(5, 6, 30, 40), Box(20, 10, 45, 30), Point(12, 30)  # every image of the test split has them
 
 
 @pytest.fixture
@@ -46,13 +46,14 @@ def image(images: list[Path]) -> Path:
     return images[0]
 
 
-def direct(predictor: Predictor, image: Path, exemplars: list[tuple[int, ...]]) -> Tensor:
+def direct(predictor: Predictor, image: Path, exemplars: list[Exemplar]) -> Tensor:
     """The vector (D,) of one category in one image, by the detector's own interface."""
     encoded = predictor.encode(image)
     height, width = encoded.size
-    corners = [(*exemplar, *exemplar)[:4] for exemplar in exemplars]
+    corners = [exemplar.corners for exemplar in exemplars]
     boxes = [((a + c) / 2 / width, (b + d) / 2 / height, (c - a) / width, (d - b) / height) for a, b, c, d in corners]
-    prompts = Prompts(boxes=torch.tensor([[boxes]]), is_point=len(exemplars[0]) == 2)
+    valid = torch.ones(1, 1, len(boxes), dtype=torch.bool)
+    prompts = Prompts(exemplars=Exemplars(torch.tensor([[boxes]]), valid, exemplars[0].kind))
     with torch.no_grad():
         return predictor.module.detector.encode_prompts(prompts, encoded.features).embed[0, 0]
 
@@ -161,7 +162,9 @@ def test_exemplars_that_cannot_be_asked_for(predictor: Predictor, images: list[P
     with pytest.raises(InputError, match="'cell' has boxes and points"):
         predictor.generic([(images[0], {"cell": [BOX]}), (images[1], {"cell": [POINT]})])
     with pytest.raises(InputError, match="is no box in its image of"):
-        predictor.interactive(images[0], {"cell": [(0, 0, 1000, 1000)]})
+        predictor.interactive(images[0], {"cell": [Box(0, 0, 1000, 1000)]})
+    with pytest.raises(InputError, match="is neither a box nor a point"):
+        predictor.interactive(images[0], {"cell": [(0, 0, 10, 10)]})  # type: ignore[list-item]
 
 
 def test_a_detector_of_stage_1_takes_no_exemplars(tiny_config: Callable[..., Config], image: Path) -> None:

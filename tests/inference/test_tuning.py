@@ -15,7 +15,7 @@ from trex2_lightning.data.records import Records, read_coco
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
-from trex2_lightning.structures import Prompts
+from trex2_lightning.structures import Box, Prompts
 from trex2_lightning.training.build import build_datamodule, build_module
 
 NAMES = ("red block", "green block", "blue block")
@@ -63,7 +63,8 @@ def test_the_loss_is_that_of_training(predictor: Predictor, config: Config, reco
     module, losses = predictor.module, []
     with torch.no_grad():
         for batch in data.val_dataloader():
-            output = module.detector(batch.images, Prompts(NAMES))
+            features = module.detector.encode_image(batch.images)
+            output = module.detector.decode(features, module.detector.encode_prompts(Prompts(NAMES)))
             losses.append(sum(module.criterion(output, batch.targets).values()))
     for names in (NAMES, NAMES[::-1]):
         assert tune(predictor, records, predictor.text(names), steps=0).loss_before == pytest.approx(
@@ -85,8 +86,8 @@ def test_exemplars_are_the_boxes_of_the_categories_in_each_image(tmp_path: Path)
         Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
     records = read_coco(tmp_path / "a.json", tmp_path)
     assert [marked for _, marked in exemplars(records, ("ring", "cell"))] == [
-        {"cell": [[0, 0, 5, 5], [5, 5, 15, 15]], "ring": [[1, 1, 3, 3]]},
-        {"ring": [[3, 3, 7, 7]]},
+        {"cell": [Box(0, 0, 5, 5), Box(5, 5, 15, 15)], "ring": [Box(1, 1, 3, 3)]},
+        {"ring": [Box(3, 3, 7, 7)]},
     ]
 
 

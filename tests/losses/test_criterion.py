@@ -11,7 +11,7 @@ from trex2_lightning.config import AlignmentConfig, DenoisingConfig, LossConfig
 from trex2_lightning.losses.alignment import relation_loss
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
-from trex2_lightning.structures import Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
+from trex2_lightning.structures import CategoryVectors, Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
 
 CRITERION = Criterion(LossConfig())
 CATEGORY = [0, 0, -1, 1, 2]  # a phrase of two words, a separator, two phrases of one word
@@ -271,23 +271,17 @@ def test_alignment_is_a_term_of_visual_iterations() -> None:
     generator = torch.Generator().manual_seed(0)
     visual, text = torch.randn(2, 3, 4, generator=generator), torch.randn(1, 3, 4, generator=generator)
     shown = torch.tensor([[True, True, False], [True, True, True]])
-    output = output._replace(prompts=output.prompts._replace(visual=visual, text=text))
+    vectors = CategoryVectors(text, visual, shown)
     assert list(CRITERION(output, targets, None, noised)) == NAMES
-    terms = CRITERION(output, targets, None, noised, shown)
+    terms = CRITERION(output, targets, None, noised, vectors)
     assert list(terms) == [*NAMES, "alignment"]
 
     config = AlignmentConfig(weight=3.0, relation=2.0)
-    weighted = Criterion(LossConfig(alignment=config))(output, targets, None, noised, shown)
+    weighted = Criterion(LossConfig(alignment=config))(output, targets, None, noised, vectors)
     torch.testing.assert_close(weighted["alignment"], 3 * terms["alignment"])
     torch.testing.assert_close(weighted["relation"], 2 * relation_loss(visual, text, shown, config))
     without = Criterion(LossConfig(alignment=AlignmentConfig(weight=0.0)))
-    assert list(without(output, targets, None, noised, shown)) == NAMES
-
-
-def test_alignment_needs_both_sides() -> None:
-    output, targets, noised = random_batch([1])
-    with pytest.raises(ValueError, match="need visual and text vectors"):
-        CRITERION(output, targets, None, noised, torch.ones(1, 3, dtype=torch.bool))
+    assert list(without(output, targets, None, noised, vectors)) == NAMES
 
 
 def loss_and_gradient(output: DetectorOutput, targets: list[Targets], noised: NoisedQueries) -> Tensor:

@@ -16,7 +16,7 @@ from trex2_lightning.models.detector import QuerySelection
 from trex2_lightning.models.late import LateFusionDetector
 from trex2_lightning.ops.prompt_tokens import average
 from trex2_lightning.ops.scores import category_scores
-from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens, Targets
+from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
 
 CELLS = [("phrase", "late"), ("word", "late"), ("phrase", "early"), ("word", "early")]
 PHRASES = ("red star", "blue ring", "green moon", "a cross")
@@ -84,7 +84,12 @@ def prompts_of(kind, order=(0, 1, 2, 3), images=slice(None)):
     valid[:, :, 0] = torch.tensor([[True, True, False, False], [True] * 4])
     valid[0, 2:] = False
     order = list(order)
-    return Prompts(boxes=boxes[images, order], box_valid=valid[images, order], is_point=kind == "point")
+    return Prompts(exemplars=Exemplars(boxes[images, order], valid[images, order], kind))
+
+
+def find(detector, images, prompts, noised=None):
+    features = detector.encode_image(images)
+    return detector.decode(features, detector.encode_prompts(prompts, features), noised)
 
 
 def padded(images, extra=32):
@@ -108,8 +113,8 @@ def scores(output):
 @pytest.mark.parametrize("kind", KINDS)
 def test_permuting_categories_permutes_scores_and_leaves_boxes(detector, kind):
     order = [2, 0, 3, 1]
-    one = detector(random_images(), prompts_of(kind))
-    other = detector(random_images(), prompts_of(kind, order))
+    one = find(detector, random_images(), prompts_of(kind))
+    other = find(detector, random_images(), prompts_of(kind, order))
     assert_same_boxes(one, other)
     torch.testing.assert_close(scores(one)[..., order], scores(other), rtol=1e-4, atol=1e-5)
 
@@ -136,13 +141,16 @@ def test_a_category_without_exemplars_is_an_invalid_one(detector, kind):
     features = detector.encode_image(random_images())
     prompts = prompts_of(kind)
     encoded = detector.encode_prompts(prompts, features)
-    assert torch.equal(encoded.valid, prompts.box_valid.any(-1))
+    assert torch.equal(encoded.valid, prompts.exemplars.valid.any(-1))
     assert encoded.embed.isfinite().all()
     assert not encoded.valid.all()
-    extended = prompts._replace(
-        boxes=torch.cat([prompts.boxes, torch.zeros(2, 1, 3, 4)], 1),
-        box_valid=torch.cat([prompts.box_valid, torch.zeros(2, 1, 3, dtype=torch.bool)], 1),
+    boxes, valid, _ = prompts.exemplars
+    further = Exemplars(
+        torch.cat([boxes, torch.zeros(2, 1, 3, 4)], 1),
+        torch.cat([valid, torch.zeros(2, 1, 3, dtype=torch.bool)], 1),
+        kind,
     )
+    extended = Prompts(exemplars=further)
     one, other = (detector.decode(features, detector.encode_prompts(p, features)) for p in (prompts, extended))
     assert_same_boxes(one, other)
     torch.testing.assert_close(one.queries.logits, other.queries.logits[..., :4], rtol=1e-4, atol=1e-4)
@@ -192,9 +200,9 @@ def grown_coarse_levels(features):
 def test_batched_equals_one_by_one(detector, kind):
     """Of 128 px: at 64 rounding swaps two proposals whose scores differ by 8e-5, and a query's content goes by rank."""
     images = random_images(size=128)
-    both = detector(images, prompts_of(kind))
+    both = find(detector, images, prompts_of(kind))
     for i in range(2):
-        alone = detector(Images(*(x[i : i + 1] for x in images)), prompts_of(kind, images=slice(i, i + 1)))
+        alone = find(detector, Images(*(x[i : i + 1] for x in images)), prompts_of(kind, images=slice(i, i + 1)))
         torch.testing.assert_close(both.queries.boxes[:, i : i + 1], alone.queries.boxes, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(both.queries.logits[:, i : i + 1], alone.queries.logits, rtol=1e-4, atol=1e-4)
 
@@ -212,12 +220,13 @@ def test_a_batch_backpropagates_to_what_its_prompts_use_and_to_nothing_else(dete
         "point": ("text_encoder.", "visual_encoder.box_embedding."),
     }
     prompts = prompts_of(kind)
-    if num_boxes == 0 and prompts.box_valid is not None:
-        prompts = prompts._replace(box_valid=torch.zeros_like(prompts.box_valid))
+    if num_boxes == 0 and prompts.exemplars is not None:
+        nothing = torch.zeros_like(prompts.exemplars.valid)
+        prompts = Prompts(exemplars=prompts.exemplars._replace(valid=nothing))
     targets = [Targets(torch.zeros(num_boxes, dtype=torch.int64), torch.rand(num_boxes, 4), i) for i in range(2)]
     config = LossConfig()
     noised = noise_queries(targets, len(PHRASES), QUERIES, config.denoising, torch.Generator().manual_seed(0))
-    output = detector.train()(random_images(), prompts, noised)
+    output = find(detector.train(), random_images(), prompts, noised)
     loss = sum(Criterion(config)(output, targets, None, noised).values())
     loss.backward()
     assert loss.isfinite()
@@ -239,8 +248,8 @@ def test_a_run_trains_the_prompt_encoders_that_it_uses_and_saves_both(detector, 
 def test_noised_queries_do_not_change_the_others(detector):
     targets = [Targets(torch.tensor([1]), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), i) for i in range(2)]
     noised = noise_queries(targets, len(PHRASES), QUERIES, LossConfig().denoising, torch.Generator().manual_seed(0))
-    with_noise = detector(random_images(), Prompts(PHRASES), noised)
-    without = detector(random_images(), Prompts(PHRASES))
+    with_noise = find(detector, random_images(), Prompts(PHRASES), noised)
+    without = find(detector, random_images(), Prompts(PHRASES))
     assert_same_boxes(with_noise, without)
     torch.testing.assert_close(with_noise.queries.logits, without.queries.logits)
     assert with_noise.noised.logits.shape == (2, 2, noised.labels.shape[1], with_noise.queries.logits.shape[-1])
@@ -287,7 +296,7 @@ def test_too_many_prompts_where_gradients_are_taken_are_an_error(early):
     """Prompt tuning trains in evaluation mode."""
     early.max_tokens = 3
     with pytest.raises(InputError, match=r"model\.max_tokens=3.*ask for fewer categories"):
-        early(random_images(), Prompts(PHRASES))
+        find(early, random_images(), Prompts(PHRASES))
 
 
 def test_initial_scores_are_the_prior():
@@ -298,13 +307,12 @@ def test_initial_scores_are_the_prior():
 
 def test_more_queries_than_tokens_is_an_error_that_says_what_to_do(detector):
     with pytest.raises(InputError, match=r"model\.num_queries=20.*data\.size"):
-        detector(random_images(size=24), Prompts(PHRASES))
+        find(detector, random_images(size=24), Prompts(PHRASES))
 
 
 def test_prompt_tokens_of_phrases(detector):
     prompts = detector.encode_prompts(Prompts(PHRASES))
     assert isinstance(prompts, PromptTokens)
-    assert prompts.text.shape == (1, 4, 32)
     assert prompts.valid.all()
     if detector.text_encoder.granularity == "phrase":
         assert prompts.category.tolist() == [0, 1, 2, 3]
@@ -319,22 +327,15 @@ def test_prompt_tokens_of_exemplars(detector):
     features = detector.encode_image(random_images())
     prompts = detector.encode_prompts(prompts_of("box"), features)
     assert prompts.embed.shape == (2, 4, 32)
-    assert prompts.visual is prompts.embed
-    assert prompts.text is None
     assert prompts.category.tolist() == [0, 1, 2, 3]
     assert prompts.valid.tolist() == [[True, True, False, False], [True] * 4]
-    without_mask = prompts_of("box")._replace(box_valid=None)
-    assert detector.encode_prompts(without_mask, features).valid.all()
 
 
-def test_phrases_and_exemplars_give_both_vectors_and_prompt_with_the_exemplars(detector):
+def test_exemplars_prompt_where_phrases_name_their_categories(detector):
     features = detector.encode_image(random_images())
-    text = detector.encode_prompts(prompts_of("text"))
     visual = detector.encode_prompts(prompts_of("box"), features)
     both = detector.encode_prompts(prompts_of("box")._replace(phrases=PHRASES), features)
-    torch.testing.assert_close(both.text, text.text)
     torch.testing.assert_close(both.embed, visual.embed)
-    torch.testing.assert_close(both.visual, visual.embed)
     assert torch.equal(both.valid, visual.valid)
 
 
@@ -346,7 +347,7 @@ def test_exemplars_of_other_images_are_generic_prompts_of_any_image(detector):
 
 
 def test_prompts_that_cannot_be_encoded_say_what_to_do(detector):
-    with pytest.raises(InputError, match="give phrases or exemplar boxes"):
+    with pytest.raises(InputError, match="give phrases or exemplars"):
         detector.encode_prompts(Prompts())
     with pytest.raises(InputError, match=r"reference=encode_image\(images\)"):
         detector.encode_prompts(prompts_of("box"))

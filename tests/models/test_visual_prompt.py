@@ -8,7 +8,7 @@ import torch
 from trex2_lightning.config import VisualPromptConfig
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.ops.position import box_embedding
-from trex2_lightning.structures import FeatureMaps
+from trex2_lightning.structures import Exemplars, FeatureMaps
 
 WIDTH = 16
 SHAPES = ((8, 8), (4, 4))
@@ -46,14 +46,14 @@ def random_exemplars(batch=2, categories=3, exemplars=4):
     boxes = torch.rand(batch, categories, exemplars, 4) * 0.4 + 0.3
     valid = torch.rand(batch, categories, exemplars) > 0.5
     valid[:, 0], valid[:, -1] = True, False
-    return boxes, valid
+    return Exemplars(boxes, valid)
 
 
-def one_category(model, boxes, features, is_point):
+def one_category(model, boxes, features, kind):
     """The vector of one category from its M boxes (M, 4) in one image, step by step and without any mask."""
-    n = 2 if is_point else 4
+    n = {"box": 4, "point": 2}[kind]
     boxes = torch.cat([boxes, WHOLE.to(boxes)])[:, :n]
-    embedding = model.point_embedding if is_point else model.box_embedding
+    embedding = model.get_submodule(f"{kind}_embedding")
     content = torch.cat([*[model.content] * (len(boxes) - 1), model.class_token])
     position = embedding.position(box_embedding(boxes, WIDTH // 2))
     if embedding.merge is None:
@@ -77,41 +77,42 @@ def one_category(model, boxes, features, is_point):
     return x[-1]
 
 
-@pytest.mark.parametrize("is_point", [False, True], ids=["box", "point"])
+@pytest.mark.parametrize("kind", ["box", "point"])
 @pytest.mark.parametrize(
     ("combine", "order", "source"),
     itertools.product(("add", "concat"), ("cross_first", "self_first"), ("encoder", "neck")),
 )
-def test_the_batch_equals_a_loop_over_images_and_categories(combine, order, source, is_point):
+def test_the_batch_equals_a_loop_over_images_and_categories(combine, order, source, kind):
     model = encoder(combine=combine, order=order, source=source).double()
     features = FeatureMaps(
         *(x.double() if torch.is_tensor(x) and x.is_floating_point() else x for x in random_features())
     )
-    boxes, valid = random_exemplars()
+    boxes, valid, _ = random_exemplars()
     boxes = boxes.double()
-    got = model(boxes, valid, features, is_point=is_point)
+    got = model(Exemplars(boxes, valid, kind), features)
     for image, category in itertools.product(range(2), range(3)):
         alone = FeatureMaps(*(x[image : image + 1] if torch.is_tensor(x) else x for x in features))
-        expected = one_category(model, boxes[image, category][valid[image, category]], alone, is_point)
+        expected = one_category(model, boxes[image, category][valid[image, category]], alone, kind)
         torch.testing.assert_close(got[image, category], expected)
 
 
 def test_invalid_exemplars_and_the_order_of_the_others_do_not_matter():
     model, features = encoder(), random_features()
-    boxes, valid = random_exemplars()
-    expected = model(boxes, valid, features, is_point=False)
+    boxes, valid, _ = random_exemplars()
+    expected = model(Exemplars(boxes, valid), features)
     rubbish = boxes.masked_fill(~valid[..., None], 50.0)
-    torch.testing.assert_close(model(rubbish, valid, features, is_point=False), expected)
+    torch.testing.assert_close(model(Exemplars(rubbish, valid), features), expected)
     order = [2, 0, 3, 1]
-    torch.testing.assert_close(model(boxes[:, :, order], valid[:, :, order], features, is_point=False), expected)
-    assert not torch.allclose(model(boxes, valid.logical_not(), features, is_point=False), expected, atol=1e-3)
+    torch.testing.assert_close(model(Exemplars(boxes[:, :, order], valid[:, :, order]), features), expected)
+    assert not torch.allclose(model(Exemplars(boxes, valid.logical_not()), features), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("exemplars", [0, 3])
 def test_without_exemplars_the_vector_and_its_gradients_are_finite(exemplars):
     model = encoder()
     boxes = torch.zeros(2, 3, exemplars, 4)
-    vectors = model(boxes, torch.zeros(2, 3, exemplars, dtype=torch.bool), random_features(), is_point=False)
+    valid = torch.zeros(2, 3, exemplars, dtype=torch.bool)
+    vectors = model(Exemplars(boxes, valid), random_features())
     vectors.square().sum().backward()
     assert vectors.shape == (2, 3, WIDTH)
     assert vectors.isfinite().all()
@@ -120,22 +121,22 @@ def test_without_exemplars_the_vector_and_its_gradients_are_finite(exemplars):
 
 def test_a_point_has_no_size_and_its_own_linear_layer():
     model, features = encoder(), random_features()
-    boxes, valid = random_exemplars()
-    points = model(boxes, valid, features, is_point=True)
+    boxes, valid, _ = random_exemplars()
+    points = model(Exemplars(boxes, valid, "point"), features)
     resized = torch.cat([boxes[..., :2], 2 * boxes[..., 2:]], -1)
-    torch.testing.assert_close(model(resized, valid, features, is_point=True), points)
-    assert not torch.allclose(model(resized, valid, features, is_point=False)[:, 0], points[:, 0], atol=1e-3)
+    torch.testing.assert_close(model(Exemplars(resized, valid, "point"), features), points)
+    assert not torch.allclose(model(Exemplars(resized, valid), features)[:, 0], points[:, 0], atol=1e-3)
     points.sum().backward()
     assert all(p.grad is None for p in model.box_embedding.parameters())
     assert all(p.grad is not None for p in model.point_embedding.parameters())
 
 
-@pytest.mark.parametrize("is_point", [False, True], ids=["box", "point"])
-def test_the_vector_says_what_lies_under_the_exemplar(is_point):
+@pytest.mark.parametrize("kind", ["box", "point"])
+def test_the_vector_says_what_lies_under_the_exemplar(kind):
     """Without position embedding, so that moving it is seen in the picture alone."""
     model, features = encoder(), random_features()._replace(valid_ratios=torch.ones(2, 2, 2))
     features = features._replace(valid=torch.ones_like(features.valid))
-    embedding = model.point_embedding if is_point else model.box_embedding
+    embedding = model.get_submodule(f"{kind}_embedding")
     for parameter in embedding.position.parameters():
         torch.nn.init.zeros_(parameter)
     for block in model.blocks:  # sampling stays under the exemplar
@@ -151,7 +152,7 @@ def test_the_vector_says_what_lies_under_the_exemplar(is_point):
 
     def vector(x, y):
         box = torch.tensor([x, y, 0.1, 0.1]).expand(2, 1, 1, 4)
-        return model(box, torch.ones(2, 1, 1, dtype=torch.bool), features, is_point=is_point)
+        return model(Exemplars(box, torch.ones(2, 1, 1, dtype=torch.bool), kind), features)
 
     torch.testing.assert_close(vector(0.2, 0.4), vector(0.25, 0.6))
     assert not torch.allclose(vector(0.2, 0.4), vector(0.8, 0.4), atol=1e-2)
@@ -160,10 +161,10 @@ def test_the_vector_says_what_lies_under_the_exemplar(is_point):
 @pytest.mark.parametrize("source", ["encoder", "neck"])
 def test_exemplars_are_read_from_the_configured_features(source):
     model, features = encoder(source=source), random_features()
-    boxes, valid = random_exemplars()
-    before = model(boxes, valid, features, is_point=False)
-    other_tokens = model(boxes, valid, features._replace(tokens=features.tokens + 1), is_point=False)
-    other_neck = model(boxes, valid, features._replace(neck=features.neck + 1), is_point=False)
+    boxes, valid, _ = random_exemplars()
+    before = model(Exemplars(boxes, valid), features)
+    other_tokens = model(Exemplars(boxes, valid), features._replace(tokens=features.tokens + 1))
+    other_neck = model(Exemplars(boxes, valid), features._replace(neck=features.neck + 1))
     assert torch.equal(other_tokens, before) == (source == "neck")
     assert torch.equal(other_neck, before) == (source == "encoder")
 
@@ -171,5 +172,5 @@ def test_exemplars_are_read_from_the_configured_features(source):
 def test_a_fresh_vector_has_the_length_of_a_normalised_one():
     """So that a dot product with it is of the order of one with a phrase's vector."""
     model = VisualPromptEncoder(VisualPromptConfig(), WIDTH, 4, 2, 2, dropout=0.0)
-    vectors = model(*random_exemplars(), random_features(), is_point=False)
+    vectors = model(random_exemplars(), random_features())
     torch.testing.assert_close(vectors.norm(dim=-1), torch.full((2, 3), WIDTH**0.5), rtol=1e-3, atol=0)

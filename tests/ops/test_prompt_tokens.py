@@ -62,13 +62,6 @@ def test_what_an_image_lacks_comes_from_the_others():
     assert own.valid.tolist() == [[True, True, False]] * 2
 
 
-def test_vectors_for_the_alignment_loss_stay_those_of_the_first_argument():
-    visual = VISUAL._replace(text=TEXT.embed, visual=VISUAL.embed)
-    for prompts in (average(visual), complete(visual, TEXT)):
-        assert prompts.text is TEXT.embed
-        assert prompts.visual is VISUAL.embed
-
-
 SENTENCE = from_words(  # "[CLS] red star . ring . a blue moon . [SEP]"
     torch.arange(5 * 4, dtype=torch.float32).view(5, 4, 1), torch.tensor([1, 3, 2, 4, 1])
 )

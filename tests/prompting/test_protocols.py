@@ -26,7 +26,7 @@ from trex2_lightning.prompting.protocols import (
 )
 from trex2_lightning.prompting.reference_encoder import ReferenceEncoder
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.structures import Batch, FeatureMaps, Images, Prompts, PromptTokens, Targets
+from trex2_lightning.structures import Batch, Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.trainer import build_evaluator
 
@@ -47,16 +47,16 @@ class Glass:
         return FeatureMaps(tokens, tokens, valid, ((2, 2),), ratios, tokens)
 
     def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        if prompts.boxes is None:
+        shown = prompts.exemplars
+        if shown is None:
             return from_vectors(torch.tensor([[[float(len(name))] * 6 for name in prompts.phrases]]))
         assert reference is not None
-        assert prompts.box_valid is not None
-        boxes = prompts.boxes[..., :2] if prompts.is_point else prompts.boxes
+        boxes = shown.boxes[..., :2] if shown.kind == "point" else shown.boxes
         boxes = torch.nn.functional.pad(boxes, (0, 4 - boxes.shape[-1]))
-        count = prompts.box_valid.sum(-1, keepdim=True)
-        mean = (boxes * prompts.box_valid[..., None]).sum(2) / count.clamp(min=1)
+        count = shown.valid.sum(-1, keepdim=True)
+        mean = (boxes * shown.valid[..., None]).sum(2) / count.clamp(min=1)
         grey = reference.tokens[:, None, :1, 0].expand_as(count)
-        return from_vectors(torch.cat([mean, count, grey], -1), prompts.box_valid.any(-1))
+        return from_vectors(torch.cat([mean, count, grey], -1), shown.valid.any(-1))
 
 
 def image(image_id: int, labels: Sequence[int], grey: float = 0.5) -> tuple[Targets, float]:
@@ -105,7 +105,7 @@ def test_an_image_is_asked_for_its_own_categories_with_one_box_each() -> None:
 
 def test_a_point_is_the_centre_of_the_same_box() -> None:
     boxes = ask(Interactive(seed=3), batch_of(*IMAGES))
-    points = ask(Interactive(seed=3, is_point=True), batch_of(*IMAGES))
+    points = ask(Interactive(seed=3, kind="point"), batch_of(*IMAGES))
     for found, centres in zip(boxes, points, strict=True):
         assert centres == {category: [*vector[:2], 0, 0, *vector[4:]] for category, vector in found.items()}
 
@@ -244,9 +244,9 @@ def test_references_are_those_of_a_slow_loop(square_coco: Any, tiny_config: Tiny
             features = detector.encode_image(batch.images)
             for category, place in drawn[target.image_id].items():
                 boxes = target.boxes[target.labels == category]
-                expected[place, category] = detector.encode_prompts(Prompts(boxes=boxes[None, None]), features).embed[
-                    0, 0
-                ]
+                shown = Exemplars(boxes[None, None], torch.ones(1, 1, len(boxes), dtype=torch.bool))
+                prompts = detector.encode_prompts(Prompts(exemplars=shown), features)
+                expected[place, category] = prompts.embed[0, 0]
                 valid[place, category] = True
     assert valid.sum() >= 5
     assert torch.equal(encoder.prompts.valid, valid)
@@ -260,10 +260,10 @@ class Mirror(Glass):
     """Names are unit vectors; a box is seen as its own four coordinates."""
 
     def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        if prompts.boxes is None:
+        if prompts.exemplars is None:
             return from_vectors(torch.eye(4)[None])
-        assert prompts.boxes.shape[2] == 1, "each box alone"
-        return from_vectors(prompts.boxes[:, :, 0])
+        assert prompts.exemplars.boxes.shape[2] == 1, "each box alone"
+        return from_vectors(prompts.exemplars.boxes[:, :, 0])
 
 
 def classified(*images: tuple[list[int], list[list[float]]]) -> tuple[list[int], dict[str, float]]:

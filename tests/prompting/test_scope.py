@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
-from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.prompting.scope import SharedPrompts, share_prompts, with_negatives
+from trex2_lightning.ops.prompt_tokens import from_vectors, with_vectors
+from trex2_lightning.prompting.scope import SharedPrompts, share_prompts
 from trex2_lightning.structures import PromptTokens
 
 PHRASES = ("dog", "cat", "cow")
@@ -16,7 +16,7 @@ VECTORS = torch.tensor([[[1.0], [5.0], [7.0]], [[3.0], [9.0], [8.0]]])  # (B, C,
 
 
 def prompts(vectors: Tensor = VECTORS, valid: Tensor = VALID) -> PromptTokens:
-    return from_vectors(vectors, valid)._replace(text=torch.zeros_like(vectors[:1]), visual=vectors)
+    return from_vectors(vectors, valid)
 
 
 def test_own_vectors_and_those_of_other_images_as_negatives() -> None:
@@ -42,14 +42,6 @@ def test_a_world_of_one_process_is_the_batch() -> None:
     assert shared.prompts.valid.tolist() == [[True, False, True]]
     assert shared.prompts.category.tolist() == [0, 1, 2]
     assert shared.prompts.attend.shape == (3, 3)
-
-
-@pytest.mark.parametrize("scope", ["image", "batch", "world"])
-def test_alignment_still_sees_the_vectors_of_the_images(scope) -> None:
-    original = prompts()
-    shared = share_prompts(original, PHRASES, scope).prompts
-    assert shared.visual is original.visual
-    assert shared.text is original.text
 
 
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
@@ -110,14 +102,12 @@ def test_categories_without_names_keep_their_order(scope) -> None:
 
 def test_further_negatives_stand_behind_the_others_and_are_asked_of_all_images() -> None:
     shared = share_prompts(prompts(), PHRASES, "image").prompts
-    more = with_negatives(shared, [torch.tensor([20.0]), torch.tensor([30.0])])
+    more = with_vectors(shared, [torch.tensor([20.0]), torch.tensor([30.0])])
     assert more.embed[..., 0].tolist() == [[1, 5, 0, 20, 30], [3, 5, 0, 20, 30]]
     assert more.valid.tolist() == [[True, True, False, True, True]] * 2
     assert more.category.tolist() == [0, 1, 2, 3, 4]
     assert more.attend.shape == (5, 5)
-    assert more.text is shared.text
-    assert more.visual is shared.visual
-    assert with_negatives(shared, []) is shared
+    assert with_vectors(shared, []) is shared
 
 
 RANKS = [

@@ -52,7 +52,7 @@ def training_step(self, batch, batch_idx):
         os.killpg(0, signal.SIGKILL)
     loss = step(self, batch, batch_idx)
     losses.append((loss.item(), sum(len(target.labels) for target in batch.targets)))
-    kinds.append("text" if batch.prompts.boxes is None else "visual")
+    kinds.append("text" if batch.prompts.exemplars is None else "visual")
     return loss
 
 def on_fit_end(self):

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trex2_lightning.config import load
 from trex2_lightning.data.sampling.collate import Example, collate_train
-from trex2_lightning.data.sampling.stream import Kind, Source
+from trex2_lightning.data.sampling.stream import ImageSource, PromptKind
 from trex2_lightning.structures import Batch, PromptTokens
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule
@@ -31,7 +31,7 @@ def module_of(*overrides: str, world: int = 1, rank: int = 0) -> DetectionModule
     return module
 
 
-def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0, source: Source = "any") -> Batch:
+def batch_of(kind: PromptKind, labels: list[list[int]], seed: int = 0, source: ImageSource = "any") -> Batch:
     generator = torch.Generator().manual_seed(seed)
     examples = [
         Example(
@@ -52,8 +52,8 @@ def batch_of(kind: Kind, labels: list[list[int]], seed: int = 0, source: Source 
 def trained_by(module: DetectionModule, batch: Batch) -> set[str]:
     """Parts of the detector that an optimizer step on the batch changes; the step before it was on other prompts."""
     optimizer = module.configure_optimizers()["optimizer"]
-    for kind in ("points", "boxes", "text"):  # so that there is momentum to move what has no gradient
-        if batch.prompts.boxes is None or kind == "text":
+    for kind in ("point", "box", "text"):  # so that there is momentum to move what has no gradient
+        if batch.prompts.exemplars is None or kind == "text":
             step(module, optimizer, batch_of(kind, [[0, 1], [1, 2, 2]]))
     before = {name: parameter.detach().clone() for name, parameter in module.detector.named_parameters()}
     step(module, optimizer, batch)
@@ -69,15 +69,15 @@ def step(module: DetectionModule, optimizer: torch.optim.Optimizer, batch: Batch
     return loss.detach()
 
 
-@pytest.mark.parametrize("kind", ["boxes", "points"])
+@pytest.mark.parametrize("kind", ["box", "point"])
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
-def test_alignment_trains_both_prompt_encoders(kind: Kind, scope: str) -> None:
+def test_alignment_trains_both_prompt_encoders(kind: PromptKind, scope: str) -> None:
     changed = trained_by(module_of(f"train.prompt_scope={scope}"), batch_of(kind, [[0, 1], [1, 2, 2]]))
     assert {"text_encoder", "visual_encoder", "backbone", "decoder", "noised_content"} <= changed
 
 
 def test_without_alignment_a_visual_iteration_leaves_the_text_encoder_alone() -> None:
-    changed = trained_by(module_of("loss.alignment.weight=0"), batch_of("boxes", [[0, 1], [1, 2, 2]]))
+    changed = trained_by(module_of("loss.alignment.weight=0"), batch_of("box", [[0, 1], [1, 2, 2]]))
     assert "text_encoder" not in changed
     assert {"visual_encoder", "backbone", "decoder"} <= changed
 
@@ -89,7 +89,7 @@ def test_a_text_iteration_leaves_the_visual_prompt_encoder_alone() -> None:
 
 
 def test_a_nameless_iteration_trains_all_but_the_text_encoder_and_has_no_alignment() -> None:
-    batch = batch_of("boxes", [[700, 4, 700], [9]], source="nameless")
+    batch = batch_of("box", [[700, 4, 700], [9]], source="nameless")
     changed = trained_by(module_of(), batch)
     assert "text_encoder" not in changed
     assert {"visual_encoder", "backbone", "decoder", "noised_content"} <= changed
@@ -118,7 +118,7 @@ def asked(module: DetectionModule, batch: Batch, number: int = 0) -> PromptToken
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
 def test_a_cross_image_iteration_asks_with_the_other_image_s_exemplars(scope: str) -> None:
     module = module_of(f"train.prompt_scope={scope}").eval()
-    batch = batch_of("boxes", [[0, 1], [1, 2, 2]], source="cross_image")
+    batch = batch_of("box", [[0, 1], [1, 2, 2]], source="cross_image")
     own = module.detector.encode_prompts(batch.prompts, module.detector.encode_image(batch.images))
     found = asked(module, batch)
     names = sorted(batch.prompts.phrases) if scope == "world" else batch.prompts.phrases
@@ -130,14 +130,14 @@ def test_a_cross_image_iteration_asks_with_the_other_image_s_exemplars(scope: st
 
 def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
     module = module_of("train.memory_bank.size=2").eval()
-    first, second = batch_of("boxes", [[0, 1], [1]]), batch_of("boxes", [[2], [1]])
+    first, second = batch_of("box", [[0, 1], [1]]), batch_of("box", [[2], [1]])
     own = module.detector.encode_prompts(first.prompts, module.detector.encode_image(first.images))
     assert asked(module, first).embed.shape[1] == 2  # nothing is remembered yet
     found = asked(module, second)
     assert found.valid.tolist() == [[True] * 3] * 2
     torch.testing.assert_close(found.embed[0, 2], own.embed[0, first.prompts.phrases.index("red star")])
     assert found.embed[0, 2].equal(found.embed[1, 2])
-    nameless = batch_of("boxes", [[0], [1]], source="nameless")
+    nameless = batch_of("box", [[0], [1]], source="nameless")
     assert asked(module, nameless).embed.shape[1] == 2
     assert asked(module, batch_of("text", [[0], [0]])).embed.shape[1] == 2  # one of them the negative of the batch
     assert asked(module, second._replace(data_set="another")).embed.shape[1] == 2
@@ -148,7 +148,7 @@ def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
 @pytest.mark.parametrize("scope", ["image", "world"])
 def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_too(scope: str) -> None:
     module = module_of("model.fusion=early", "model.max_tokens=2", f"train.prompt_scope={scope}")
-    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    batch = batch_of("box", [[0, 1], [1, 2]])
     assert asked(module, batch).embed.shape[1] == 2
     assert module.left_out_categories == 1
     module.training_step(batch, 0).backward()
@@ -157,9 +157,9 @@ def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_to
 @pytest.mark.parametrize("source", ["any", "cross_image"])
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
 @pytest.mark.parametrize("labels", [[[], []], [[], [1]], [[2], [2]]])
-def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], source: Source) -> None:
+def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], source: ImageSource) -> None:
     module = module_of(f"train.prompt_scope={scope}", "loss.alignment.relation=1", "train.memory_bank.size=2")
-    loss = module.training_step(batch_of("boxes", labels, source=source), 0)
+    loss = module.training_step(batch_of("box", labels, source=source), 0)
     loss.backward()
     assert loss.isfinite()
     for name, parameter in module.detector.named_parameters():
@@ -171,7 +171,7 @@ def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], 
 
 
 def test_own_exemplars_and_the_batch_s_differ_where_a_category_is_in_two_images() -> None:
-    shared, apart = batch_of("boxes", [[0, 1], [1, 2]]), batch_of("boxes", [[0], [1]])
+    shared, apart = batch_of("box", [[0, 1], [1, 2]]), batch_of("box", [[0], [1]])
     for batch, same in ((shared, False), (apart, True)):
         losses = [module_of(f"train.prompt_scope={scope}").training_step(batch, 0) for scope in ("image", "batch")]
         assert torch.allclose(*losses, rtol=1e-5) == same
@@ -204,8 +204,8 @@ def one_rank(rank: int, folder: str, scope: str) -> None:
     optimizer = module.configure_optimizers()["optimizer"]
     labels: list[Any] = [[[0, 1], [1, 2, 2]], [[], []], [[2], [0, 2]], [[1], []]]
     for number in range(20):
-        kind: Kind = ("boxes", "points", "boxes", "text")[number % 4]
-        source: Source = ("any", "nameless", "cross_image", "any")[number % 4]
+        kind: PromptKind = ("box", "point", "box", "text")[number % 4]
+        source: ImageSource = ("any", "nameless", "cross_image", "any")[number % 4]
         batch = batch_of(kind, labels[(number // 4 + rank) % len(labels)], seed=2 * number + rank, source=source)
         loss = parallel(batch, number)
         optimizer.zero_grad()
@@ -229,7 +229,7 @@ def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str) -> No
 @pytest.mark.parametrize("scope", ["batch", "world"])
 def test_what_is_judged_goes_with_its_category_into_the_shared_vocabulary(scope: str) -> None:
     module = module_of(f"train.prompt_scope={scope}").eval()
-    batch = batch_of("boxes", [[0, 1], [1, 2]])
+    batch = batch_of("box", [[0, 1], [1, 2]])
     seen: list[Tensor] = []
     module.criterion.register_forward_pre_hook(lambda _, given: seen.append(given[2]))
     phrases = list(batch.prompts.phrases)

@@ -36,7 +36,7 @@ def training_step(self, batch, batch_idx):
         for target, pixels in zip(batch.targets, batch.images.pixels)
     ]
     with open(os.environ["TAKEN"], "a") as file:
-        print(json.dumps([batch_idx, batch.prompts.boxes is not None, images]), file=file)
+        print(json.dumps([batch_idx, batch.prompts.exemplars is not None, images]), file=file)
     return loss
 
 if __name__ == "__main__":  # workers import this file

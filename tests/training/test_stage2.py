@@ -69,7 +69,7 @@ def recorded(patch: pytest.MonkeyPatch, crash_at: int | None = None) -> list[tup
             raise CrashError
         loss = step(self, batch, batch_idx)
         source = "cross" if batch.cross_image else "named" if batch.prompts.phrases else "nameless"
-        seen.append((loss.item(), "text" if batch.prompts.boxes is None else source))
+        seen.append((loss.item(), "text" if batch.prompts.exemplars is None else source))
         return loss
 
     patch.setattr(DetectionModule, "training_step", recording)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor, Reference, output_files, write_prediction
 from trex2_lightning.prompting.prompt_set import join
+from trex2_lightning.structures import Box, Exemplar, Point
 
 FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
 
@@ -65,18 +67,19 @@ def main(arguments: list[str]) -> None:
     console.print(f"{len(detections)} detections, written to {', '.join(map(str, written))}", soft_wrap=True)
 
 
-def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[list[float]]]]:
-    """Exemplars in pixels by file, "" for the image itself, and category."""
-    marked: dict[str, dict[str, list[list[float]]]] = {}
-    for option, lengths in (("--box", (4,)), ("--point", (2,)), ("--reference", (4, 2))):
+def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[Exemplar]]]:
+    """Exemplars by file, "" for the image itself, and category."""
+    marked: dict[str, dict[str, list[Exemplar]]] = {}
+    for option, kinds in (("--box", (Box,)), ("--point", (Point,)), ("--reference", (Box, Point))):
         for text in getattr(options, option.removeprefix("--")):
             name, _, place = text.partition("=")
             file, _, numbers = place.rpartition(":")
             try:
-                exemplar = [float(number) for number in numbers.split(",")]
+                values = [float(number) for number in numbers.split(",")]
             except ValueError:
-                exemplar = []
-            if not name.strip() or len(exemplar) not in lengths or bool(file) != (option == "--reference"):
+                values = []
+            kind = next((kind for kind in kinds if len(fields(kind)) == len(values)), None)
+            if not name.strip() or kind is None or bool(file) != (option == "--reference"):
                 raise InputError(f"{option} {text}: write {option} {FORMS[option]}, in pixels")
-            marked.setdefault(file, {}).setdefault(name.strip(), []).append(exemplar)
+            marked.setdefault(file, {}).setdefault(name.strip(), []).append(kind(*values))
     return marked

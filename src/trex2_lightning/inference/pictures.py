@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from trex2_lightning.structures import Exemplar, ExemplarKind
+
 MIN_SIDE = 384  # pixels; labels on smaller pictures would hide the objects
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 WHITE = (255, 255, 255)  # no label's colour
@@ -24,7 +26,7 @@ def draw(
     boxes: Tensor,
     labels: Sequence[str],
     scores: Tensor | None = None,
-    exemplars: Mapping[str, Sequence[Sequence[float]]] | None = None,
+    exemplars: Mapping[str, Sequence[Exemplar]] | None = None,
 ) -> Image.Image:
     """A copy of the picture with labelled boxes, one colour per label in all pictures; small ones are magnified.
 
@@ -33,7 +35,7 @@ def draw(
         boxes: (n, 4) xyxy in pixels.
         labels: n texts.
         scores: (n,) written behind the labels; the best is drawn on top.
-        exemplars: by category, boxes xyxy or points x, y in pixels, on top of all: in white with a black edge.
+        exemplars: by category, on top of all: in white with a black edge.
     """
     factor = math.ceil(MIN_SIDE / min(image.size))
     image = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.BICUBIC)
@@ -48,7 +50,7 @@ def draw(
         _write(text, corners[i], image, font, _colour(labels[i]))
     for name, marks in (exemplars or {}).items():
         for mark in marks:
-            box = _mark([factor * number for number in mark], canvas, width=max(2, side // 200))
+            box = _mark(mark.kind, [factor * side for side in mark.corners], canvas, width=max(2, side // 200))
             _write(f"prompt: {name}", box, image, font, WHITE)
     return image
 
@@ -66,18 +68,17 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], path: 
     figure.savefig(path)
 
 
-def _mark(mark: list[float], canvas: ImageDraw.ImageDraw, width: int) -> list[float]:
+def _mark(kind: ExemplarKind, corners: list[float], canvas: ImageDraw.ImageDraw, width: int) -> list[float]:
     """Draw an exemplar: its box, or a disk where it is a point; returns the box of what was drawn."""
-    if len(mark) == 2:
-        x, y = mark
+    left, top, right, bottom = corners
+    if kind == "point":
         radius = 4 * width
-        canvas.circle((x, y), radius, fill=WHITE, outline="black", width=width)
-        return [x - radius, y - radius, x + radius, y + radius]
-    left, top, right, bottom = mark
-    canvas.rectangle(mark, outline="black", width=3 * width)
+        canvas.circle((left, top), radius, fill=WHITE, outline="black", width=width)
+        return [left - radius, top - radius, right + radius, bottom + radius]
+    canvas.rectangle(corners, outline="black", width=3 * width)
     if min(right - left, bottom - top) > 2 * width:
         canvas.rectangle((left + width, top + width, right - width, bottom - width), outline=WHITE, width=width)
-    return mark
+    return corners
 
 
 def _write(

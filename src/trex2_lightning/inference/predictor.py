@@ -19,10 +19,10 @@ from trex2_lightning.config import Config
 from trex2_lightning.data.images.transforms import eval_transform, read_image
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.marks import Exemplars, check_kinds, to_boxes
+from trex2_lightning.inference.marks import Marks, check_kinds, to_boxes
 from trex2_lightning.inference.pictures import draw
 from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import average, from_vectors, together
+from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, together
 from trex2_lightning.ops.scores import category_scores, rank, to_pixels, without
 from trex2_lightning.prompting.prompt_set import PromptSet, Source, fingerprint, load_prompts, repeated, save_prompts
 from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
@@ -48,7 +48,7 @@ class EncodedImage(NamedTuple):
 
 
 AnyImage = Path | Image.Image | EncodedImage
-Reference = tuple[AnyImage, Mapping[str, Exemplars]]  # an image, and what is marked in it by the category's name
+Reference = tuple[AnyImage, Marks]
 
 
 class Predictor:
@@ -91,7 +91,7 @@ class Predictor:
         """
         return self.mixed(phrases, ())
 
-    def interactive(self, image: AnyImage, exemplars: Mapping[str, Exemplars]) -> PromptSet:
+    def interactive(self, image: AnyImage, exemplars: Marks) -> PromptSet:
         """What looks like the exemplars, one vector per category; meant for the same image (T-Rex2, section 3.4).
 
         Raises:
@@ -121,8 +121,8 @@ class Predictor:
                 each of the others ("mean", T-Rex issue 98).
 
         Raises:
-            InputError: a phrase as in `text`; exemplars that do not lie in their image, are not 2 or 4 numbers, or are
-                boxes and points of one category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint
+            InputError: a phrase as in `text`; exemplars that do not lie in their image, or are boxes and points of one
+                category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint
                 that was trained with text alone.
         """
         if twice := repeated(phrases):
@@ -136,8 +136,7 @@ class Predictor:
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:
-            text_vectors = self.module.detector.encode_prompts(Prompts(phrases)).text
-            assert text_vectors is not None
+            text_vectors = category_vectors(self.module.detector.encode_prompts(Prompts(phrases)))
             written = [dict(zip(phrases, text_vectors[0], strict=True))]
         names = tuple(dict.fromkeys(name for row in [*written, *shown] for name in row))
         text, visual = self._tokens(names, written), self._tokens(names, shown)
@@ -205,17 +204,15 @@ class Predictor:
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
-    def _read(self, image: EncodedImage, exemplars: Mapping[str, Exemplars]) -> dict[str, Tensor]:
-        """The vector (D,) of each category in one image, all boxes at once and all points at once."""
+    def _read(self, image: EncodedImage, exemplars: Marks) -> dict[str, Tensor]:
+        """The vector (D,) of each category in one image, all of a kind at once."""
         vectors: dict[str, Tensor] = {}
-        for coordinates in (4, 2):
-            marked = {name: values for name, values in exemplars.items() if len(values[0]) == coordinates}
-            if marked:
-                boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
-                _, prompts = stack_exemplars([dict(enumerate(boxes))], self.module.device)
-                prompts = prompts._replace(is_point=coordinates == 2)
-                encoded = self.module.detector.encode_prompts(prompts, image.features).embed[0]
-                vectors |= zip(marked, encoded, strict=True)
+        for kind in dict.fromkeys(values[0].kind for values in exemplars.values()):
+            marked = {name: values for name, values in exemplars.items() if values[0].kind == kind}
+            boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
+            _, stacked = stack_exemplars([dict(enumerate(boxes))], kind, self.module.device)
+            encoded = self.module.detector.encode_prompts(Prompts(exemplars=stacked), image.features).embed[0]
+            vectors |= zip(marked, encoded, strict=True)
         return vectors
 
     def _asked(self, prompts: PromptSet) -> PromptTokens:
@@ -258,9 +255,7 @@ def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> 
     return outputs
 
 
-def write_prediction(
-    image: Path, detections: Sequence[Detection], folder: Path, exemplars: Mapping[str, Exemplars]
-) -> tuple[Path, Path]:
+def write_prediction(image: Path, detections: Sequence[Detection], folder: Path, exemplars: Marks) -> tuple[Path, Path]:
     """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
 
     Raises:

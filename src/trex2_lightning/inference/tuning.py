@@ -18,7 +18,7 @@ from trex2_lightning.inference.predictor import Predictor, Reference
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.prompting.prompt_set import PromptSet, Source
-from trex2_lightning.structures import FeatureMaps, Targets
+from trex2_lightning.structures import Box, FeatureMaps, Targets
 
 
 class Tuned(NamedTuple):
@@ -70,7 +70,7 @@ def exemplars(records: Records, names: Sequence[str]) -> list[Reference]:
     references: list[Reference] = []
     for image in records.images:
         real = {n: image.boxes[(image.labels == label) & ~image.crowd] for n, label in zip(names, labels, strict=True)}
-        marked = {name: boxes.tolist() for name, boxes in real.items() if len(boxes)}
+        marked = {name: [Box(*box) for box in boxes.tolist()] for name, boxes in real.items() if len(boxes)}
         if marked:
             references.append((read_image(image.path, (image.height, image.width)), marked))
     return references

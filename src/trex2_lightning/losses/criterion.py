@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 from torchvision.ops import generalized_box_iou_loss
 
@@ -14,7 +14,8 @@ from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
 from trex2_lightning.losses.matcher import HungarianMatcher
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.structures import Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
+from trex2_lightning.ops.distributed import mean_over_ranks
+from trex2_lightning.structures import CategoryVectors, Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
 
 
 class Criterion(nn.Module):
@@ -31,7 +32,7 @@ class Criterion(nn.Module):
         targets: Sequence[Targets],
         judged: Tensor | None = None,
         noised: NoisedQueries | None = None,
-        shown: Tensor | None = None,
+        vectors: CategoryVectors | None = None,
     ) -> dict[str, Tensor]:
         """Weighted loss terms, whose sum is the loss to minimise.
 
@@ -45,17 +46,16 @@ class Criterion(nn.Module):
             judged: (B, C) bool, False for categories about which the data set does not say: they have no negatives
                 there; None: all are judged.
             noised: the queries behind `output.noised`.
-            shown: (B, C) bool, of which categories an image gave exemplars, where phrases name them too; else None.
+            vectors: of exemplars and of the phrases that name them, to be aligned; None: there are not both.
 
         Returns:
             Scalars `queries/classification`, `queries/l1`, `queries/giou`, the same of `proposals/` and, where
-            there are noised queries, of `noised/`; with visual prompts `alignment` and `relation`, where their weight
-            is not 0.
+            there are noised queries, of `noised/`; with `vectors` `alignment` and `relation`, where their weight is
+            not 0.
 
         Raises:
             InputError: predictions or target boxes are not finite, as where training has diverged.
-            ValueError: one of `noised` and `output.noised` is missing, or `shown` is given but the prompts lack visual
-                or text vectors.
+            ValueError: one of `noised` and `output.noised` is missing.
         """
         if (noised is None) != (output.noised is None):
             raise ValueError("noised queries and the detector's output for them must be given together")
@@ -74,18 +74,16 @@ class Criterion(nn.Module):
                 known = known & noised.valid[..., None]  # (B, N, T)
                 losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"noised/{term}": loss / num_positives for term, loss in losses.items()}
-            if shown is not None:
-                terms |= self._alignment(output.prompts, shown)
+            if vectors is not None:
+                terms |= self._alignment(vectors)
         return terms
 
-    def _alignment(self, prompts: PromptTokens, shown: Tensor) -> dict[str, Tensor]:
+    def _alignment(self, vectors: CategoryVectors) -> dict[str, Tensor]:
         """Weighted losses between visual and text vectors."""
         config = self.config.alignment
-        if prompts.visual is None or prompts.text is None:
-            raise ValueError("where exemplars are shown, the prompts need visual and text vectors")
-        visual, text = _widen(prompts.visual), _widen(prompts.text)
+        sides = (_widen(vectors.visual), _widen(vectors.text), vectors.shown)
         losses = {"alignment": (config.weight, alignment_loss), "relation": (config.relation, relation_loss)}
-        return {name: weight * loss(visual, text, shown, config) for name, (weight, loss) in losses.items() if weight}
+        return {name: weight * loss(*sides, config) for name, (weight, loss) in losses.items() if weight}
 
     def _losses(
         self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], prompts: PromptTokens, known: Tensor
@@ -117,10 +115,7 @@ class Criterion(nn.Module):
         num_boxes = torch.tensor(sum(len(target.labels) for target in targets), device=device)
         num_positives = torch.zeros_like(num_boxes) if noised is None else (noised.target >= 0).sum()
         counts = torch.stack([num_boxes, num_positives]).float()
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.all_reduce(counts)
-            counts /= distributed.get_world_size()
-        num_boxes, num_positives = counts.clamp(min=1)
+        num_boxes, num_positives = mean_over_ranks(counts).clamp(min=1)
         return num_boxes, num_positives
 
 

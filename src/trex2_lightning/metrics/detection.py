@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 from torchvision.ops import box_convert
+
+from trex2_lightning.ops.distributed import from_every_rank
 
 # pycocotools' float64 numbers: the float32 defaults of torchmetrics move AP by some 1e-5.
 IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
@@ -144,12 +145,8 @@ def coco_results(results: Iterable[ImageResult], category_ids: Sequence[int]) ->
 
 def from_all_ranks(results: dict[int, Result]) -> list[Result]:
     """What all ranks have by image id, in ascending order and each image once; every rank must call it."""
-    shards: list[Any] = [results]
-    if dist.is_available() and dist.is_initialized():
-        shards = [None] * dist.get_world_size()
-        dist.all_gather_object(shards, results)
     merged: dict[int, Result] = {}
-    for shard in shards:
+    for shard in from_every_rank(results):
         merged |= shard
     return [merged[image_id] for image_id in sorted(merged)]
 

@@ -72,32 +72,27 @@ class PromptedDetector(nn.Module, ABC):
         """Find what the prompts ask for."""
 
     def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        """One vector per category of its exemplars where boxes are given, else of its phrase or of each of its words.
+        """One vector per category of its exemplars where there are some, else of its phrase or of each of its words.
 
         Args:
-            prompts: what to look for; with phrases and boxes, `text` and `visual` of the result are both filled.
-            reference: `encode_image` of the B images that exemplar boxes lie on; phrases need none.
+            prompts: what to look for.
+            reference: `encode_image` of the B images that exemplars lie on; phrases need none.
 
         Returns:
-            Phrases: of batch size 1. Boxes: of batch size B, valid where a category has exemplars in an image.
-            `text` and `visual` are category vectors, the mean of a category's words.
+            Phrases: of batch size 1. Exemplars: of batch size B, valid where a category has some in an image.
 
         Raises:
-            InputError: neither phrases nor boxes, boxes without `reference`, or a phrase that cannot be encoded.
+            InputError: neither phrases nor exemplars, exemplars without `reference`, or a phrase that cannot be
+                encoded.
         """
-        tokens = self.text_encoder(prompts.phrases) if prompts.phrases else None
-        text = category_vectors(tokens) if tokens is not None else None  # (1, C, D)
-        if prompts.boxes is None:
-            if tokens is None:
-                raise InputError("there is nothing to look for: give phrases or exemplar boxes")
-            return tokens._replace(text=text)
-        if reference is None:
-            raise InputError("exemplar boxes need the images they lie on: give reference=encode_image(images)")
-        valid = prompts.box_valid
-        if valid is None:
-            valid = torch.ones_like(prompts.boxes[..., 0], dtype=torch.bool)
-        visual = self.visual_encoder(prompts.boxes, valid, reference, is_point=prompts.is_point)  # (B, C, D)
-        return from_vectors(visual, valid.any(-1))._replace(text=text, visual=visual)
+        if prompts.exemplars is not None:
+            if reference is None:
+                raise InputError("exemplars need the images they lie on: give reference=encode_image(images)")
+            vectors = self.visual_encoder(prompts.exemplars, reference)  # (B, C, D)
+            return from_vectors(vectors, prompts.exemplars.valid.any(-1))
+        if not prompts.phrases:
+            raise InputError("there is nothing to look for: give phrases or exemplars")
+        return self.text_encoder(prompts.phrases)
 
     def train_prompts(self, *, text: bool, visual: bool) -> None:
         """Choose which prompt encoders a run trains.
@@ -107,10 +102,6 @@ class PromptedDetector(nn.Module, ABC):
         """
         self.text_encoder.requires_grad_(text)
         self.visual_encoder.requires_grad_(visual)
-
-    def forward(self, images: Images, prompts: Prompts, noised: NoisedQueries | None = None) -> DetectorOutput:
-        features = self.encode_image(images)
-        return self.decode(features, self.encode_prompts(prompts, features), noised)
 
     def _decode_queries(
         self,

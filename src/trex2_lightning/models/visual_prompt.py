@@ -16,7 +16,7 @@ from trex2_lightning.config import VisualPromptConfig
 from trex2_lightning.layers.attention import Attention, DeformableAttention
 from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.ops.position import box_embedding
-from trex2_lightning.structures import FeatureMaps
+from trex2_lightning.structures import Exemplars, FeatureMaps
 
 
 class VisualPromptEncoder(nn.Module):
@@ -42,28 +42,27 @@ class VisualPromptEncoder(nn.Module):
         nn.init.xavier_uniform_(self.content)
         nn.init.xavier_uniform_(self.class_token)
 
-    def forward(self, boxes: Tensor, valid: Tensor, features: FeatureMaps, *, is_point: bool) -> Tensor:
+    def forward(self, exemplars: Exemplars, features: FeatureMaps) -> Tensor:
         """Encode the exemplars of every category.
 
         Args:
-            boxes: (B, C, M, 4); of a point only cx, cy are read.
-            valid: (B, C, M) bool.
-            features: of the B images that the boxes lie on.
-            is_point: the exemplars are points.
+            exemplars: of one kind.
+            features: of the B images that they lie on.
 
         Returns:
             (B, C, D); for a category without exemplars, what the class token reads by itself.
         """
         if self.source == "neck":
             features = features._replace(tokens=features.neck)
-        embedding = self.point_embedding if is_point else self.box_embedding
+        embedding = {"box": self.box_embedding, "point": self.point_embedding}[exemplars.kind]
+        boxes = exemplars.boxes
         whole = boxes.new_tensor([0.5, 0.5, 1, 1]).expand(*boxes.shape[:2], 1, 4)
         boxes = torch.cat([boxes, whole], 2)[..., : embedding.coordinates]  # (B, C, N, 2 or 4)
         content = torch.cat([self.content.expand(boxes.shape[2] - 1, -1), self.class_token])  # (N, D)
         x, position = embedding(boxes, content)
         scale = features.valid_ratios.repeat(1, 1, 2)[:, None, :, : embedding.coordinates]  # (B, 1, L, 2 or 4)
         reference = boxes.flatten(1, 2)[:, :, None] * scale
-        attend = attention_within_category(valid)
+        attend = attention_within_category(exemplars.valid)
         for block in self.blocks:
             x = block(x, position, reference, features, attend)
         return x[:, :, -1]

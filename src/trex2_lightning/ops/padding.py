@@ -8,31 +8,31 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from trex2_lightning.structures import Prompts
+from trex2_lightning.structures import ExemplarKind, Exemplars
 
 
 def stack_exemplars(
-    shown: Sequence[Mapping[int, Tensor]], device: torch.device | None = None
-) -> tuple[Tensor, Prompts]:
-    """What each of B images shows as prompts, for all of them together.
+    shown: Sequence[Mapping[int, Tensor]], kind: ExemplarKind = "box", device: torch.device | None = None
+) -> tuple[Tensor, Exemplars]:
+    """What each of B images shows, for all of them together.
 
     Args:
-        shown: category to its boxes (m, 4), for each image.
+        shown: category to its exemplars' boxes (m, 4), for each image.
+        kind: of all exemplars.
         device: of the boxes.
 
     Returns:
-        The U categories (U,) that any image shows, ascending, and `boxes` (B, U, M, 4), `box_valid` where an image
-        shows them. U and M are at least 1: where nobody shows anything, category 0 stands there without exemplars.
+        The U categories (U,) that any image shows, ascending, and the exemplars (B, U, M), valid where an image shows
+        them. U and M are at least 1: where nobody shows anything, category 0 stands there without exemplars.
     """
     categories = sorted({category for image in shown for category in image}) or [0]
     nothing = torch.zeros(0, 4, device=device)
-    boxes, valid = pad_exemplars([image.get(category, nothing) for image in shown for category in categories])
+    boxes, valid = pad_boxes([image.get(category, nothing) for image in shown for category in categories])
     layout = (len(shown), len(categories), -1)
-    prompts = Prompts(boxes=boxes.view(*layout, 4), box_valid=valid.view(layout))
-    return torch.tensor(categories, device=device), prompts
+    return torch.tensor(categories, device=device), Exemplars(boxes.view(*layout, 4), valid.view(layout), kind)
 
 
-def pad_exemplars(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def pad_boxes(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """N x (m, 4) -> (N, M, 4) and where they are real, (N, M) bool; M is the largest number, at least 1."""
     boxes = pad_sequence([*rows, rows[0].new_zeros(1, 4)], batch_first=True)[:-1]
     counts = torch.tensor([len(row) for row in rows], device=boxes.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ def by_category(prompts: PromptTokens) -> PromptTokens:
     real = prompts.category >= 0
     count = vectors[..., 0].new_zeros(len(prompts.valid), vectors.shape[1])
     count = count.index_add(1, prompts.category[real], prompts.valid[:, real].to(count))
-    return from_vectors(vectors, count > 0)._replace(text=prompts.text, visual=prompts.visual)
+    return from_vectors(vectors, count > 0)
 
 
 def only(prompts: PromptTokens, wanted: Tensor) -> PromptTokens:
@@ -90,6 +92,15 @@ def together(*prompts: PromptTokens) -> PromptTokens:
         attend=torch.block_diag(*(p.attend for p in prompts)).bool(),
         position=torch.cat([p.position for p in prompts]),
     )
+
+
+def with_vectors(prompts: PromptTokens, vectors: Sequence[Tensor]) -> PromptTokens:
+    """Prompts of one vector per category, and behind them N further categories, whose vectors are (D,) each."""
+    if not vectors:
+        return prompts
+    more = torch.stack([*vectors]).to(prompts.embed).expand(len(prompts.embed), -1, -1)
+    valid = torch.cat([prompts.valid, torch.ones_like(more[..., 0], dtype=torch.bool)], 1)
+    return from_vectors(torch.cat([prompts.embed, more], 1), valid)
 
 
 def parts(prompts: PromptTokens, limit: int) -> list[Tensor]:
@@ -146,8 +157,7 @@ def fitting(
         generator: of the CPU, the only source of randomness.
 
     Returns:
-        The prompts, with `text` and `visual` as they were, and (C,) int64 the numbers of the categories in them, -1 of
-        what was left out.
+        The prompts, and (C,) int64 the numbers of the categories in them, -1 of what was left out.
     """
     owner = prompts.category[prompts.attend.int().argmax(1)]  # (T,) of a closing token its name; -1 around all names
     sizes = owner[owner >= 0].bincount().tolist()
@@ -178,15 +188,14 @@ def average(*prompts: PromptTokens) -> PromptTokens:
         prompts: of the same C categories, all of them there; a category counts where it is valid.
 
     Returns:
-        Of batch size 1; a category that is valid nowhere stays so, with a vector of zeros. `text` and `visual`, for
-        the alignment loss, stay those of the first argument.
+        Of batch size 1; a category that is valid nowhere stays so, with a vector of zeros.
     """
     rows = [by_category(p) for p in prompts]
     vectors = torch.cat([row.embed for row in rows])  # (n, C, D)
     valid = torch.cat([row.valid for row in rows])  # (n, C)
     total = vectors.masked_fill(~valid[..., None], 0).sum(0, keepdim=True)
     mean = total / valid.sum(0, keepdim=True).clamp(min=1)[..., None]
-    return from_vectors(mean, valid.any(0, keepdim=True))._replace(text=prompts[0].text, visual=prompts[0].visual)
+    return from_vectors(mean, valid.any(0, keepdim=True))
 
 
 def complete(prompts: PromptTokens, others: PromptTokens) -> PromptTokens:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from trex2_lightning.config import MemoryBankConfig
+from trex2_lightning.ops.distributed import from_every_rank
 from trex2_lightning.structures import PromptTokens
 
 
@@ -36,12 +37,9 @@ class MemoryBank:
             data_set: that the images are of, on all ranks.
         """
         names = [phrases[category] for category in prompts.valid.nonzero()[:, 1].tolist()]
-        gathered = [(names, prompts.embed[prompts.valid].detach().float().cpu())]
-        if distributed.is_available() and distributed.is_initialized():
-            own, gathered = gathered[0], gathered * distributed.get_world_size()
-            distributed.all_gather_object(gathered, own)
+        own = names, prompts.embed[prompts.valid].detach().float().cpu()
         kept = self._vectors.setdefault(data_set, {})
-        for names, vectors in gathered:
+        for names, vectors in from_every_rank(own):
             for name, vector in zip(names, vectors, strict=True):
                 # A row of its own: a view would keep the whole batch's vectors in memory.
                 kept.setdefault(name, deque(maxlen=self.config.size)).append(vector.clone())

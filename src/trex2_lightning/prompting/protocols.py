@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from typing import get_args
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -17,11 +18,21 @@ from torch import Tensor
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, only
-from trex2_lightning.structures import Batch, FeatureMaps, Images, Prompts, PromptTokens, Targets
+from trex2_lightning.structures import (
+    Batch,
+    ExemplarKind,
+    Exemplars,
+    FeatureMaps,
+    Images,
+    Prompts,
+    PromptTokens,
+    Targets,
+)
 
+EXEMPLAR_KINDS = get_args(ExemplarKind)
 TEXT_PROTOCOLS = ("text", "random_phrases", "hinted_text")
 PROTOCOLS = (
-    *(*TEXT_PROTOCOLS, "interactive_box", "interactive_point", "wrong_pictures"),
+    *(*TEXT_PROTOCOLS, *(f"interactive_{kind}" for kind in EXEMPLAR_KINDS), "wrong_pictures"),
     *("generic", "mixed", "mixed_mean", "region_classification"),
 )
 OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
@@ -62,8 +73,7 @@ def promptings(
         "text": text,
         "random_phrases": Text(permuted(names, seed)),
         "hinted_text": Hinted(text),
-        "interactive_box": Interactive(seed),
-        "interactive_point": Interactive(seed, is_point=True),
+        **{f"interactive_{kind}": Interactive(seed, kind) for kind in EXEMPLAR_KINDS},
         "wrong_pictures": WrongPictures(seed),
     }
     if references is not None:
@@ -116,22 +126,25 @@ class Interactive(Prompting):
     """Visual-I: for each category that the image has one of its boxes, drawn at random, or that box's centre.
 
     The draw depends on the seed, the image and the category alone.
+
+    Args:
+        seed: of the draw.
+        kind: what is shown of the box.
     """
 
-    def __init__(self, seed: int, *, is_point: bool = False) -> None:
+    def __init__(self, seed: int, kind: ExemplarKind = "box") -> None:
         self._seed = seed
-        self._is_point = is_point
+        self._kind: ExemplarKind = kind
 
     def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         shown = [self._shown(target) for target in batch.targets]
-        categories, prompts = stack_exemplars(shown, features.tokens.device)
-        encoded = self._encode(detector, batch, features, prompts._replace(is_point=self._is_point))
-        return encoded._replace(category=categories)
+        categories, exemplars = stack_exemplars(shown, self._kind, features.tokens.device)
+        return self._encode(detector, batch, features, exemplars)._replace(category=categories)
 
     def _encode(
-        self, detector: PromptedDetector, _batch: Batch, features: FeatureMaps, prompts: Prompts
+        self, detector: PromptedDetector, _batch: Batch, features: FeatureMaps, exemplars: Exemplars
     ) -> PromptTokens:
-        return detector.encode_prompts(prompts, features)
+        return detector.encode_prompts(Prompts(exemplars=exemplars), features)
 
     def _shown(self, target: Targets) -> dict[int, Tensor]:
         shown = {}
@@ -155,7 +168,8 @@ class Given(Prompting):
     def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         device = features.tokens.device
         shown = [{0: self._exemplars[target.image_id].to(device)} for target in batch.targets]
-        return detector.encode_prompts(stack_exemplars(shown, device)[1], features)
+        _, exemplars = stack_exemplars(shown, device=device)
+        return detector.encode_prompts(Prompts(exemplars=exemplars), features)
 
 
 class WrongPictures(Interactive):
@@ -170,7 +184,7 @@ class WrongPictures(Interactive):
         self._before = None
 
     def _encode(
-        self, detector: PromptedDetector, batch: Batch, features: FeatureMaps, prompts: Prompts
+        self, detector: PromptedDetector, batch: Batch, features: FeatureMaps, exemplars: Exemplars
     ) -> PromptTokens:
         if self._before is None:
             first = Images(*(field[:1] for field in batch.images))
@@ -178,8 +192,8 @@ class WrongPictures(Interactive):
         encoded = []
         for image in range(len(batch.targets)):
             own = slice(image, image + 1)
-            boxes, box_valid = prompts.boxes[own], prompts.box_valid[own]  # type: ignore[index]
-            encoded.append(detector.encode_prompts(prompts._replace(boxes=boxes, box_valid=box_valid), self._before))
+            shown = exemplars._replace(boxes=exemplars.boxes[own], valid=exemplars.valid[own])
+            encoded.append(detector.encode_prompts(Prompts(exemplars=shown), self._before))
             self._before = of_image(features, image)
         return from_vectors(torch.cat([one.embed for one in encoded]), torch.cat([one.valid for one in encoded]))
 

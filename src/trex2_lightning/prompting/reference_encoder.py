@@ -15,7 +15,7 @@ from trex2_lightning.data.sampling.references import References
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.structures import Batch, PromptTokens
+from trex2_lightning.structures import Batch, Prompts, PromptTokens
 
 
 class ReferenceEncoder(L.LightningModule):
@@ -56,8 +56,8 @@ class ReferenceEncoder(L.LightningModule):
             for target, places in zip(batch.targets, drawn, strict=True)
         ]
         features = self.detector.encode_image(batch.images)
-        categories, prompts = stack_exemplars(shown, features.tokens.device)
-        vectors = self.detector.encode_prompts(prompts, features).embed.float()  # (B, U, D)
+        categories, exemplars = stack_exemplars(shown, device=features.tokens.device)
+        vectors = self.detector.encode_prompts(Prompts(exemplars=exemplars), features).embed.float()  # (B, U, D)
         for image, places in enumerate(drawn):
             for column, category in enumerate(categories.tolist()):
                 if category in places:

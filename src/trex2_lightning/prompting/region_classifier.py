@@ -9,7 +9,7 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import category_vectors
 from trex2_lightning.prompting.protocols import Text
-from trex2_lightning.structures import Batch, FeatureMaps
+from trex2_lightning.structures import Batch, FeatureMaps, Prompts
 
 
 class RegionClassifier:
@@ -28,8 +28,8 @@ class RegionClassifier:
 
     def update(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> None:
         shown = [dict(enumerate(target.boxes[:, None])) for target in batch.targets]
-        _, prompts = stack_exemplars(shown, features.tokens.device)
-        vectors = detector.encode_prompts(prompts, features).embed.float()  # (B, most boxes, D)
+        _, exemplars = stack_exemplars(shown, device=features.tokens.device)
+        vectors = detector.encode_prompts(Prompts(exemplars=exemplars), features).embed.float()  # (B, most boxes, D)
         names = category_vectors(self._text(detector, batch, features))[0].float()  # (C, D)
         for target, regions in zip(batch.targets, vectors, strict=True):
             with torch.autocast(regions.device.type, enabled=False):  # bfloat16 would make ties

@@ -24,6 +24,7 @@ from trex2_lightning.inference.pictures import contact_sheet, draw
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.prompting.protocols import PROTOCOLS
+from trex2_lightning.structures import Box
 from trex2_lightning.studies.sweep import console
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import train
@@ -149,7 +150,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
     for image in some_images(records, NUM_PICTURES):
         label = int(image.labels.mode().values)
         name = records.names[label]
-        exemplar = {name: image.boxes[image.labels == label][:1].tolist()}
+        exemplar = {name: [Box(*box) for box in image.boxes[image.labels == label][:1].tolist()]}
         prompts = predictor.interactive(image.path, exemplar)
         interactive += [
             draw(read_image(image.path), torch.empty(0, 4), [], exemplars=exemplar),
@@ -157,7 +158,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
         ]
 
         shown = [
-            (other.path, {name: other.boxes[other.labels == label].tolist()})
+            (other.path, {name: [Box(*box) for box in other.boxes[other.labels == label].tolist()]})
             for other in references.images
             if label in other.labels
         ][:NUM_REFERENCES]

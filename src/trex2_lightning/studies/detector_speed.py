@@ -51,7 +51,9 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
     limit = reference.config.max_text_len
     [sentence], chunks = _sentences(few, limit), _sentences(many, limit)
     theirs = ask(sentence)
-    difference = _outputs_differ(theirs, early(images, Prompts(few)), sentence.shape[1])
+    difference = _outputs_differ(
+        theirs, early.decode(early.encode_image(images), early.encode_prompts(Prompts(few))), sentence.shape[1]
+    )
     largest = float(theirs.logits[..., : sentence.shape[1]].abs().max())
     few_vectors, many_vectors = late.encode_prompts(Prompts(few)), late.encode_prompts(Prompts(many))
     peer, words, phrases, more = fastest(

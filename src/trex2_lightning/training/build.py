@@ -13,6 +13,7 @@ from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.prompting.memory_bank import MemoryBank
+from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.training.module import DetectionModule
 
 
@@ -21,16 +22,16 @@ def build_module(config: Config) -> DetectionModule:
     model = build_detector(config.model)
     rhythm, alignment = config.train.rhythm, config.loss.alignment
     model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    memory_bank = MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None
     return DetectionModule(
         model,
         Criterion(config.loss),
+        TrainingPrompts(config.train.prompt_scope, memory_bank, aligned=bool(alignment.weight or alignment.relation)),
         config.optim,
         config.loss.denoising,
         to_dict(config),
         seed=config.seed,
         max_detections=config.eval.max_detections,
-        prompt_scope=config.train.prompt_scope,
-        memory_bank=MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None,
         visual_trained=bool(rhythm.visual),
     )
 

@@ -14,13 +14,11 @@ from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.prompt_tokens import fitting
 from trex2_lightning.ops.scores import category_scores, rank, to_pixels
-from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.prompting.scope import Scope, share_prompts, with_negatives
-from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens, Targets
+from trex2_lightning.prompting.training_prompts import TrainingPrompts
+from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
 from trex2_lightning.training.optim import adamw, schedule
 
 
@@ -29,15 +27,6 @@ class Measurement(NamedTuple):
 
     prompting: Prompting
     metric: DetectionMetric
-
-
-class Asked(NamedTuple):
-    """What the images of a training batch are asked for; C categories."""
-
-    prompts: PromptTokens
-    targets: tuple[Targets, ...]  # B, in terms of the C categories
-    judged: Tensor | None  # (B, C) bool, as in `Prompts`
-    num_categories: int  # C
 
 
 class DetectionModule(L.LightningModule):
@@ -49,13 +38,12 @@ class DetectionModule(L.LightningModule):
     Args:
         detector: the model.
         criterion: output and targets to weighted loss terms.
+        prompting: what a training batch is asked with; its memory bank is saved with the checkpoints.
         optimizer: learning rates and schedule.
         denoising: how ground truth is noised.
         resolved_config: plain values, written into every checkpoint so that it can be rebuilt from the file alone.
         seed: of the denoising.
         max_detections: kept per image in evaluation.
-        prompt_scope: whose exemplars an image is asked with in a visual iteration.
-        memory_bank: further negatives of visual iterations, saved with the checkpoints.
         visual_trained: whether this run trains visual prompts, or the one that its weights come from did; saved with
             the checkpoints, because the configuration tells only the first.
     """
@@ -64,19 +52,19 @@ class DetectionModule(L.LightningModule):
         self,
         detector: PromptedDetector,
         criterion: Criterion,
+        prompting: TrainingPrompts,
         optimizer: OptimConfig,
         denoising: DenoisingConfig,
         resolved_config: dict[str, Any],
         *,
         seed: int,
         max_detections: int,
-        prompt_scope: Scope,
-        memory_bank: MemoryBank | None = None,
         visual_trained: bool = False,
     ) -> None:
         super().__init__()
         self.detector = detector
         self.criterion = criterion
+        self.prompting = prompting
         self.protocols: dict[str, Measurement] = {}
         self.regions: RegionClassifier | None = None
         self.figures: dict[str, dict[str, float]] = {}
@@ -88,28 +76,18 @@ class DetectionModule(L.LightningModule):
         self._resolved_config = resolved_config
         self._seed = seed
         self._max_detections = max_detections
-        self._prompt_scope: Scope = prompt_scope
-        self._memory_bank = memory_bank
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
         features = self.detector.encode_image(batch.images)
-        own = self.detector.encode_prompts(batch.prompts, features)
         generator = self._generator(batch_idx)
-        shown, kind = None, "loss"
-        if batch.prompts.boxes is not None:
-            shown, kind = (own.valid, "visual_loss") if batch.prompts.phrases else (None, "nameless_loss")
-        prompts, targets, judged, num_categories = self._fitted(self._asked(own, batch, generator), generator)
-        noised = noise_queries(targets, num_categories, self.detector.selection.num_queries, self._denoising, generator)
-        output = self.detector.decode(features, prompts, noised)
-        terms = self.criterion(output, targets, judged, noised, shown)
+        asked = self.prompting(self.detector, batch, features, generator)
+        num_queries = self.detector.selection.num_queries
+        noised = noise_queries(asked.targets, asked.num_categories, num_queries, self._denoising, generator)
+        output = self.detector.decode(features, asked.prompts, noised)
+        terms = self.criterion(output, asked.targets, asked.judged, noised, asked.vectors)
         loss = torch.stack(list(terms.values())).sum()
-        self.skipped_images += batch.skipped
-        self.log("loss", loss, prog_bar=True)
-        self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
-        self.log("data/skipped_images", float(self.skipped_images))
-        if self.detector.max_tokens is not None:
-            self.log("data/left_out_categories", float(self.left_out_categories))
+        self._log_step(loss, terms, batch, asked.left_out)
         return loss
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -181,54 +159,26 @@ class DetectionModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._resolved_config
         checkpoint["visual_trained"] = self.visual_trained
-        if self._memory_bank is not None:
-            checkpoint["memory_bank"] = self._memory_bank.state_dict()
+        if self.prompting.memory_bank is not None:
+            checkpoint["memory_bank"] = self.prompting.memory_bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.visual_trained |= bool(checkpoint.get("visual_trained"))
-        if self._memory_bank is not None:
-            self._memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
+        if self.prompting.memory_bank is not None:
+            self.prompting.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 
-    def _asked(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> Asked:
-        """What the images of a batch are asked for, of its prompts as they were encoded."""
-        judged = batch.prompts.judged
-        if batch.prompts.boxes is None:
-            return Asked(own, batch.targets, judged, len(batch.prompts.phrases))
-        prompts, places = self._share(own, batch, generator)
-        targets = tuple(target._replace(labels=places[target.labels]) for target in batch.targets)
-        num_categories = prompts.embed.shape[1]
-        if judged is not None:  # of what other ranks ask for nothing is known
-            judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
-        return Asked(prompts, targets, judged, num_categories)
-
-    def _fitted(self, asked: Asked, generator: torch.Generator) -> Asked:
-        """Without the categories, and their boxes, for which the detector has no room: a batch never ends a run.
-
-        What an image is not asked for it need not find. Negatives are left out first.
-        """
-        prompts, targets, judged, num_categories = asked
-        limit = self.detector.max_tokens
-        if limit is None or len(prompts.category) <= limit:
-            return asked
-        prompts, numbers = fitting(prompts, torch.cat([target.labels for target in targets]), limit, generator)
-        kept = numbers >= 0
-        targets = tuple(
-            target._replace(labels=numbers[target.labels[known]], boxes=target.boxes[known])
-            for target, known in zip(targets, [kept[target.labels] for target in targets], strict=True)
-        )
-        left = int(kept.sum())
-        self.left_out_categories += num_categories - left
-        return Asked(prompts, targets, None if judged is None else judged[:, kept], left)
-
-    def _share(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> tuple[PromptTokens, Tensor]:
-        """What the images are asked with in a visual iteration, and the places of the batch's categories in it."""
-        phrases, judged = batch.prompts.phrases, batch.prompts.judged
-        prompts, names, places = share_prompts(own, phrases, self._prompt_scope, others=batch.cross_image)
-        if self._memory_bank is not None and phrases:  # named things may be in nameless pictures, unmarked
-            if judged is None:
-                prompts = with_negatives(prompts, self._memory_bank.draw(names, generator, batch.data_set))
-            self._memory_bank.add(phrases, own, batch.data_set)
-        return prompts, places
+    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch, left_out: int) -> None:
+        """The loss and its terms, apart by what the images were asked with, and what the step had to do without."""
+        kind = "loss"
+        if batch.prompts.exemplars is not None:
+            kind = "visual_loss" if batch.prompts.phrases else "nameless_loss"
+        self.skipped_images += batch.skipped
+        self.left_out_categories += left_out
+        self.log("loss", loss, prog_bar=True)
+        self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
+        self.log("data/skipped_images", float(self.skipped_images))
+        if self.detector.max_tokens is not None:
+            self.log("data/left_out_categories", float(self.left_out_categories))
 
     def _generator(self, batch_idx: int) -> torch.Generator:
         """Randomness that depends on the place in the run alone, so that a resumed run draws the same."""

@@ -4,13 +4,19 @@ import pytest
 import torch
 
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_train, pad
-from trex2_lightning.data.sampling.stream import Kind
+from trex2_lightning.data.sampling.stream import PromptKind
 
 NAMES = ("cat", "dog", "cow")
 
 
 def example(
-    height: int, width: int, labels: list[int], image_id: int, seed: int = 0, skipped: int = 0, kind: Kind = "text"
+    height: int,
+    width: int,
+    labels: list[int],
+    image_id: int,
+    seed: int = 0,
+    skipped: int = 0,
+    kind: PromptKind = "text",
 ) -> Example:
     return Example(
         pixels=torch.full((3, height, width), float(image_id)),
@@ -48,7 +54,7 @@ def test_train_batch() -> None:
     assert sorted(batch.prompts.phrases) == sorted(NAMES)
     assert [batch.prompts.phrases[label] for label in batch.targets[0].labels] == ["cow", "cat"]
     assert batch.prompts.judged is None
-    assert batch.prompts.boxes is None
+    assert batch.prompts.exemplars is None
     assert [target.image_id for target in batch.targets] == [4, 7]
     assert batch.targets[1].boxes.shape == (0, 4)
     assert batch.images.sizes.tolist() == [[40, 60], [80, 60]]
@@ -67,41 +73,41 @@ def test_train_vocabulary_follows_from_the_first_key() -> None:
     assert phrases(3) == first != phrases(4)
 
 
-@pytest.mark.parametrize("kind", ["boxes", "points"])
-def test_visual_batch_asks_for_what_it_has_by_exemplars_of_each_image(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", ["box", "point"])
+def test_visual_batch_asks_for_what_it_has_by_exemplars_of_each_image(kind: PromptKind) -> None:
     examples = [example(20, 30, [2, 0, 2], 4, kind=kind), example(40, 30, [], 7, kind=kind)]
     prompts = collate_train(examples, NAMES, NAMES, 80, 1).prompts
     assert sorted(prompts.phrases) == ["cat", "cow"]  # no negatives but what other images have
-    assert prompts.is_point == (kind == "points")
-    assert prompts.boxes.shape == (2, 2, 1, 4)
-    assert prompts.box_valid.tolist() == [[[True]] * 2, [[False]] * 2]
+    assert prompts.exemplars.kind == kind
+    assert prompts.exemplars.boxes.shape == (2, 2, 1, 4)
+    assert prompts.exemplars.valid.tolist() == [[[True]] * 2, [[False]] * 2]
 
 
 def test_visual_batch_without_boxes_asks_for_something() -> None:
-    prompts = collate_train([example(20, 30, [], 4, kind="boxes")], NAMES, NAMES, 80, 1).prompts
+    prompts = collate_train([example(20, 30, [], 4, kind="box")], NAMES, NAMES, 80, 1).prompts
     assert len(prompts.phrases) == 1
-    assert not prompts.box_valid.any()
+    assert not prompts.exemplars.valid.any()
 
 
 def test_nameless_batch_has_as_many_categories_as_its_images_have_and_no_phrases() -> None:
     labels = ([700, 4, 700], [], [9])
-    examples = [example(20, 30, some, number, kind="boxes") for number, some in enumerate(labels)]
+    examples = [example(20, 30, some, number, kind="box") for number, some in enumerate(labels)]
     batch = collate_train([some._replace(source="nameless") for some in examples], NAMES, NAMES, 80, 1)
     assert batch.prompts.phrases == ()
     assert [target.labels.tolist() for target in batch.targets] == [[2, 0, 2], [], [1]]
-    assert batch.prompts.box_valid.any(-1).tolist() == [[True, False, True], [False] * 3, [False, True, False]]
+    assert batch.prompts.exemplars.valid.any(-1).tolist() == [[True, False, True], [False] * 3, [False, True, False]]
     assert not batch.cross_image
     empty = collate_train([examples[1]._replace(source="nameless")], NAMES, NAMES, 80, 1)
-    assert empty.prompts.box_valid.tolist() == [[[False]]]
+    assert empty.prompts.exemplars.valid.tolist() == [[[False]]]
 
 
 def test_cross_image_batch_is_a_visual_one_that_says_so() -> None:
-    examples = [example(20, 30, [2, 0], number, kind="points") for number in range(2)]
+    examples = [example(20, 30, [2, 0], number, kind="point") for number in range(2)]
     plain = collate_train(examples, NAMES, NAMES, 80, 1)
     batch = collate_train([some._replace(source="cross_image") for some in examples], NAMES, NAMES, 80, 1)
     assert (plain.cross_image, batch.cross_image) == (False, True)
     assert batch.prompts.phrases == plain.prompts.phrases
-    assert batch.prompts.boxes.equal(plain.prompts.boxes)
+    assert batch.prompts.exemplars.boxes.equal(plain.prompts.exemplars.boxes)
 
 
 def test_eval_batch_asks_for_all_names_in_order() -> None:
@@ -116,7 +122,7 @@ def test_what_an_image_does_not_judge_is_no_negative_of_it() -> None:
     prompts = collate_train([sure, unsure], NAMES, NAMES, 1, 16).prompts
     asked = dict(zip(prompts.phrases, prompts.judged.T.tolist(), strict=True))
     assert asked == {"cat": [True, False], "dog": [True, False], "cow": [True, True]}
-    visual = collate_train([some._replace(kind="boxes") for some in (sure, unsure)], NAMES, NAMES, 1, 16).prompts
+    visual = collate_train([some._replace(kind="box") for some in (sure, unsure)], NAMES, NAMES, 1, 16).prompts
     asked = dict(zip(visual.phrases, visual.judged.T.tolist(), strict=True))
     assert asked == {"cat": [True, False], "cow": [True, True]}
 

@@ -84,7 +84,7 @@ def test_parity(tmp_path: Path, changes: dict[str, Any], sizes: list[tuple[int, 
     features, fused = detector.fuse(detector.encode_image(images), prompts)
     layers: list[torch.Tensor] = []
     detector.decoder.register_forward_hook(lambda *args: layers.extend(args[2]))
-    ours = detector(images, Prompts(NAMES)).queries
+    ours = detector.decode(detector.encode_image(images), detector.encode_prompts(Prompts(NAMES))).queries
     num_tokens = sentence().shape[1]
     assert_close(features.tokens, theirs.encoder_last_hidden_state_vision)
     assert_close(fused.embed, theirs.encoder_last_hidden_state_text)

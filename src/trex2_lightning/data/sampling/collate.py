@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trex2_lightning.data.sampling.exemplars import sample_exemplars
 from trex2_lightning.data.sampling.mixture import TrainSet
-from trex2_lightning.data.sampling.stream import Kind, Source
+from trex2_lightning.data.sampling.stream import ImageSource, PromptKind
 from trex2_lightning.data.sampling.vocabulary import batch_vocabulary
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
@@ -31,8 +31,8 @@ class Example(NamedTuple):
     seed: int = 0  # what the example was augmented with
     skipped: int = 0  # unreadable images that it stands for
     judged: Tensor | None = None  # (k,) int64, as in `ImageRecord`
-    kind: Kind = "text"  # what it is asked with, the same for all of a batch
-    source: Source = "any"  # where it was taken from, the same for all of a batch
+    kind: PromptKind = "text"  # what it is asked with, the same for all of a batch
+    source: ImageSource = "any"  # where it was taken from, the same for all of a batch
     number: int = 0  # of its data set, the same for all of a batch
 
 
@@ -77,8 +77,8 @@ def collate_train(
         batch = batch._replace(prompts=batch.prompts._replace(judged=_table(judged, vocabulary.phrases)))
     if kind == "text":
         return batch
-    boxes, valid = sample_exemplars(batch.targets, num_categories, max_exemplars, generator)
-    prompts = batch.prompts._replace(boxes=boxes, box_valid=valid, is_point=kind == "points")
+    exemplars = sample_exemplars(batch.targets, num_categories, max_exemplars, kind, generator)
+    prompts = batch.prompts._replace(exemplars=exemplars)
     return batch._replace(prompts=prompts, cross_image=source == "cross_image")
 
 

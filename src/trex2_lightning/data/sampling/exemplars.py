@@ -10,24 +10,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trex2_lightning.ops.padding import pad_exemplars
-from trex2_lightning.structures import Targets
+from trex2_lightning.ops.padding import pad_boxes
+from trex2_lightning.structures import ExemplarKind, Exemplars, Targets
 
 
 def sample_exemplars(
-    targets: Sequence[Targets], num_categories: int, limit: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
+    targets: Sequence[Targets], num_categories: int, limit: int, kind: ExemplarKind, generator: torch.Generator
+) -> Exemplars:
     """For each category of each image a random number of its boxes, from one to all of them (issues 50, 66 and 104).
 
     Args:
         targets: B images.
         num_categories: C.
         limit: most exemplars of a category in an image.
+        kind: of all exemplars.
         generator: the only source of randomness.
 
     Returns:
-        (B, C, M, 4) boxes, in random order, and (B, C, M) bool, False where a category of the image has fewer. M is
-        the largest number drawn, at least 1.
+        In random order, not valid where a category of the image has fewer than M, the largest number drawn, at least 1.
     """
     chosen = [
         _some(target.boxes[target.labels == category], limit, generator)
@@ -35,8 +35,8 @@ def sample_exemplars(
         for category in range(num_categories)
     ]
     layout = (len(targets), num_categories, -1)
-    boxes, valid = pad_exemplars(chosen)
-    return boxes.view(*layout, 4), valid.view(layout)
+    boxes, valid = pad_boxes(chosen)
+    return Exemplars(boxes.view(*layout, 4), valid.view(layout), kind)
 
 
 def _some(boxes: Tensor, limit: int, generator: torch.Generator) -> Tensor:

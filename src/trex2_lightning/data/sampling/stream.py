@@ -19,12 +19,13 @@ from torch.utils.data import Sampler
 
 from trex2_lightning.config import RhythmConfig
 from trex2_lightning.data.sampling.mixture import TrainSet
+from trex2_lightning.structures import ExemplarKind
 
-Kind = Literal["text", "boxes", "points"]  # what the images of a batch are asked with; never mixed (issue 85)
+PromptKind = ExemplarKind | Literal["text"]  # what the images of a batch are asked with
 # Where they come from: as they are, those that share a category with the batch's first, those with phrases of captions,
 # or those without names.
-Source = Literal["any", "cross_image", "grounding", "nameless"]
-VISUAL_STREAMS: dict[Source, int] = {"any": 2, "cross_image": 5, "nameless": 8}
+ImageSource = Literal["any", "cross_image", "grounding", "nameless"]
+VISUAL_STREAMS: dict[ImageSource, int] = {"any": 2, "cross_image": 5, "nameless": 8}
 
 
 class Sample(NamedTuple):
@@ -32,8 +33,8 @@ class Sample(NamedTuple):
 
     image: int  # index into the images
     seed: int  # of the augmentation, 63 bits
-    kind: Kind = "text"
-    source: Source = "any"
+    kind: PromptKind = "text"
+    source: ImageSource = "any"
     number: int = 0  # of the data set
 
 
@@ -42,7 +43,7 @@ class Turn(NamedTuple):
 
     visual: bool
     before: int  # steps of the same kind, set and source before it
-    source: Source = "any"
+    source: ImageSource = "any"
     number: int = 0  # of the data set
 
 
@@ -139,7 +140,7 @@ class TrainStream(Sampler[list[Sample]]):
             place = (before * self.accumulate + part) * self.world + self.rank
             positions = range(place * self.batch_size, (place + 1) * self.batch_size)
             stream = _Stream(self.seed, VISUAL_STREAMS[source] if visual else 0, chosen.name)
-            kind = self._visual_kind(step) if visual else "text"
+            kind: PromptKind = self._visual_kind(step) if visual else "text"
             if source == "cross_image":
                 images = self._sharing(chosen, place, stream)
             else:
@@ -149,9 +150,9 @@ class TrainStream(Sampler[list[Sample]]):
                 for image, position in zip(images, positions, strict=True)
             ]
 
-    def _visual_kind(self, step: int) -> Kind:
+    def _visual_kind(self, step: int) -> ExemplarKind:
         """Drawn for all ranks together: what takes no part in a step gets no gradient on any of them."""
-        return "points" if _mix(self.seed, 4, step) < self.points * 2**63 else "boxes"
+        return "point" if _mix(self.seed, 4, step) < self.points * 2**63 else "box"
 
     def _sharing(self, chosen: TrainSet, place: int, stream: _Stream) -> list[int]:
         assert chosen.shared is not None

@@ -1,0 +1,64 @@
+"""Several processes, or one: the only place that asks whether a run is distributed.
+
+Every function is a collective: all ranks call it at the same time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+Value = TypeVar("Value")
+
+
+def num_ranks() -> int:
+    """1 where nothing was distributed."""
+    return distributed.get_world_size() if _is_distributed() else 1
+
+
+def rank() -> int:
+    """0 where nothing was distributed."""
+    return distributed.get_rank() if _is_distributed() else 0
+
+
+def from_every_rank(value: Value) -> list[Value]:
+    """The values of all ranks, in their order; any that pickles."""
+    gathered = [value] * num_ranks()
+    if _is_distributed():
+        distributed.all_gather_object(gathered, value)
+    return gathered
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """Without a gradient."""
+    return _summed(x) / num_ranks()
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """The sum, whose gradient is the sum of all ranks' gradients."""
+    return _SumOverRanks.apply(x)
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """PyTorch's own is deprecated."""
+
+    @staticmethod
+    def forward(_: Any, x: Tensor) -> Tensor:
+        return _summed(x)
+
+    @staticmethod
+    def backward(_: Any, gradient: Tensor) -> Tensor:
+        return _summed(gradient)
+
+
+def _summed(x: Tensor) -> Tensor:
+    x = x.clone()
+    if _is_distributed():
+        distributed.all_reduce(x)
+    return x
+
+
+def _is_distributed() -> bool:
+    return distributed.is_available() and distributed.is_initialized()

@@ -1,0 +1,97 @@
+"""What the images of a training batch are asked with: one way from the batch to the detector's prompts and its targets.
+
+B images, C categories in the batch vocabulary, U that the images are asked for, D width.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, with_vectors
+from trex2_lightning.prompting.memory_bank import MemoryBank
+from trex2_lightning.prompting.scope import Scope, share_prompts
+from trex2_lightning.structures import Batch, CategoryVectors, FeatureMaps, PromptTokens, Targets
+
+
+class Asked(NamedTuple):
+    """What the images of a batch are asked for, and what they have of it."""
+
+    prompts: PromptTokens  # of U categories
+    targets: tuple[Targets, ...]  # B, in terms of the U categories
+    judged: Tensor | None  # (B, U) bool, as in `Prompts`
+    num_categories: int  # U
+    vectors: CategoryVectors | None = None  # of the batch's own C categories, where they are to be aligned
+    left_out: int = 0  # categories for which the detector had no room
+
+
+class TrainingPrompts:
+    """Text as the batch has it; exemplars shared among images, with further negatives, and aligned with their phrases.
+
+    Args:
+        scope: whose exemplars an image is asked with.
+        memory_bank: further negatives of visual iterations; None: none.
+        aligned: phrases are encoded in visual iterations too, for the alignment loss.
+    """
+
+    def __init__(self, scope: Scope, memory_bank: MemoryBank | None, *, aligned: bool) -> None:
+        self.memory_bank = memory_bank
+        self._scope: Scope = scope
+        self._aligned = aligned
+
+    def __call__(
+        self, detector: PromptedDetector, batch: Batch, features: FeatureMaps, generator: torch.Generator
+    ) -> Asked:
+        """Encode the batch's prompts and make of them what its images are asked with; all ranks together.
+
+        Args:
+            detector: encodes.
+            batch: of text, or of exemplars of one kind.
+            features: of its images.
+            generator: of the CPU, the only source of randomness.
+        """
+        own, given = detector.encode_prompts(batch.prompts, features), batch.prompts
+        if given.exemplars is None:
+            asked = Asked(own, batch.targets, given.judged, len(given.phrases))
+        else:
+            asked = self._shared(own, batch, generator)
+            if self._aligned and given.phrases:
+                text = category_vectors(detector.text_encoder(given.phrases))
+                asked = asked._replace(vectors=CategoryVectors(text, own.embed, own.valid))
+        return _fitted(asked, detector.max_tokens, generator)
+
+    def _shared(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> Asked:
+        """In a visual iteration an image is asked for what others show too, and for what earlier ones have shown."""
+        phrases, judged = batch.prompts.phrases, batch.prompts.judged
+        prompts, names, places = share_prompts(own, phrases, self._scope, others=batch.cross_image)
+        if self.memory_bank is not None and phrases:  # named things may be in nameless pictures, unmarked
+            if judged is None:
+                prompts = with_vectors(prompts, self.memory_bank.draw(names, generator, batch.data_set))
+            self.memory_bank.add(phrases, own, batch.data_set)
+        targets = tuple(target._replace(labels=places[target.labels]) for target in batch.targets)
+        num_categories = prompts.embed.shape[1]
+        if judged is not None:  # of what other ranks ask for nothing is known
+            judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
+        return Asked(prompts, targets, judged, num_categories)
+
+
+def _fitted(asked: Asked, limit: int | None, generator: torch.Generator) -> Asked:
+    """Without the categories, and their boxes, for which the detector has no room: a batch never ends a run.
+
+    What an image is not asked for it need not find. Negatives are left out first.
+    """
+    if limit is None or len(asked.prompts.category) <= limit:
+        return asked
+    present = torch.cat([target.labels for target in asked.targets])
+    prompts, numbers = fitting(asked.prompts, present, limit, generator)
+    kept = numbers >= 0
+    targets = tuple(
+        target._replace(labels=numbers[target.labels[known]], boxes=target.boxes[known])
+        for target, known in zip(asked.targets, [kept[target.labels] for target in asked.targets], strict=True)
+    )
+    judged = None if asked.judged is None else asked.judged[:, kept]
+    left = int(kept.sum())
+    return Asked(prompts, targets, judged, left, asked.vectors, asked.num_categories - left)
