@@ -27,6 +27,8 @@ class Box:
     right: float
     bottom: float
     kind: ClassVar[ExemplarKind] = "box"
+    form: ClassVar[str] = "x1,y1,x2,y2 with x1 < x2 and y1 < y2"
+    has_area: ClassVar[bool] = True
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -45,6 +47,8 @@ class Point:
     x: float
     y: float
     kind: ClassVar[ExemplarKind] = "point"
+    form: ClassVar[str] = "x,y"
+    has_area: ClassVar[bool] = False
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -56,7 +60,7 @@ class Point:
         return f"{self.x:g},{self.y:g}"
 
 
-Exemplar = Box | Point
+Exemplar = Box | Point  # `form` is how the command line has one
 
 
 class Images(NamedTuple):

@@ -436,7 +436,7 @@ def test_wrong_phrases(
         (["--point", "cell=1,2,3,4"], "--point cell=1,2,3,4: write --point NAME=X,Y, in pixels"),
         (["--reference", "cell=1,2,3,4"], "write --reference NAME=FILE:X1,Y1,X2,Y2, in pixels"),
         (["--reference", "cell=gone.jpg:1,2,3,4"], "gone.jpg: no such image file"),
-        (["--box", "cell=1,2,3,4", "--point", "cell=1,2"], "'cell' has boxes and points"),
+        (["--box", "cell=1,2,3,4", "--point", "cell=1,2"], "'cell' has a box and a point"),
         (["--box", "cell=1,2,3,4000"], "1,2,3,4000 of 'cell' is no box in its image of "),
         (["--prompts", "gone.safetensors"], "no prompt file gone.safetensors"),
         (["--text", "cell", "--negative", "ring"], "the negative 'ring' is none of the categories cell"),

@@ -116,9 +116,10 @@ def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: 
 IMAGE = ImageRecord(1, Path("x.jpg"), 8, 8, *(torch.empty(0),) * 4)
 
 
-def stream(**values: Any) -> list[list[Sample]]:
+def stream(points: float = 0.5, cross_image: float = 0.0, **values: Any) -> list[list[Sample]]:
     settings = {"sets": [some(5)], "batch_size": 2, "seed": 0, "rank": 0, "world": 1, "start": 0, "stop": 10}
-    return list(TrainStream(**(settings | values)))
+    exemplars = ExemplarsConfig(points=points, cross_image=cross_image)
+    return list(TrainStream(**(settings | values), exemplars=exemplars))
 
 
 def some(number: int, **values: Any) -> TrainSet:

@@ -159,11 +159,11 @@ def test_phrases_that_cannot_be_asked_for(predictor: Predictor, phrases: tuple[s
 
 
 def test_exemplars_that_cannot_be_asked_for(predictor: Predictor, images: list[Path]) -> None:
-    with pytest.raises(InputError, match="'cell' has boxes and points"):
+    with pytest.raises(InputError, match="'cell' has a box and a point"):
         predictor.generic([(images[0], {"cell": [BOX]}), (images[1], {"cell": [POINT]})])
     with pytest.raises(InputError, match="is no box in its image of"):
         predictor.interactive(images[0], {"cell": [Box(0, 0, 1000, 1000)]})
-    with pytest.raises(InputError, match="is neither a box nor a point"):
+    with pytest.raises(InputError, match="is none: make it a Box or Point"):
         predictor.interactive(images[0], {"cell": [(0, 0, 10, 10)]})  # type: ignore[list-item]
 
 

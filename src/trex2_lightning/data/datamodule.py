@@ -134,8 +134,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             stop=self.total_steps * self.accumulate,
             accumulate=self.accumulate,
             rhythm=self.rhythm,
-            points=self.config.exemplars.points,
-            cross_image=self.config.exemplars.cross_image,
+            exemplars=self.config.exemplars,
         )
         return TrainLoader(
             TrainImages(sets, train_transform(self.config)),

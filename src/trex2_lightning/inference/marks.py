@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.structures import Exemplar, ExemplarKind
 
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
-WRITTEN: dict[ExemplarKind, str] = {"box": "x1,y1,x2,y2 with x1 < x2 and y1 < y2", "point": "x,y"}
 
 
 def check_kinds(images: Iterable[Marks]) -> None:
@@ -25,15 +25,17 @@ def check_kinds(images: Iterable[Marks]) -> None:
     for marks in images:
         for name, exemplars in marks.items():
             if not len(exemplars):
-                raise InputError(f"'{name}' has no exemplar: give it a box or a point, or leave it out")
+                raise InputError(f"'{name}' has no exemplar: give it one, or leave it out")
             for exemplar in exemplars:
                 if not isinstance(exemplar, Exemplar):
+                    known = " or ".join(kind.__name__ for kind in get_args(Exemplar))
                     raise InputError(
-                        f"the exemplar {exemplar!r} of '{name}' is neither a box nor a point: write Box(x1, y1, x2, "
-                        "y2) or Point(x, y), of trex2_lightning.structures, in pixels"
+                        f"the exemplar {exemplar!r} of '{name}' is none: make it a {known} of "
+                        "trex2_lightning.structures, such as Box(x1, y1, x2, y2) in pixels"
                     )
-                if kinds.setdefault(name, exemplar.kind) != exemplar.kind:
-                    raise InputError(f"'{name}' has boxes and points: give boxes alone, or points alone")
+                first = kinds.setdefault(name, exemplar.kind)
+                if first != exemplar.kind:
+                    raise InputError(f"'{name}' has a {first} and a {exemplar.kind}: give exemplars of one kind")
 
 
 def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) -> Tensor:
@@ -51,9 +53,9 @@ def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) ->
     corners = [exemplar.corners for exemplar in exemplars]
     for exemplar, (left, top, right, bottom) in zip(exemplars, corners, strict=True):
         inside = 0 <= left <= right <= width and 0 <= top <= bottom <= height
-        if not inside or (exemplar.kind == "box" and (left == right or top == bottom)):
+        if not inside or (exemplar.has_area and (left == right or top == bottom)):
             raise InputError(
                 f"{exemplar} of '{name}' is no {exemplar.kind} in its image of {width} x {height} pixels: write "
-                f"{WRITTEN[exemplar.kind]}, from 0,0 to {width},{height}"
+                f"{exemplar.form}, from 0,0 to {width},{height}"
             )
     return xyxy_to_cxcywh(torch.tensor(corners, dtype=torch.float32) / torch.tensor([width, height, width, height]))

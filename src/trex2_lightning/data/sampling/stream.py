@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
-from trex2_lightning.config import RhythmConfig
+from trex2_lightning.config import ExemplarsConfig, RhythmConfig
 from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.structures import ExemplarKind
 
@@ -98,8 +98,8 @@ class TrainStream(Sampler[list[Sample]]):
         stop: batches of the whole run.
         accumulate: batches per optimizer step, which are all of one kind.
         rhythm: of the kinds.
-        points: share of the visual steps that are asked with points.
-        cross_image: share of the visual steps with names whose images share categories; the sets have `shared`.
+        exemplars: their kinds, and the share of the visual steps with names whose images share categories, for which the
+            sets have `shared`.
     """
 
     def __init__(
@@ -114,8 +114,7 @@ class TrainStream(Sampler[list[Sample]]):
         stop: int,
         accumulate: int = 1,
         rhythm: RhythmConfig | None = None,
-        points: float = 0.5,
-        cross_image: float = 0.0,
+        exemplars: ExemplarsConfig | None = None,
     ) -> None:
         self.sets = sets
         self.batch_size = batch_size
@@ -126,8 +125,7 @@ class TrainStream(Sampler[list[Sample]]):
         self.stop = stop
         self.accumulate = accumulate
         self.rhythm = rhythm or RhythmConfig()
-        self.points = points
-        self.cross_image = cross_image
+        self.exemplars = exemplars or ExemplarsConfig()
 
     def __len__(self) -> int:
         return self.stop
@@ -135,7 +133,7 @@ class TrainStream(Sampler[list[Sample]]):
     def __iter__(self) -> Iterator[list[Sample]]:
         for batch in range(self.start, self.stop):
             step, part = divmod(batch, self.accumulate)
-            visual, before, source, number = turn(step, self.rhythm, self.sets, cross_image=self.cross_image)
+            visual, before, source, number = turn(step, self.rhythm, self.sets, cross_image=self.exemplars.cross_image)
             chosen = self.sets[number]
             place = (before * self.accumulate + part) * self.world + self.rank
             positions = range(place * self.batch_size, (place + 1) * self.batch_size)
@@ -152,7 +150,7 @@ class TrainStream(Sampler[list[Sample]]):
 
     def _visual_kind(self, step: int) -> ExemplarKind:
         """Drawn for all ranks together: what takes no part in a step gets no gradient on any of them."""
-        return "point" if _mix(self.seed, 4, step) < self.points * 2**63 else "box"
+        return "point" if _mix(self.seed, 4, step) < self.exemplars.points * 2**63 else "box"
 
     def _sharing(self, chosen: TrainSet, place: int, stream: _Stream) -> list[int]:
         assert chosen.shared is not None
