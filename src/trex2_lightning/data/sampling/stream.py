@@ -98,8 +98,8 @@ class TrainStream(Sampler[list[Sample]]):
         stop: batches of the whole run.
         accumulate: batches per optimizer step, which are all of one kind.
         rhythm: of the kinds.
-        exemplars: their kinds, and the share of the visual steps with names whose images share categories, for which the
-            sets have `shared`.
+        exemplars: their kinds, and the share of the visual steps with names whose images share categories; the sets
+            have `shared` for it.
     """
 
     def __init__(
