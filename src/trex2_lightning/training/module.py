@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW, Optimizer
 
 from trex2_lightning.config import DenoisingConfig, OptimConfig
 from trex2_lightning.losses.criterion import Criterion
@@ -150,6 +151,19 @@ class DetectionModule(L.LightningModule):
             asked = best.scores[i] > 0  # exactly 0 is the score of what is not valid
             results.append(ImageResult(image_id, boxes[i, asked], best.scores[i, asked], best.labels[i, asked]))
         return results
+
+    def configure_gradient_clipping(  # type: ignore[override]
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, **_: Any
+    ) -> None:
+        """The norm over all parameters.
+
+        Lightning's own refuses a fused optimizer under mixed precision, for it would have to take the loss scale out
+        first; bfloat16 has none.
+        """
+        if gradient_clip_val:
+            clip_grad_norm_(
+                [parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val
+            )
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer: AdamW = adamw(self.detector, self._optimizer)

@@ -1,0 +1,122 @@
+"""Every experiment takes optimizer steps as it ships: with its own precision, clipping, averaging, accumulation, rhythm
+and prompt scope. Small are only sizes, steps, devices and data; pretrained weights are random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from trex2_lightning.config import Config, load
+from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.formats.coco import read_coco
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.index.writing import build_index
+from trex2_lightning.data.shapes import rendering
+from trex2_lightning.data.shapes.layout import PRESETS
+from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.structures import Batch
+from trex2_lightning.training.fit import train
+from trex2_lightning.training.module import DetectionModule
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TRAINED = [path for path in sorted(EXPERIMENTS.rglob("*.yaml")) if path.parent.name != "eval" and path.stem != "base"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", ".", "red", "green", "blue", "block", "thing"]
+SWIN = "{embed_dim: 16, depths: [1, 1, 1, 1], num_heads: [1, 2, 4, 8], window_size: 4}"
+SMALL = [
+    *("data.size=64", "data.max_size=96", "data.batch_size=2", "data.num_workers=0", "data.shapes.num_train=8"),
+    *("eval.batch_size=2", "model.width=32", "model.num_queries=12", "model.backbone.weights=''"),
+    *("model.transformer.heads=4", "model.transformer.ffn=64", "model.transformer.encoder_layers=1"),
+    *("model.transformer.decoder_layers=2", "model.visual.layers=1", "model.visual.ffn=64", "model.text.width=32"),
+    *("model.text.layers=1", "model.text.heads=2", "train.accelerator=cpu", "train.devices=1", "train.nodes=1"),
+    *("train.init_from=''", "logging.wandb=disabled", "logging.every=1"),
+]
+
+
+def as_shipped(path: Path, root: Path, output: Path) -> Config:
+    """The experiment, small enough for a test; what it does in a step stays."""
+    shipped = load(path)
+    model, rhythm = shipped.model, shipped.train.rhythm
+    steps = rhythm.visual + rhythm.text + 1 if rhythm.visual else 2  # all kinds, and what comes after them
+    own = [f"output={output}", f"train.max_steps={steps}", f"train.val_every={steps}", "optim.warmup_steps=1"]
+    own += [f"train.total_batch={2 * shipped.accumulate}"]
+    own += [f"data.root={root / 'shapes' if shipped.data.format == 'shapes' else root}"]
+    if shipped.data.train_sizes:
+        own.append("data.train_sizes=[48, 64]")
+    if "swin" in model.backbone.name:
+        own += ["model.backbone.name=swin_tiny_patch4_window7_224", f"model.backbone.options={SWIN}"]
+    if model.text.name.startswith("bert"):
+        own += ["model.text.name=custom-bert", f"model.text.pretrained={root / 'bert'}"]
+        own += [f"model.text.vocabulary={len(PIECES)}", "model.text.context_length=16"]
+    elif model.text.name != "custom":
+        own += ["model.text.name=custom", "model.text.pretrained=''"]
+    return load(path, [*SMALL, *own])
+
+
+def index_sets(config: Config, root: Path) -> None:
+    """The sets of a mixture, each an index of the same few pictures."""
+    for some in config.data.sets.values():
+        report = Report()
+        report.nameless = some.kind == "nameless"
+        images = read_coco(root / "train.json", ImageStore([root / "train"]), report)
+        build_index(root / some.annotations, judging(images, own=some.kind == "grounding"), report, {})
+
+
+def judging(images: Iterator[Annotated], *, own: bool) -> Iterator[Annotated]:
+    """A caption judges its own phrases alone."""
+    for image in images:
+        yield image._replace(judged=list(dict.fromkeys(image.names))) if own else image
+
+
+@pytest.fixture
+def root(tiny_coco: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that has the data of every experiment, and a BERT."""
+    (tiny_coco / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tiny_coco / "annotations" / f"instances_{split}2017.json").symlink_to(tiny_coco / f"{split}.json")
+        (tiny_coco / f"{split}2017").symlink_to(tiny_coco / split)
+    few = {"val": 2, "test": 4, "reference": 2}
+    monkeypatch.setitem(PRESETS, "easy", replace(PRESETS["easy"], num_images=few))
+    monkeypatch.setattr(rendering, "NAMELESS_IMAGES", 4)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)  # no processes to render so few pictures
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}
+    bert = transformers.BertConfig(**sizes, vocab_size=len(PIECES), max_position_embeddings=16)
+    transformers.BertModel(bert).save_pretrained(tiny_coco / "bert")
+    (tiny_coco / "bert" / "vocab.txt").write_text("\n".join(PIECES) + "\n")
+    return tiny_coco
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("path", TRAINED, ids=lambda path: str(path.relative_to(EXPERIMENTS).with_suffix("")))
+def test_an_experiment_trains_and_evaluates_as_it_ships(
+    path: Path, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, config = load(path), as_shipped(path, root, tmp_path / "runs")
+    for part in ("precision", "ema_decay", "rhythm", "prompt_scope", "memory_bank"):
+        assert getattr(config.train, part) == getattr(shipped.train, part)
+    assert (config.loss.alignment, config.optim.clip_norm) == (shipped.loss.alignment, shipped.optim.clip_norm)
+    assert config.accumulate == shipped.accumulate
+    index_sets(config, root)
+    kinds: list[bool] = []
+    losses: list[float] = []
+    step = DetectionModule.training_step
+
+    def recorded(module: DetectionModule, batch: Batch, number: int) -> torch.Tensor:
+        loss = step(module, batch, number)
+        kinds.append(batch.prompts.exemplars is not None)
+        losses.append(loss.item())
+        return loss
+
+    monkeypatch.setattr(DetectionModule, "training_step", recorded)
+    module = train(config)
+    rhythm = shipped.train.rhythm
+    assert len(losses) == config.train.max_steps * config.accumulate
+    assert (any(kinds), all(kinds)) == (rhythm.visual > 0, rhythm.text == 0)
+    assert all(map(math.isfinite, losses))
+    report = evaluate(config, module, "test", ["text", "interactive_box"] if rhythm.visual else ["text"])
+    assert all(evaluation.results for evaluation in report.rows.values())
