@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import runpy
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -70,6 +71,11 @@ def test_a_command_within_a_line_stands_in_a_block_too(path: Path) -> None:
         if span.startswith("make "):
             dry(shlex.split(span))
         assert not span.startswith(("python ", "trex2 ")) or span in written | {"trex2 X"}, f"{path.name}: {span}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
+def test_every_script_finds_what_it_imports(path: Path) -> None:
+    assert runpy.run_path(str(path), run_name="imported")
 
 
 def test_yaml_blocks_are_evaluation_files(at_work: Workshop) -> None:

@@ -66,6 +66,15 @@ def test_what_a_document_names_exists(path: Path) -> None:
     assert unknown_keys(code(path)) == set()
 
 
+def test_no_two_documents_say_the_same() -> None:
+    """No long line stands in two of them, but for figures, which the README takes from the results."""
+    found: dict[str, str] = {}
+    for path in DOCS:
+        for line in path.read_text().splitlines():
+            if len(line) > 80 and not line.startswith(("|", "python ", "make ")):
+                assert found.setdefault(line, path.name) == path.name, line
+
+
 def test_the_checks_themselves(tmp_path: Path) -> None:
     path = tmp_path / "x.md"
     path.write_text("[a](gone.md) [b](https://x.y/z) [c](x.md#d) `make tset`\n```\nmake test\nscripts/gone.py\n```\n")
