@@ -69,6 +69,10 @@ format: $(INSTALLED)  ## mend what the linter can mend, and format
 type: $(INSTALLED)  ## check types
 	$(BIN)/mypy
 
+.PHONY: docs
+docs: $(INSTALLED)  ## write what docs/architecture.md shows of the code
+	$(PY) tests/docs/architecture.py
+
 clean:  ## remove build outputs and caches; runs/ and .venv stay
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

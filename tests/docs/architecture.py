@@ -1,0 +1,76 @@
+"""Writes what docs/architecture.md shows of the code: the layers, from the table of the layering test, and the rooms.
+
+`make docs` calls it; `test_architecture.py` holds that the page is what it writes.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from test_layering import LAYERS, PACKAGE, ROOMS  # noqa: E402
+
+PAGE = ROOT / "docs" / "architecture.md"
+WIDTH = 84  # characters of a picture, a common multiple of the numbers of siblings
+
+
+def generated(text: str) -> str:
+    """The page with all that stands between its marks written anew."""
+    parts = {"picture": picture(LAYERS), "data": picture(ROOMS["data"]), "rooms": rooms()}
+    for name, content in parts.items():
+        marked = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
+        if len(marked.findall(text)) != 1:
+            raise ValueError(f"{PAGE.name} needs one place `<!-- {name}: ... -->` with its `<!-- end -->`")
+        text = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
+    return text
+
+
+def picture(layers: list[list[str]]) -> str:
+    """A wall of bricks, the highest layer on top; siblings lie beside one another."""
+    lines = []
+    above: list[str] = [""]
+    for parts in reversed(layers):
+        lines.append(_joint(above, parts))
+        lines.append("|" + "|".join(part.center(WIDTH // len(parts) - 1) for part in parts) + "|")
+        above = parts
+    lines.append(_joint(above, [""]))
+    return "\n".join(["```text", *lines, "```"])
+
+
+def rooms() -> str:
+    """Every part of the package with its sentence, from above, and the rooms within."""
+    lines = ["| room | what it is |", "|---|---|"]
+    for part in (part for parts in reversed(LAYERS) for part in parts):
+        folder = PACKAGE / part
+        if not folder.is_dir():
+            lines.append(f"| `{part}.py` | {sentence(folder.with_suffix('.py'))} |")
+            continue
+        lines.append(f"| `{part}/` | {sentence(folder / '__init__.py')} |")
+        inner = [path.parent for path in folder.glob("*/__init__.py")]
+        order = [room for others in reversed(ROOMS.get(part, [])) for room in others]
+        for room in sorted(inner, key=lambda path: order.index(path.name) if order else path.name):
+            lines.append(f"| `{part}/{room.name}/` | {sentence(room / '__init__.py')} |")
+    return "\n".join(lines)
+
+
+def sentence(file: Path) -> str:
+    """The first paragraph of a file's docstring."""
+    found = ast.get_docstring(ast.parse(file.read_text()))
+    if not found:
+        raise ValueError(f"{file} has no docstring that says in a sentence what it is")
+    return " ".join(found.split("\n\n")[0].split())
+
+
+def _joint(above: list[str], below: list[str]) -> str:
+    """The line between two layers, with a + wherever one of them has a joint."""
+    joints = {WIDTH // len(parts) * i for parts in (above, below) for i in range(len(parts) + 1)}
+    return "".join("+" if place in joints else "-" for place in range(WIDTH + 1))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(generated(PAGE.read_text()))
