@@ -85,14 +85,10 @@ class DeformableAttention(nn.Module):
         else:
             scale = 1 / torch.tensor([[w, h] for h, w in shapes], device=query.device)[:, None]  # (L, 1, 2)
         full = torch.promote_types(value.dtype, torch.float32)  # half precision is too coarse for coordinates
+        locations = centre.to(full) + offsets.to(full) * scale.to(full)
         with torch.autocast(query.device.type, enabled=False):
-            x = deformable_sampling(
-                value.to(full),
-                shapes,
-                centre.to(full) + offsets.to(full) * scale.to(full),
-                weights.unflatten(-1, (self.levels, self.points)).to(full),
-            )
-        return self.output(x.to(value.dtype))
+            x = deformable_sampling(value, shapes, locations, weights.unflatten(-1, (self.levels, self.points)))
+        return self.output(x)
 
     def _init_parameters(self) -> None:
         """Heads look in different directions, points at growing distances, all with equal weight."""

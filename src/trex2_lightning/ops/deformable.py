@@ -1,12 +1,14 @@
-"""Multi-scale deformable attention's sampling (Deformable DETR, equation 3) in plain PyTorch.
+"""Multi-scale deformable attention's sampling (Deformable DETR, equation 3), for each device the way that is fastest.
 
 B batch, S image tokens, Q queries, h heads, d = D / h channels per head, L levels, P points per head and level.
 """
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +16,13 @@ from scipy.sparse import csc_array
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+try:
+    from trex2_lightning.ops import fused_sampling as kernel
+except ImportError:  # no Triton, as on systems that PyTorch brings none for
+    kernel = None  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 Shapes = Sequence[tuple[int, int]]
 QUERIES = 1024  # whose sampling is computed at once where no gradient is taken: it stays in the processor's cache
@@ -25,17 +34,28 @@ def deformable_sampling(value: Tensor, shapes: Shapes, locations: Tensor, weight
     """Weighted sum of bilinear samples around each query's sampling points.
 
     Args:
-        value: (B, S, h, d) image tokens of all levels, float32 or float64.
+        value: (B, S, h, d) image tokens of all levels; half precision too, but all is computed in float32 or float64.
         shapes: L x (height, width), S = sum of height * width.
         locations: (B, Q, h, L, P, 2) as (x, y), 0 and 1 being the borders of the padded map; outside samples 0.
         weights: (B, Q, h, L, P), summing to one over L and P.
 
     Returns:
-        (B, Q, D)
+        (B, Q, D) of the value's type.
     """
+    full = torch.promote_types(value.dtype, torch.float32)
+    locations, weights = locations.to(full), weights.to(full)
+    if value.device.type == "cuda" and full == torch.float32 and not torch.compiler.is_exporting():
+        if kernel is not None:
+            return kernel.fused_sampling(value, [side for shape in shapes for side in shape], locations, weights)
+        _tell_that_triton_is_missing()
     # Of a CPU's time `sample_rows` takes a fourth, with the backward pass less than a third (docs/benchmarks.md).
-    sample = sample_rows if value.device.type == "cpu" else sample_grid
-    return sample(value, shapes, locations, weights)
+    sample = sample_rows if value.device.type == "cpu" and not torch.compiler.is_exporting() else sample_grid
+    return sample(value.to(full), shapes, locations, weights).to(value.dtype)
+
+
+@cache
+def _tell_that_triton_is_missing() -> None:
+    log.warning("Triton is missing: deformable sampling takes ten times as long on this GPU; pip install triton")
 
 
 def sample_grid(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:

@@ -1,0 +1,198 @@
+"""Multi-scale deformable sampling as one Triton kernel each way, for CUDA (Deformable DETR, equation 3).
+
+A program reads, for a block of queries and one head, the four tokens around every point and sums them, so no sample is
+ever stored. Values may be float32, bfloat16 or float16; places, weights and all sums are float32. Gradients of values
+are added up atomically in float32, as older cards cannot in bfloat16: their sums differ in the last bits from run to
+run. The plain form, and the test of this one, is `ops.deformable.sample_grid`.
+
+B batch, S image tokens, Q queries, h heads, d channels per head, L levels, P points per head and level.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+QUERIES = 32  # of a program
+WARPS = 4
+
+
+@torch.library.custom_op("trex2_lightning::deformable_sampling", mutates_args=())
+def fused_sampling(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+    """`deformable_sampling` in one kernel; differentiable once.
+
+    Args:
+        value: (B, S, h, d).
+        shapes: height and width of each of L levels, in a row: 2 L numbers.
+        locations: (B, Q, h, L, P, 2) float32.
+        weights: (B, Q, h, L, P) float32.
+
+    Returns:
+        (B, Q, h * d) of the value's type.
+    """
+    value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
+    out = _empty_like_queries(value, locations)
+    grid, sizes = _launch(value, locations)
+    levels = _levels(tuple(shapes), value.device)
+    _sample[grid](value, locations, weights, levels, out, **sizes, num_warps=WARPS)
+    return out
+
+
+@torch.library.custom_op("trex2_lightning::deformable_sampling_backward", mutates_args=())
+def _fused_gradients(
+    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of value, locations and weights."""
+    grad, value = grad.contiguous(), value.contiguous()
+    locations, weights = locations.contiguous(), weights.contiguous()
+    of_value = torch.zeros_like(value, dtype=torch.float32)
+    of_locations, of_weights = torch.empty_like(locations), torch.empty_like(weights)
+    grid, sizes = _launch(value, locations)
+    levels = _levels(tuple(shapes), value.device)
+    gradients = (of_value, of_locations, of_weights)
+    _differentiate[grid](grad, value, locations, weights, levels, *gradients, **sizes, num_warps=WARPS)
+    return of_value.to(value.dtype), of_locations, of_weights
+
+
+@fused_sampling.register_fake
+def _(value: Tensor, _shapes: Sequence[int], locations: Tensor, _weights: Tensor) -> Tensor:
+    return _empty_like_queries(value, locations)
+
+
+@_fused_gradients.register_fake
+def _(
+    _grad: Tensor, value: Tensor, _shapes: Sequence[int], locations: Tensor, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))  # type: ignore[return-value]
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Sequence[int], Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
+    value, ctx.shapes, locations, weights = inputs
+    ctx.save_for_backward(value, locations, weights)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
+    value, locations, weights = ctx.saved_tensors
+    of_value, of_locations, of_weights = _fused_gradients(grad, value, ctx.shapes, locations, weights)
+    return of_value, None, of_locations, of_weights
+
+
+fused_sampling.register_autograd(_backward, setup_context=_save)
+
+
+def _empty_like_queries(value: Tensor, locations: Tensor) -> Tensor:
+    _, _, heads, channels = value.shape
+    return value.new_empty(len(value), locations.shape[1], heads * channels)
+
+
+def _launch(value: Tensor, locations: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]:
+    """A program for each block of queries, head and image; and the sizes that a kernel is compiled for, but S and Q."""
+    batch, tokens, heads, channels = value.shape
+    queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
+    sizes = {"S": tokens, "Q": queries, "H": heads, "D": channels, "L": levels, "P": points}
+    width = triton.next_power_of_2(channels)
+    return (triton.cdiv(queries, QUERIES), heads, batch), {**sizes, "WIDTH": width, "BLOCK": QUERIES}
+
+
+@lru_cache(maxsize=1024)  # once for each size of images, so that no layer waits for the host
+def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
+    """(L, 3) int32: height and width of each level, and which token is its first."""
+    rows, first = [], 0
+    for height, width in zip(shapes[::2], shapes[1::2], strict=True):
+        rows.append([height, width, first])
+        first += height * width
+    return torch.tensor(rows, dtype=torch.int32, device=device)
+
+
+@triton.jit
+def _neighbour(place, size, known):  # type: ignore[no-untyped-def]
+    """The token before each place of an axis, the share of the one behind it, and whether either is on the axis."""
+    within = known & (place > -1) & (place < size)  # not where the place is no number
+    low = tl.floor(tl.where(within, place, 0.0))
+    return low.to(tl.int32), tl.where(within, place - low, 0.0), within
+
+
+@triton.jit
+def _sample(  # type: ignore[no-untyped-def]
+    value, locations, weights, levels, out, S, Q,  # noqa: N803
+    H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    live, channel = query < Q, tl.arange(0, WIDTH)
+    row = (image * Q + query) * H + head
+    total = tl.zeros((BLOCK, WIDTH), tl.float32)
+    for level in tl.static_range(L):
+        height = tl.load(levels + 3 * level)
+        width = tl.load(levels + 3 * level + 1)
+        first = image * S + tl.load(levels + 3 * level + 2)
+        for point in tl.static_range(P):
+            item = row * (L * P) + level * P + point
+            x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
+            y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
+            weight = tl.load(weights + item, mask=live, other=0.0)
+            left, right_share, in_x = _neighbour(x, width, live)
+            top, bottom_share, in_y = _neighbour(y, height, live)
+            for corner in tl.static_range(4):
+                column, line = left + corner % 2, top + corner // 2
+                share_x = right_share if corner % 2 else 1 - right_share
+                share_y = bottom_share if corner // 2 else 1 - bottom_share
+                there = in_x & in_y & (column >= 0) & (column < width) & (line >= 0) & (line < height)
+                token = ((first + line * width + column) * H + head) * D
+                mask = there[:, None] & (channel < D)[None]
+                read = tl.load(value + token[:, None] + channel[None], mask=mask, other=0.0).to(tl.float32)
+                total += read * (weight * share_x * share_y)[:, None]
+            total += tl.where((x == x) & (y == y), 0.0, float("nan"))[:, None]  # its own query is spoiled, and no other
+    place = (row * D)[:, None] + channel[None]
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=live[:, None] & (channel < D)[None])
+
+
+@triton.jit
+def _differentiate(  # type: ignore[no-untyped-def]
+    grad, value, locations, weights, levels, of_value, of_locations, of_weights, S, Q,  # noqa: N803
+    H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+):  # fmt: skip
+    query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    live, channel = query < Q, tl.arange(0, WIDTH)
+    row = (image * Q + query) * H + head
+    own = live[:, None] & (channel < D)[None]
+    change = tl.load(grad + (row * D)[:, None] + channel[None], mask=own, other=0.0).to(tl.float32)
+    for level in tl.static_range(L):
+        height = tl.load(levels + 3 * level)
+        width = tl.load(levels + 3 * level + 1)
+        first = image * S + tl.load(levels + 3 * level + 2)
+        for point in tl.static_range(P):
+            item = row * (L * P) + level * P + point
+            x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
+            y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
+            weight = tl.load(weights + item, mask=live, other=0.0)
+            left, right_share, in_x = _neighbour(x, width, live)
+            top, bottom_share, in_y = _neighbour(y, height, live)
+            by_weight = tl.zeros((BLOCK,), tl.float32)
+            by_x = tl.zeros((BLOCK,), tl.float32)
+            by_y = tl.zeros((BLOCK,), tl.float32)
+            for corner in tl.static_range(4):
+                column, line = left + corner % 2, top + corner // 2
+                share_x = right_share if corner % 2 else 1 - right_share
+                share_y = bottom_share if corner // 2 else 1 - bottom_share
+                there = in_x & in_y & (column >= 0) & (column < width) & (line >= 0) & (line < height)
+                token = ((first + line * width + column) * H + head) * D
+                mask = there[:, None] & (channel < D)[None]
+                read = tl.load(value + token[:, None] + channel[None], mask=mask, other=0.0).to(tl.float32)
+                likeness = tl.sum(change * read, 1)
+                by_weight += likeness * share_x * share_y
+                by_x += likeness * (share_y if corner % 2 else -share_y)
+                by_y += likeness * (share_x if corner // 2 else -share_x)
+                moved = change * (weight * share_x * share_y)[:, None]
+                tl.atomic_add(of_value + token[:, None] + channel[None], moved, mask=mask, sem="relaxed")
+            spoiled = tl.where((x == x) & (y == y), 0.0, float("nan"))
+            tl.store(of_weights + item, by_weight + spoiled, mask=live)
+            tl.store(of_locations + 2 * item, by_x * weight * width + spoiled, mask=live)
+            tl.store(of_locations + 2 * item + 1, by_y * weight * height + spoiled, mask=live)
