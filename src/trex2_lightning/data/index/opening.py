@@ -49,7 +49,7 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
     Raises:
         InputError: a missing file or folder, or an entry that is wrong.
     """
-    if not images.is_dir():
+    if annotations.is_file() and not images.is_dir():
         raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder")
     report = Report(strict=True)
     read = list(form.reader(annotations, store=ImageStore([images], look=False), report=report))
