@@ -367,8 +367,8 @@ def test_more_gpus_than_there_are(error_line: Callable[..., str], experiment: Pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image_id": 77}, "annotation id 1 refers to image id 77, which the file does not have"),
-        ({"category_id": 77}, "annotation id 1 refers to category id 77, which the file does not have"),
+        ({"image_id": 77}, "annotation 1, image 77: annotation of an unknown image; correct or remove it"),
+        ({"category_id": 77}, "annotation 1, category 77: box of an unknown category; correct or remove it"),
     ],
 )
 def test_broken_references(

@@ -2,23 +2,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
-from trex2_lightning.commands.prepare import FORMATS, _parser
 from trex2_lightning.commands.prepare import main as prepare_data
-from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
 from trex2_lightning.data.images.transforms import read_image
 from trex2_lightning.data.index.reading import open_index
-from trex2_lightning.data.sampling.mixture import read_mixture
 from trex2_lightning.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -66,90 +60,6 @@ def test_an_archive_that_is_packed_anew_is_read_anew(tiny_coco: Path) -> None:
         assert read_image(record.path, (record.height, record.width))
 
 
-BOX = {"bbox": [1, 2, 3, 4], "iscrowd": 0, "area": 12, "id": 1, "image_id": 1, "category_id": 1}
-SIZED = {"id": 1, "file_name": "a.jpg", "width": 40, "height": 30}
-DOGS = [{"id": 1, "name": "dog"}]
-COCO = {"images": [SIZED], "annotations": [BOX], "categories": DOGS}
-FEDERATED = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-CAPTION = {"caption": "a dog", "tokens_negative": [[0, 5]]}
-INSTANCE = {"bbox": [1, 2, 4, 6], "label": 1}
-ODVG = {"filename": "a.jpg", "width": 40, "height": 30, "detection": {"instances": [INSTANCE]}}
-WORD = {"vertices": [[1, 2], [4, 2], [4, 6], [1, 6]], "legible": True}
-PAGE = {"image_id": "a", "image_width": 40, "image_height": 30, "paragraphs": [{"lines": [{"words": [WORD]}]}]}
-PERSON = {"tag": "person", "vbox": [1, 2, 3, 4], "fbox": [9, 2, 3, 4], "hbox": [1, 2, 3, 1]}
-VOC = (
-    "<annotation><filename>a.jpg</filename><object><name>dog</name>"
-    "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object></annotation>"
-)
-SHARES = "0.025,0.1,0.0667,0.2"
-CSV = f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/d,{SHARES},0\n"
-# Files to write; arguments before the place of the images, and options; the one category.
-SOURCES: dict[str, tuple[dict[str, Any], list[str], list[str], list[str]]] = {
-    "coco": ({"a.json": COCO}, ["a.json"], [], ["dog"]),
-    "lvis": ({"a.json": COCO | {"images": [SIZED | FEDERATED]}}, ["a.json"], [], ["dog"]),
-    "objects365": ({"a.json": COCO | {"images": [SIZED | {"file_name": "x/y/a.jpg"}]}}, ["a.json"], [], ["dog"]),
-    "openimages": (
-        {
-            "boxes.csv": CSV,
-            "names.csv": "LabelName,DisplayName\n/m/d,dog\n/m/c,cat\n",
-            "labels.csv": "ImageID,Source,LabelName,Confidence\na,verification,/m/c,0\n",
-            "kinds.json": {"LabelName": "/m/e", "Subcategory": [{"LabelName": "/m/d"}]},
-        },
-        ["boxes.csv", "names.csv"],
-        ["--labels", "labels.csv", "--hierarchy", "kinds.json"],
-        ["dog", "cat"],
-    ),
-    "goldg": (
-        {"a.json": {"images": [SIZED | CAPTION], "annotations": [BOX | {"tokens_positive": [[2, 5]]}]}},
-        ["a.json"],
-        [],
-        ["dog"],
-    ),
-    "odvg": ({"a.jsonl": ODVG, "map.json": {"1": "dog"}}, ["a.jsonl"], ["--label-map", "map.json"], ["dog"]),
-    "crowdhuman": ({"a.odgt": {"ID": "a", "gtboxes": [PERSON]}}, ["a.odgt"], ["--part", "visible"], ["person"]),
-    "hiertext": ({"a.jsonl": {"annotations": [PAGE]}}, ["a.jsonl"], ["--level", "word"], ["word"]),
-    "sa1b": (
-        {"labels/a.json": {"image": SIZED, "annotations": [BOX | {"category": "x"}]}},
-        ["labels"],
-        ["--more-than", "0"],
-        [],
-    ),
-    "voc": ({"xml/a.xml": VOC, "train.txt": "a\n"}, ["xml"], ["--split", "train.txt"], ["dog"]),
-    "yolo": (
-        {"data.yaml": "train: images\nnames: [dog]\n", "labels/a.txt": "0 0.0625 .1333 .075 .1333"},
-        ["data.yaml"],
-        ["--split", "train"],
-        ["dog"],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_becomes_the_same_box(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    files, arguments, options, names = SOURCES[name]
-    monkeypatch.chdir(tmp_path)
-    Path("images").mkdir()
-    Image.new("RGB", (40, 30)).save("images/a.jpg")
-    for file, content in files.items():
-        Path(file).parent.mkdir(exist_ok=True)
-        Path(file).write_text(content if isinstance(content, str) else json.dumps(content))
-    images = ["images"] if FORMATS[name].has_images else []
-    command = [name, *arguments, *images, "index", *options]
-    prepare_data(command)
-    printed = capsys.readouterr().out
-    assert re.search(r"images\W+1\b", printed)
-    assert re.search(r"boxes\W+1\b", printed)
-    records = open_index(Path("index"))
-    [image] = records.images
-    assert list(records.names) == names
-    assert image.path == (tmp_path / "images" / "a.jpg")
-    assert (image.boxes - torch.tensor([[1, 2, 4, 6]])).abs().max() < 0.01
-    prepare_data(command)
-    assert "up to date" in capsys.readouterr().out
-
-
 def test_the_summary_tells_what_was_left_out_and_where_first(
     tiny_coco: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,15 +90,6 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     assert record.path == image
 
 
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_command_that_is_named_where_a_set_is_missing_is_one(tmp_path: Path, name: str) -> None:
-    sets = {"a": SetConfig("a", text=1, format=name)}
-    with pytest.raises(InputError) as caught:
-        read_mixture(DataConfig(root=str(tmp_path), sets=sets), RhythmConfig())
-    [command] = re.findall(r"prepare_data\.py (.*)", str(caught.value))
-    assert _parser().parse_args(command.split()).output == tmp_path / "a"
-
-
 def test_what_no_terminal_prints_is_told_in_another_way(tmp_path: Path, tiny_coco: Path) -> None:
     content = json.loads((tiny_coco / "train.json").read_text())
     content["images"][0]["file_name"] = "\ud800.jpg"
@@ -214,13 +115,6 @@ def test_the_script_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"gone.json: cannot be read" in done.stdout
     assert b"Traceback" not in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_every_format_has_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        prepare_data([name, "--help"])
-    assert "folder to write the index to" in capsys.readouterr().out
 
 
 def test_missing_images_are_refused(tiny_coco: Path) -> None:

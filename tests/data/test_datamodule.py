@@ -22,13 +22,14 @@ from trex2_lightning.config import (
     ShapesConfig,
     SplitConfig,
 )
-from trex2_lightning.data.annotations.annotated import Report
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.images.transforms import ImageError
 from trex2_lightning.data.index.writing import build_index
-from trex2_lightning.data.records import CocoError, ImageRecord
+from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.mixture import TrainSet, with_nameless
 from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.stream import Sample, TrainStream, turn
@@ -303,7 +304,7 @@ def test_cross_image_batches_share_a_category_and_say_so(tiny_coco: Path) -> Non
 def test_cross_image_batches_need_images_that_share_a_category(tiny_coco: Path) -> None:
     edit(tiny_coco / "train.json", annotations=[])
     module = datamodule(tiny_coco, rhythm=VISUAL, exemplars=ExemplarsConfig(cross_image=0.5))
-    with pytest.raises(CocoError, match=r"no two images .* set data\.exemplars\.cross_image=0"):
+    with pytest.raises(InputError, match=r"no two images .* set data\.exemplars\.cross_image=0"):
         module.train_dataloader()
 
 
@@ -376,7 +377,7 @@ def test_limit_takes_the_first_images_with_boxes(tiny_coco: Path) -> None:
     assert [image.id for image in module.train_records.images] == [2, 3]
     assert {t.image_id for batch in module.train_dataloader() for t in batch.targets} == {2, 3}
     edit(path, annotations=[])
-    with pytest.raises(CocoError, match=r"no image has boxes, and data\.limit=2"):
+    with pytest.raises(InputError, match=r"no image has boxes, and data\.limit=2"):
         datamodule(tiny_coco, limit=2).train_dataloader()
 
 
@@ -471,7 +472,7 @@ def test_only_the_splits_in_use_must_exist(tiny_coco: Path) -> None:
     module = datamodule(tiny_coco, "fit")
     assert len(module.train_records.images) == 6
     assert len(module.val_records.images) == 3
-    with pytest.raises(CocoError, match=r"test\.json: no such annotation file; set data\.root="):
+    with pytest.raises(InputError, match=r"test\.json: no such annotation file; set data\.root="):
         module.setup("test")
 
 
@@ -483,7 +484,7 @@ def test_setup_reads_a_file_once(tiny_coco: Path) -> None:
 
 
 def test_missing_data_set_says_what_to_set(tmp_path: Path) -> None:
-    with pytest.raises(CocoError, match=r"set data\.root="):
+    with pytest.raises(InputError, match=r"set data\.root="):
         datamodule(tmp_path / "nowhere")
 
 
@@ -505,6 +506,16 @@ def test_shapes_are_rendered_before_they_are_read(tiny_coco: Path, monkeypatch: 
     assert len(module.train_records.images) == 6
     datamodule(Path("cache"), format="shapes", nameless=NamelessConfig(images="train", share=0.1))
     assert asked[-1] == (ShapesConfig(), tiny_coco)
+
+
+@pytest.mark.parametrize("name", ["pascal", "voc", "COCO"])
+def test_a_format_that_is_not_read_from_files_is_told_before_anything_is_built(tmp_path: Path, name: str) -> None:
+    known = ", ".join(sorted([*(form.name for form in every_format().values() if form.direct), "shapes"]))
+    assert {"coco", "lvis", "roboflow", "fsc147", "fscd_lvis", "shapes"} <= set(known.split(", "))
+    with pytest.raises(
+        InputError, match=rf"^data\.format={name} is none of {known}, .*prepare_data\.py makes an index"
+    ):
+        datamodule(tmp_path / "nowhere", format=name)
 
 
 # Resume

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from trex2_lightning.config import Config
-from trex2_lightning.data.records import Records, read_coco
+from trex2_lightning.data.formats.coco import FORMAT as COCO
+from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
@@ -34,7 +36,7 @@ def predictor(config: Config) -> Predictor:
 
 @pytest.fixture
 def records(tiny_coco: Path) -> Records:
-    return read_coco(tiny_coco / "val.json", tiny_coco / "val")
+    return read_records(tiny_coco / "val.json", tiny_coco / "val", COCO)
 
 
 def test_the_loss_falls_and_the_detector_stays(predictor: Predictor, records: Records, tmp_path: Path) -> None:
@@ -84,7 +86,7 @@ def test_exemplars_are_the_boxes_of_the_categories_in_each_image(tmp_path: Path)
     (tmp_path / "a.json").write_text(json.dumps(content))
     for i in (1, 2, 3):
         Image.new("RGB", (20, 20)).save(tmp_path / f"{i}.png")
-    records = read_coco(tmp_path / "a.json", tmp_path)
+    records = read_records(tmp_path / "a.json", tmp_path, COCO)
     assert [marked for _, marked in exemplars(records, ("ring", "cell"))] == [
         {"cell": [Box(0, 0, 5, 5), Box(5, 5, 15, 15)], "ring": [Box(1, 1, 3, 3)]},
         {"ring": [Box(3, 3, 7, 7)]},

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import Config
-from trex2_lightning.data.formats.benchmark_files import read_lvis
+from trex2_lightning.data.formats.lvis import FORMAT as LVIS
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.metrics import lvis
 from trex2_lightning.metrics.detection import ImageResult, Truth, coco_results
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
@@ -299,7 +300,7 @@ def test_equal_to_a_slow_evaluation_on_published_annotations(tmp_path: Path, mon
         pytest.skip("TREX2_DATA is not set")
     path = Path(os.environ["TREX2_DATA"], "lvis", "lvis_val_100.json")
     file = json.loads(path.read_text())
-    records = read_lvis(path, tmp_path)
+    records = read_records(path, tmp_path, LVIS)
     config = Config()
     config.eval.metric = "lvis"
     metric = build_metric(config, records)

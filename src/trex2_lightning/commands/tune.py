@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.data.sampling.mixture import open_records
+from trex2_lightning.data.formats import every_format
+from trex2_lightning.data.index.opening import open_records
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
     if options.data.suffix == ".json" and options.images is None:
         raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")
     predictor = Predictor.from_checkpoint(options.ckpt)
-    records = open_records(options.data, options.images or Path())
+    records = open_records(options.data, options.images or Path(), every_format()["coco"])
     names, visual = tuple(options.category), options.start == "visual"
     if visual and not predictor.module.visual_trained:
         raise InputError(

@@ -12,7 +12,7 @@ from trex2_lightning.config.checks import ConfigError, check_not_negative, check
 class SplitConfig:
     """One split of a data set; both paths are relative to `data.root`."""
 
-    annotations: str = ""  # a COCO JSON file, or an index (scripts/prepare_data.py), which knows its images
+    annotations: str = ""  # a file of `data.format`, or an index (scripts/prepare_data.py), which knows its images
     images: str = ""  # the folder that its `file_name`s are relative to
 
 
@@ -41,13 +41,13 @@ class NamelessConfig(SplitConfig):
 class SetConfig(SplitConfig):
     """One of several data sets that a run trains on; an optimizer step takes its images from one of them.
 
-    `annotations` is a COCO JSON file, or an index that scripts/prepare_data.py wrote, which knows its images.
+    `annotations` is a file of its `format`, or an index that scripts/prepare_data.py wrote, which knows its images.
     """
 
     kind: Literal["detection", "grounding", "nameless"] = "detection"  # whose names hold for all images, for one, none
     text: float = 0.0  # weight: its share of the text steps is that over the sum of all sets'; 0: none
     visual: float = 0.0  # weight among the sets of visual steps
-    format: str = "coco"  # what scripts/prepare_data.py calls it; named where the set is missing
+    format: str = "coco"  # of a file, or of what an index is made of: then it is named where the set is missing
 
 
 @dataclass
@@ -92,8 +92,7 @@ class ExemplarsConfig:
 class DataConfig:
     """Where images come from and how a batch is made of them."""
 
-    # of JSON files; what has another name is an index, whatever it was made of
-    format: Literal["coco", "shapes", "lvis", "roboflow", "fsc147", "fscd_lvis"] = "coco"
+    format: str = "coco"  # of annotation files, one of docs/data.md; or `shapes`; an index is read whatever it says
     root: str = ""  # the data set's folder; shapes: where to render it, default the user's cache
     train: SplitConfig = field(default_factory=lambda: SplitConfig("train.json", "train"))
     val: SplitConfig = field(default_factory=lambda: SplitConfig("val.json", "val"))

@@ -13,10 +13,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
-from trex2_lightning.data.formats.benchmark_files import READERS
+from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
-from trex2_lightning.data.index.reading import open_index
-from trex2_lightning.data.records import CocoError, Records
+from trex2_lightning.data.index.opening import open_records
+from trex2_lightning.data.records import Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
 from trex2_lightning.data.sampling.mixture import (
@@ -34,6 +35,7 @@ from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.errors import InputError
 
+SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
@@ -50,6 +52,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         accumulate: batches per optimizer step.
         rhythm: which optimizer steps have visual prompts.
         eval_batch_size: images per device in evaluation.
+
+    Raises:
+        InputError: `data.format` is none that is read from files.
     """
 
     names: tuple[str, ...]
@@ -72,6 +77,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
+        self._format = _file_format(config.format)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
 
@@ -214,7 +220,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         }
 
     def _root(self) -> Path:
-        if self.config.format != "shapes":
+        if self.config.format != SHAPES:
             return Path(self.config.root)
         root = rendering.prepare(self.config.shapes, self.config.root)
         if self.config.nameless.share:
@@ -229,9 +235,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         if split == "reference" and not files.annotations:
             files = self._default_reference()
         root = self._root()
-        if not files.annotations.endswith(".json"):
-            return open_index(root / files.annotations)
-        return READERS[self.config.format](root / files.annotations, root / files.images)
+        return open_records(root / files.annotations, root / files.images, self._format)
 
     def _default_reference(self) -> SplitConfig:
         if self.config.sets:
@@ -240,7 +244,7 @@ class DetectionDataModule(lightning.LightningDataModule):
                 "take them from: give data.reference.annotations=FILE data.reference.images=FOLDER, or choose other "
                 "protocols, such as --protocol text"
             )
-        return SplitConfig("reference.json", "reference") if self.config.format == "shapes" else self.config.train
+        return SplitConfig("reference.json", "reference") if self.config.format == SHAPES else self.config.train
 
 
 class TrainLoader(DataLoader[Example]):
@@ -253,12 +257,24 @@ class TrainLoader(DataLoader[Example]):
         pass
 
 
+def _file_format(name: str) -> Format:
+    """The format that `data.format` names."""
+    direct = {form.name: form for form in every_format().values() if form.direct}
+    direct[SHAPES] = direct["coco"]
+    if name not in direct:
+        raise InputError(
+            f"data.format={name} is none of {', '.join(sorted(direct))}, which are read from files; of other formats "
+            "scripts/prepare_data.py makes an index, which is read whatever data.format is"
+        )
+    return direct[name]
+
+
 def _limited(records: Records, limit: int) -> Records:
     if not limit:
         return records
     with_boxes = list(islice((image for image in records.images if not image.crowd.all()), limit))
     if not with_boxes:
-        raise CocoError(
+        raise InputError(
             f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
         )
     return records._replace(images=with_boxes)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trex2_lightning.data.annotations.annotated import Report
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.objects365 import read_objects365
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import open_index

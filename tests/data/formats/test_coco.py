@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_files import one_box
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
-from trex2_lightning.data.formats.benchmark_files import read_lvis as evaluate_lvis
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.coco import read_coco
+from trex2_lightning.data.formats.lvis import FORMAT as LVIS
 from trex2_lightning.data.formats.lvis import read_lvis
 from trex2_lightning.data.formats.objects365 import read_objects365
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.records import read_coco as read_strictly
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
+
+
+# See test_every_format.py.
+SAMPLE: Any = ({"a.json": one_box()}, ["a.json"], [], ["dog"])
 
 
 def content() -> dict[str, Any]:
@@ -57,19 +63,8 @@ def test_reads_what_the_file_says_in_whatever_order(pictures: Pictures) -> None:
     assert report.counts == {}
 
 
-def test_agrees_with_the_strict_reader(tiny_coco: Path) -> None:
-    report = Report()
-    images = list(read_coco(tiny_coco / "train.json", ImageStore([tiny_coco / "train"]), report))
-    expected = read_strictly(tiny_coco / "train.json", tiny_coco / "train")
-    assert tuple(report.names) == expected.names
-    for image, record in zip(images, expected.images, strict=True):
-        assert image.id == record.id
-        assert image.boxes.tolist() == record.boxes.tolist()
-        assert [report.names.index(name) for name in image.names] == record.labels.tolist()
-        assert image.area.tolist() == record.area.tolist()
-
-
 DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
+    "image file outside its folder": (lambda v: v["images"][0].update(file_name=".."), 2),
     "image file missing": (lambda v: v["images"][0].update(file_name="gone.jpg"), 2),
     "image without a file name": (lambda v: v["images"][0].update(file_name=5), 2),
     "image without width and height": (lambda v: v["images"][0].update(width=0), 2),
@@ -79,6 +74,11 @@ DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "box that reached out of its image: clipped": (lambda v: v["annotations"][1].update(bbox=[30, 0, 15, 5]), 3),
     "box without area": (lambda v: v["annotations"][1].update(bbox=[3, 3, 0, 5]), 2),
     "box that is not four finite numbers": (lambda v: v["annotations"][1].update(bbox=[3, None, 4, 5]), 2),
+    "box with an area that is not a finite number: its own is taken": (
+        lambda v: v["annotations"][1].update(area="x"),
+        3,
+    ),
+    "annotation without an integer id: told apart by its place": (lambda v: v["annotations"][1].pop("id"), 3),
     "box of an unknown category": (lambda v: v["annotations"][1].update(category_id=99), 2),
     "annotation of an unknown image": (lambda v: v["annotations"][1].update(image_id=99), 2),
     "annotation without an image": (lambda v: v["annotations"].append("x"), 3),
@@ -86,6 +86,7 @@ DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "category id given twice: the first is used": (lambda v: v["categories"].append({"id": 10, "name": "c"}), 3),
     "category name given twice: made one": (lambda v: v["categories"].append({"id": 11, "name": "Dog"}), 3),
     "category without a name": (lambda v: v["categories"].append({"id": 11, "name": " "}), 3),
+    "no list 'annotations': taken to be empty": (lambda v: v.pop("annotations"), 0),
     "category without an integer id": (lambda v: v["categories"].append({"name": "x"}), 3),
 }
 
@@ -230,15 +231,5 @@ def test_lvis_has_the_same_names_in_evaluation(pictures: Pictures) -> None:
         image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
     folder = pictures("b.jpg", "sub/a.jpg")
     _, report = read(value, folder, read_lvis)
-    assert tuple(report.names) == evaluate_lvis(folder.parent / "a.json", folder).names == ("sea lion", "dog")
-
-
-def test_objects365_finds_files_by_the_end_of_their_names(pictures: Pictures) -> None:
-    value = content()
-    value["images"][0]["file_name"] = "images/v1/patch8/objects365_v1_7.jpg"
-    value["images"][1]["file_name"] = "images/v2/patch16/objects365_v2_3.jpg"
-    images, report = read(value, pictures("patch8/objects365_v1_7.jpg", "objects365_v2_3.jpg"), read_objects365)
-    assert [Path(image.path).name for image in images] == ["objects365_v1_7.jpg", "objects365_v2_3.jpg"]
-    assert not report.counts
-    images, report = read(value, pictures("b.jpg"))
-    assert (images, report.counts) == ([], {"image file missing": 2})
+    records = read_records(folder.parent / "a.json", folder, LVIS)
+    assert tuple(report.names) == records.names == ("sea lion", "dog")

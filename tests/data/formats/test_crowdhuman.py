@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.crowdhuman import read_crowdhuman
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
 NAME = "273271,c9db000d5146c15"
+
+# See test_every_format.py.
+PERSON = {"tag": "person", "vbox": [1, 2, 3, 4], "fbox": [9, 2, 3, 4], "hbox": [1, 2, 3, 1]}
+SAMPLE: Any = ({"a.odgt": {"ID": "a", "gtboxes": [PERSON]}}, ["a.odgt"], ["--part", "visible"], ["person"])
 
 
 def person(**changes: Any) -> dict[str, Any]:

@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_files import BOX, SIZED
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.goldg import read_goldg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
+
+# See test_every_format.py.
+CAPTION = {"caption": "a dog", "tokens_negative": [[0, 5]]}
+SAMPLE: Any = (
+    {"a.json": {"images": [SIZED | CAPTION], "annotations": [BOX | {"tokens_positive": [[2, 5]]}]}},
+    ["a.json"],
+    [],
+    ["dog"],
+)
 
 
 def content() -> dict[str, Any]:

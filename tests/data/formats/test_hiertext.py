@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.hiertext import read_hiertext
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
+
+# See test_every_format.py.
+WORD = {"vertices": [[1, 2], [4, 2], [4, 6], [1, 6]], "legible": True}
+PAGE = {"image_id": "a", "image_width": 40, "image_height": 30, "paragraphs": [{"lines": [{"words": [WORD]}]}]}
+SAMPLE: Any = ({"a.jsonl": {"annotations": [PAGE]}}, ["a.jsonl"], ["--level", "word"], ["word"])
 
 
 def square(x: float, side: float = 4, *, legible: Any = True, **inner: Any) -> dict[str, Any]:
@@ -57,7 +63,7 @@ DEFECTS: dict[str, Any] = {
     "image file missing": entry("gone"),
     "image without a file name": entry(None),
     "image without width and height": entry("b", image_width=0),
-    "image id given twice: the first is used": entry(),
+    "image given twice: the first is used": entry(),
     "box outside its image": entry("b", square(50)),
     "box that reached out of its image: clipped": entry("b", square(38)),
     "box without area": entry("b", square(3, 0)),

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Report
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import read_lvis
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.errors import InputError
 
 COCO = {
@@ -118,3 +120,27 @@ def test_a_hundred_changed_files(form: str, tmp_path: Path, pictures: Callable[.
 @pytest.mark.parametrize("form", ["coco", "odvg"])
 def test_a_thousand_changed_files(form: str, tmp_path: Path, pictures: Callable[..., Path]) -> None:
     assert 500 < fuzz(1000, tmp_path, pictures, form) < 1000
+
+
+def test_what_is_read_without_an_index_is_what_an_index_would_have(
+    tmp_path: Path, pictures: Callable[..., Path]
+) -> None:
+    folder, form, refused = pictures("0.jpg", "1.jpg", "2.jpg"), every_format()["coco"], []
+    for seed in range(150):
+        rng = random.Random(seed)
+        (tmp_path / "a.json").write_bytes(damaged(json.dumps(mutated(COCO, rng)).encode(), rng))
+        try:
+            records = read_records(tmp_path / "a.json", folder, form)
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        report = Report()
+        images = list(form.read({"annotations": tmp_path / "a.json", "images": [folder]}, report))
+        assert records.names == tuple(report.names), seed
+        whole = {image.id: image for image in records.images}
+        for image in images:  # all but those whose file is missing
+            assert image.id is not None, seed
+            assert whole[image.id].boxes.tolist() == image.boxes.tolist(), seed
+            assert [records.names[label] for label in whole[image.id].labels] == image.names, seed
+    assert all(message.startswith(str(tmp_path / "a.json")) and "\n" not in message for message in refused)
+    assert 10 < 150 - len(refused) < 75

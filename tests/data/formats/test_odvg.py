@@ -7,13 +7,19 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
 NAMES = {"0": "cat", "1": "dog"}
+
+# See test_every_format.py.
+INSTANCE = {"bbox": [1, 2, 4, 6], "label": 1}
+LINE = {"filename": "a.jpg", "width": 40, "height": 30, "detection": {"instances": [INSTANCE]}}
+SAMPLE: Any = ({"a.jsonl": LINE, "map.json": {"1": "dog"}}, ["a.jsonl"], ["--label-map", "map.json"], ["dog"])
 
 
 def detection(name: str = "a.jpg", **changes: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.openimages import read_openimages
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
@@ -22,6 +23,20 @@ HIERARCHY = {
         {"LabelName": "/m/r", "Part": [{"LabelName": "/m/w"}]},
     ],
 }
+
+# See test_every_format.py.
+SHARES = "0.025,0.1,0.0667,0.2"
+SAMPLE: Any = (
+    {
+        "boxes.csv": f"ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf\na,/m/d,{SHARES},0\n",
+        "names.csv": "LabelName,DisplayName\n/m/d,dog\n/m/c,cat\n",
+        "labels.csv": "ImageID,Source,LabelName,Confidence\na,verification,/m/c,0\n",
+        "kinds.json": {"LabelName": "/m/e", "Subcategory": [{"LabelName": "/m/d"}]},
+    },
+    ["boxes.csv", "names.csv"],
+    ["--labels", "labels.csv", "--hierarchy", "kinds.json"],
+    ["dog", "cat"],
+)
 
 
 def box(image: str = "a", label: str = "/m/d", corners: str = "0.25,0.5,0,1", group: int = 0) -> str:

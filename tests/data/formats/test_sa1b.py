@@ -6,13 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_files import BOX, SIZED
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.sa1b import read_sa1b
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
+
+# See test_every_format.py.
+SAMPLE: Any = (
+    {"labels/a.json": {"image": SIZED, "annotations": [BOX | {"category": "x"}]}},
+    ["labels"],
+    ["--more-than", "0"],
+    [],
+)
 
 
 def thing(category: Any = "x", x: float = 1, **changes: Any) -> dict[str, Any]:

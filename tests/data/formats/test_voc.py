@@ -2,16 +2,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.voc import read_voc
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+# See test_every_format.py.
+XML = (
+    "<annotation><filename>a.jpg</filename><object><name>dog</name>"
+    "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object></annotation>"
+)
+SAMPLE: Any = ({"xml/a.xml": XML, "train.txt": "a\n"}, ["xml"], ["--split", "train.txt"], ["dog"])
 
 
 def item(name: str = "dog", difficult: int = 0, box: tuple[object, ...] = (1, 2, 10, 12)) -> str:

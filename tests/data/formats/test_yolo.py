@@ -2,15 +2,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.formats.yolo import read_yolo
 from trex2_lightning.errors import InputError
 
 DATA = "path: .\ntrain: images/train\nval: images/val\nnames:\n  0: cat\n  2: dog\n"
+
+
+# See test_every_format.py.
+SAMPLE: Any = (
+    {"data.yaml": "train: images\nnames: [dog]\n", "labels/a.txt": "0 0.0625 .1333 .075 .1333"},
+    ["data.yaml"],
+    ["--split", "train"],
+    ["dog"],
+)
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report, annotate
+from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.data.index.reading import Index, open_index
 from trex2_lightning.data.index.writing import build_index, is_current
-from trex2_lightning.data.records import read_coco as read_strictly
 from trex2_lightning.errors import InputError
 
 
@@ -61,7 +63,7 @@ def test_gives_back_what_the_reader_gave(tmp_path: Path) -> None:
 def test_equals_the_records_of_the_file(tiny_coco: Path, tmp_path: Path) -> None:
     report, folder = Report(), tmp_path / "index"
     build_index(folder, read_coco(tiny_coco / "train.json", ImageStore([tiny_coco / "train"]), report), report, {})
-    records, expected = open_index(folder), read_strictly(tiny_coco / "train.json", tiny_coco / "train")
+    records, expected = open_index(folder), read_records(tiny_coco / "train.json", tiny_coco / "train", COCO)
     assert records._replace(images=[], annotations=Path()) == expected._replace(images=[], annotations=Path())
     for found, image in zip(records.images, expected.images, strict=True):
         assert (found.id, found.path, found.width, found.height) == (image.id, image.path, image.width, image.height)

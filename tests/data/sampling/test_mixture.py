@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import torch
 
 from trex2_lightning.config import DataConfig, NegativesConfig, RhythmConfig, SetConfig, SplitConfig
-from trex2_lightning.data.annotations.annotated import Report, annotate
+from trex2_lightning.data.annotations.annotated import annotate
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.records import ImageRecord, Records
@@ -129,8 +132,26 @@ def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Pa
         read_mixture(DataConfig(root=str(tmp_path), sets=sets), RHYTHM)
     assert f"prepare_data.py objects365 ANNOTATIONS IMAGES {tmp_path}/indexes/o365" in str(caught.value)
     assert f"prepare_data.py goldg ANNOTATIONS IMAGES {tmp_path}/indexes/flickr" in str(caught.value)
-    assert f"{tmp_path}/a.json is a COCO file to be put there" in str(caught.value)
+    assert f"{tmp_path}/a.json is a file of the format coco to be put there" in str(caught.value)
     assert "unused" not in str(caught.value)
+
+
+def test_a_set_that_is_a_file_is_read_as_its_format_has_it(tiny_coco: Path) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    for image in content["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    some = SetConfig("train.json", "train", text=1, format="lvis")
+    [whole] = read_mixture(DataConfig(root=str(tiny_coco), sets={"a": replace(some, format="coco")}), RHYTHM)
+    [federated] = read_mixture(DataConfig(root=str(tiny_coco), sets={"a": some}), RHYTHM)
+    assert [image.judged for image in whole.images] == [None] * 6
+    for image in federated.images:
+        assert image.judged is not None
+        assert image.judged.tolist() == sorted(set(image.labels.tolist()))
+    with pytest.raises(InputError, match=r"^data\.sets\.a\.format=lvsi is no format: take one of coco, "):
+        read_mixture(DataConfig(root=str(tiny_coco), sets={"a": replace(some, format="lvsi")}), RHYTHM)
+    with pytest.raises(InputError, match=r"train\.json: objects365 is read from an index alone; make an index of it"):
+        read_mixture(DataConfig(root=str(tiny_coco), sets={"a": replace(some, format="objects365")}), RHYTHM)
 
 
 def test_a_set_without_names_is_refused_where_text_is_made_of_it(tmp_path: Path) -> None:

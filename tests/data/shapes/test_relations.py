@@ -12,7 +12,8 @@ import pytest
 
 from trex2_lightning.config import DataConfig, RhythmConfig, ShapesConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.records import read_coco
+from trex2_lightning.data.formats.coco import FORMAT as COCO
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.drawing import Instance
 from trex2_lightning.data.shapes.layout import PRESETS, RELATIONS, categories, image_rng
@@ -118,4 +119,4 @@ def test_the_split_is_rendered_where_it_is_asked_for_and_changes_nothing_else(
     (root / "relations.json").unlink()
     rendering.prepare_relations(ShapesConfig(num_train=3), root, "relations")
     assert json.loads((root / "relations.json").read_text()) == again
-    assert read_coco(root / "relations.json", root / "relations").num_clipped == 0
+    assert read_records(root / "relations.json", root / "relations", COCO).num_clipped == 0

@@ -14,7 +14,8 @@ from pycocotools.coco import COCO
 from torchvision.ops import box_iou
 
 from trex2_lightning.config import ShapesConfig
-from trex2_lightning.data.records import read_coco
+from trex2_lightning.data.formats.coco import FORMAT
+from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.data.shapes import layout, rendering
 from trex2_lightning.data.shapes.drawing import COLOURS, OUTLINES, Instance, draw, paint, pose
 from trex2_lightning.data.shapes.layout import GROUPS, NAMELESS, PRESETS, SPLITS, categories, plan
@@ -301,7 +302,7 @@ def test_nameless_pictures_are_added_on_demand_and_change_nothing_else(
     monkeypatch.setattr(rendering, "_render_all", None)
     prepare_nameless(few, root)  # renders once
 
-    records = read_coco(root / "nameless.json", root / "nameless")
+    records = read_records(root / "nameless.json", root / "nameless", FORMAT)
     owners: dict[int, set[int]] = {}
     for image in records.images:
         for label in image.labels.tolist():

@@ -1,30 +1,26 @@
-"""What all readers share: the record they give, the report they write, and how text becomes boxes.
+"""What all readers share: the record they give, and how text becomes boxes.
 
 A reader is a generator function of the files, an `ImageStore` and a `Report`. What one entry of a file has wrong is
-counted with its reason and left out; a file that cannot be read at all is an `InputError`.
+told to the report, which counts it or ends the reading; a file that cannot be read at all is an `InputError`.
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trex2_lightning.data.images.archives import ImageStore, image_size
-from trex2_lightning.errors import InputError
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.images.archives import ImageStore, image_size, stays_inside
 
 NO_BOX = (math.nan,) * 4
+NOT_A_BOX = "box that is not four finite numbers"
 NO_FILE = "image file missing"
 NO_IMAGE = "image that cannot be read"
-BROKEN = (OSError, EOFError, zlib.error)  # what reading a file, perhaps gzipped, raises
 
 
 class Annotated(NamedTuple):
@@ -41,62 +37,8 @@ class Annotated(NamedTuple):
     # that is judged and has no box is absent; one with a box that is not judged may have more of them.
     judged: Sequence[str] | None = None
     id: int | None = None  # the file's; None: it has no number
-
-
-class Report:
-    """What a reader says besides the images.
-
-    Args:
-        watch: opens files otherwise, for a progress bar.
-    """
-
-    def __init__(self, watch: Callable[[Path], BinaryIO] | None = None) -> None:
-        self.names: list[str] = []  # of a closed vocabulary, in the file's order; known before the first image
-        self.category_ids: list[int] = []
-        self.groups: list[str] = []
-        self.nameless = False  # categories belong to one image each and have no names
-        self.counts: Counter[str] = Counter()  # what was left out or mended, by reason
-        self.examples: dict[str, str] = {}  # where each reason occurred first
-        self.sources: list[Path] = []  # files and folders that were read
-        self._watch = watch
-
-    def count(self, reason: str, where: str, number: int = 1) -> None:
-        self.counts[reason] += number
-        # What a file says may hold half of a surrogate pair, which no terminal prints.
-        self.examples.setdefault(reason, where.encode(errors="backslashreplace").decode())
-
-    def open(self, path: Path) -> BinaryIO:
-        """The bytes of a file, gunzipped where its name ends in .gz.
-
-        Raises:
-            InputError: it cannot be opened.
-        """
-        self.sources.append(path)
-        try:
-            file = self._watch(path) if self._watch else path.open("rb")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); give the annotation file") from error
-        return gzip.open(file, "rb") if path.suffix == ".gz" else file  # type: ignore[return-value]
-
-    def declare(self, names: Iterable[tuple[int, Any, str]]) -> dict[int, str]:
-        """Set the vocabulary from (id, name, group), and return the names by id; equal names become one category."""
-        known: dict[str, str] = {}
-        by_id: dict[int, str] = {}
-        for category_id, given, group in names:
-            name = clean(given)
-            if not name:
-                self.count("category without a name", f"category {category_id}")
-            elif category_id in by_id:
-                self.count("category id given twice: the first is used", f"category {category_id}")
-            elif name.casefold() in known:  # the text encoder sees no case
-                self.count("category name given twice: made one", f"category {category_id}, {name}")
-                by_id[category_id] = known[name.casefold()]
-            else:
-                by_id[category_id] = known[name.casefold()] = name
-                self.names.append(name)
-                self.category_ids.append(category_id)
-                self.groups.append(group)
-        return by_id
+    exemplars: NDArray[np.float32] | None = None  # (m, 4) xyxy in pixels, what counting benchmarks show as prompts
+    num_objects: int | None = None  # where a counting benchmark says it
 
 
 def annotate(
@@ -113,8 +55,9 @@ def annotate(
 ) -> Annotated:
     """The record of an image from n boxes as a file has them: xyxy in pixels, of whatever quality.
 
-    Boxes are clipped to their image; those without area there, or with a NaN, are left out. Both are counted. A
-    category whose box is lost, not outside the image, is not judged: the object may be there.
+    Boxes are clipped to their image; those without area there are left out. Both are counted; one that is not of four
+    finite numbers is a defect. A category whose box is lost, not outside the image, is not judged: the object may be
+    there.
 
     Args:
         size: width and height of the image, pixels.
@@ -128,13 +71,13 @@ def annotate(
     corners = inside.astype(np.float32)
     keep = sane & (corners[:, 2:] > corners[:, :2]).all(1)
     if not keep.all():
-        for reason, wrong in (
-            ("box that is not four finite numbers", ~finite),
-            ("box without area", finite & ~sane),
-            ("box outside its image", sane & ~keep),
+        for tell, reason, wrong in (
+            (report.defect, NOT_A_BOX, ~finite),
+            (report.count, "box without area", finite & ~sane),
+            (report.count, "box outside its image", sane & ~keep),
         ):
             if wrong.any():
-                report.count(reason, where, int(wrong.sum()))
+                tell(reason, where, int(wrong.sum()))
     clipped = int((np.abs(inside - raw)[keep] > 0.01).any(1).sum())  # files round to two decimals
     if clipped:
         report.count("box that reached out of its image: clipped", where, clipped)
@@ -162,18 +105,24 @@ def annotate(
 def locate(
     report: Report, store: ImageStore, where: str, *names: Any, size: tuple[Any, Any] | None = None
 ) -> tuple[str, tuple[int, int]] | None:
-    """Path and size of the image with one of `names`, which are counted if none is there; `size` None: read it."""
+    """Path and size of the image with one of `names`; None, which the report is told: there is none that can be used.
+
+    Args:
+        size: width and height; None: the image is opened for them, unless the report is strict.
+    """
     texts = [name for name in names if isinstance(name, str) and name]
     if not texts:
-        report.count("image without a file name", where)
+        report.defect("image without a file name", where)
         return None
     path = store.find(*texts)
     if path is None:
-        report.count(NO_FILE, f"{where}: {texts[0]}")
+        outside = not any(map(stays_inside, texts))
+        report.defect("image file outside its folder" if outside else NO_FILE, f"{where}: {texts[0]}")
         return None
-    known = image_size(path) if size is None else _whole(size)
+    opened = size is None and not report.strict
+    known = image_size(path) if opened else _whole(size)
     if known is None:
-        report.count(NO_IMAGE if size is None else "image without width and height", where)
+        report.defect(NO_IMAGE if opened else "image without width and height", where)
         return None
     return path, known
 
@@ -194,16 +143,6 @@ def numbers(value: Any) -> tuple[float, ...]:
     return NO_BOX
 
 
-def clean(name: Any) -> str:
-    """A category's name without spare blanks; "" where it is not text."""
-    if not isinstance(name, str):
-        return ""
-    try:
-        return " ".join(name.split()).encode().decode()
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return ""
-
-
 def places(owners: NDArray[Any], count: int) -> Iterator[list[int]]:
     """For each of `count` owners the places at which it stands in `owners`, in their order; -1 is nobody."""
     order = np.argsort(owners, kind="stable")
@@ -221,11 +160,11 @@ def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:
     listed = value if isinstance(value, list) else [value]
     found = [item for item in listed if isinstance(item, dict)]
     if len(found) < len(listed):
-        report.count("box that is not a JSON object", where, len(listed) - len(found))
+        report.defect("box that is not a JSON object", where, len(listed) - len(found))
     return found
 
 
-def _whole(size: tuple[Any, Any]) -> tuple[int, int] | None:
-    if all(type(side) in (int, float) and 0 < side < 2**31 and side == int(side) for side in size):
+def _whole(size: tuple[Any, Any] | None) -> tuple[int, int] | None:
+    if size and all(type(side) in (int, float) and 0 < side < 2**31 and side == int(side) for side in size):
         return int(size[0]), int(size[1])
     return None

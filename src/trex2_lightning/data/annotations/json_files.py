@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trex2_lightning.data.annotations.annotated import BROKEN, Report
+from trex2_lightning.data.annotations.report import BROKEN, Report
 from trex2_lightning.errors import InputError
 
 BLANK = re.compile(r"[ \t\n\r]*")
@@ -21,18 +21,40 @@ WINDOW = 2**20  # characters that are read at once
 LONGEST = 2**26  # characters of one entry: more is no entry but a broken file
 
 
-def json_lists(path: Path, report: Report) -> Iterator[tuple[str, Any]]:
+def json_lists(path: Path, report: Report, expected: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
     """(key, entry) for every entry of every list in the object that the file holds, in the file's order.
+
+    That a list is missing which is `expected` is a defect.
 
     Raises:
         InputError: not UTF-8, not JSON, or not an object; whatever came before has been given by then.
     """
     with report.open(path) as file:
         try:
-            yield from _Scanner(file).lists()
+            scanner = _Scanner(file)
+            yield from scanner.lists()
         except (ValueError, RecursionError, *BROKEN) as error:
             reason = str(error).splitlines()[0] or type(error).__name__
             raise InputError(f"{path}: not JSON with lists ({reason}); give the annotation file, unbroken") from error
+    for key in expected:
+        if key not in scanner.keys:
+            report.defect(f"no list '{key}': taken to be empty", "its object")
+
+
+def json_object(path: Path, report: Report) -> dict[str, Any]:
+    """The whole of a file of moderate size.
+
+    Raises:
+        InputError: it cannot be opened, or is no JSON object.
+    """
+    with report.open(path) as file:
+        try:
+            content = json.loads(file.read())
+        except (ValueError, RecursionError, *BROKEN) as error:
+            raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object; fetch it again")
+    return content
 
 
 def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -49,17 +71,17 @@ def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]
                 try:
                     content = json.loads(line.decode("utf-8-sig")) if line.strip() else None
                 except UnicodeDecodeError:
-                    report.count("line that is not UTF-8", where)
+                    report.defect("line that is not UTF-8", where)
                     bad += 1
                 except (ValueError, RecursionError):
-                    report.count("line that is not JSON", where)
+                    report.defect("line that is not JSON", where)
                     bad += 1
                 else:
                     if isinstance(content, dict):
                         good += 1
                         yield where, content
                     elif line.strip():
-                        report.count("line that is not a JSON object", where)
+                        report.defect("line that is not a JSON object", where)
                         bad += 1
         except BROKEN as error:
             raise InputError(f"{path}: cannot be read ({error}); fetch it again") from error
@@ -75,14 +97,18 @@ class _Scanner:
         self._decode = json.JSONDecoder().raw_decode
         self._text = ""
         self._at = 0
+        self.keys: set[str] = set()  # of the lists so far
 
     def lists(self) -> Iterator[tuple[str, Any]]:
         self._take("{")
         more = self._next() != "}"
         while more:
             key = self._value()
+            if not isinstance(key, str):
+                raise ValueError("a key that is not text")
             self._take(":")
             if self._next() == "[":
+                self.keys.add(key)
                 yield from ((key, entry) for entry in self._entries())
             else:
                 self._value()

@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.images.archives import ImageStore
 
 
@@ -40,22 +42,29 @@ def read_crowdhuman(annotations: Path, store: ImageStore, report: Report, part: 
     """
     chosen = PARTS[part]
     report.declare([(1, chosen.name, "")])
-    seen: set[str] = set()
-    for where, line in json_lines(annotations, report):
+    for number, (where, line) in enumerate(json_lines(annotations, report), 1):
         name = line.get("ID")
         found = locate(report, store, where, f"{name}.jpg" if isinstance(name, str) and name else None)
-        if not found:
+        if not found or not report.is_new(found[0], where):
             continue
-        if found[0] in seen:
-            report.count("image given twice: the first is used", where)
-            continue
-        seen.add(found[0])
         if not isinstance(line.get("gtboxes"), list):
-            report.count("image without its list of boxes", where)
+            report.defect("image without its list of boxes", where)
             continue
         people = list(_people(line["gtboxes"], chosen, where, report))
         names, ignored = [chosen.name] * len(people), [ignore for _, ignore in people]
-        yield annotate(report, where, *found, [box for box, _ in people], names, ignored, image_id=len(seen))
+        yield annotate(report, where, *found, [box for box, _ in people], names, ignored, image_id=number)
+
+
+FORMAT = Format(
+    name="crowdhuman",
+    help="CrowdHuman",
+    data_sets="CrowdHuman",
+    judges="all persons",
+    kinds=("detection",),
+    reader=read_crowdhuman,
+    sources=(Argument("annotations", "annotation_train.odgt"),),
+    options=(Argument("part", "of a person; default: what is visible", str, "visible", tuple(PARTS)),),
+)
 
 
 def _people(value: Any, part: Part, where: str, report: Report) -> Iterator[tuple[tuple[float, ...], bool]]:
@@ -63,7 +72,7 @@ def _people(value: Any, part: Part, where: str, report: Report) -> Iterator[tupl
     for entry in dicts(value, report, where):
         mask = entry.get("tag") == "mask"
         if not mask and entry.get("tag") != "person":
-            report.count("box of an unknown category", where)
+            report.defect("box of an unknown category", where)
             continue
         attributes = entry.get(part.attributes)
         ignored = mask or (isinstance(attributes, dict) and attributes.get("ignore") == 1)

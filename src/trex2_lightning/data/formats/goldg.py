@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report, annotate, clean
+from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.coco_columns import Boxes, Dialect, Entry, Images
+from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
-from trex2_lightning.data.formats.coco import Boxes, Dialect, Entry, Images
+from trex2_lightning.data.annotations.report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -42,12 +44,12 @@ def read_goldg(annotations: Path, store: ImageStore, report: Report) -> Iterator
             continue
         where = f"image {images.ids[row]}"
         if not isinstance(captions[row], str):
-            report.count("image without a caption", where)
+            report.defect("image without a caption", where)
             continue
         phrases = [_phrase(captions[row], spans[index]) for index in chosen]
         named = [(index, phrase) for index, phrase in zip(chosen, phrases, strict=True) if phrase]
         if len(named) < len(chosen):
-            report.count("box without a phrase in its caption", where, len(chosen) - len(named))
+            report.defect("box without a phrase in its caption", where, len(chosen) - len(named))
         names = [phrase for _, phrase in named]
         yield annotate(
             report,
@@ -61,6 +63,17 @@ def read_goldg(annotations: Path, store: ImageStore, report: Report) -> Iterator
             list(dict.fromkeys(names)),
             images.ids[row],
         )
+
+
+FORMAT = Format(
+    name="goldg",
+    help="GoldG, Flickr30k Entities and mixed GQA as MDETR has them",
+    data_sets="Flickr30k Entities, mixed GQA (MDETR)",
+    judges="its caption's phrases",
+    kinds=("grounding",),
+    reader=read_goldg,
+    sources=(Argument("annotations", "final_flickr_separateGT_train.json or final_mixed_train.json"),),
+)
 
 
 def _file_names(image: Entry) -> Sequence[Any]:

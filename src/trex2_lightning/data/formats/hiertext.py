@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, Report, annotate, dicts, locate
+from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, annotate, dicts, locate
+from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -27,7 +29,6 @@ def read_hiertext(annotations: Path, store: ImageStore, report: Report, level: s
     """
     name = NAMES[level]
     report.declare([(1, name, "")])
-    seen: set[str] = set()
     entries = 0
     for key, entry in json_lists(annotations, report):
         if key != "annotations":
@@ -36,24 +37,32 @@ def read_hiertext(annotations: Path, store: ImageStore, report: Report, level: s
         image = entry.get("image_id") if isinstance(entry, dict) else None
         where = f"image {image if isinstance(image, str) else entries}"
         if not isinstance(image, str) or not image:
-            report.count("image without a file name", where)
+            report.defect("image without a file name", where)
             continue
         size = (entry["image_width"], entry["image_height"]) if {"image_width", "image_height"} <= set(entry) else None
         found = locate(report, store, where, f"{image}.jpg", size=size)
-        if not found:
+        if not found or not report.is_new(found[0], where):
             continue
-        if image in seen:
-            report.count("image id given twice: the first is used", where)
-            continue
-        seen.add(image)
         texts = _texts(entry, level, where, report)
         if texts is None:
-            report.count("image without its lists of texts", where)
+            report.defect("image without its lists of texts", where)
             continue
         boxes, unread = [_box(text.get("vertices")) for text in texts], [text.get("legible") is False for text in texts]
-        yield annotate(report, where, *found, boxes, [name] * len(texts), unread, image_id=len(seen))
+        yield annotate(report, where, *found, boxes, [name] * len(texts), unread, image_id=entries)
     if not entries:
         raise InputError(f"{annotations}: has no list of annotations; give an annotation file of HierText")
+
+
+FORMAT = Format(
+    name="hiertext",
+    help="HierText",
+    data_sets="HierText",
+    judges="all words, lines or paragraphs",
+    kinds=("detection",),
+    reader=read_hiertext,
+    sources=(Argument("annotations", "train.jsonl or train.jsonl.gz"),),
+    options=(Argument("level", "of text; default: word", str, "word", tuple(LEVELS)),),
+)
 
 
 def _texts(entry: dict[str, Any], level: str, where: str, report: Report) -> list[dict[str, Any]] | None:

@@ -2,7 +2,7 @@
 
 An image judges the categories that it has boxes of and those of `neg_category_ids`, which it lacks; of those in
 `not_exhaustive_category_ids` it has more than are marked. About all others the data set does not say. A category's
-group is `rare`, `common` or `frequent`, its name has spaces in place of underscores, as in evaluation.
+group is `rare`, `common` or `frequent`, its name has spaces in place of underscores.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
-from trex2_lightning.data.formats.coco import Dialect, Entry, read_coco
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.coco_columns import Dialect, Entry
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
 
 GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
@@ -22,9 +25,21 @@ def read_lvis(annotations: Path, store: ImageStore, report: Report) -> Iterator[
     """The images of an LVIS file; `store` has COCO's folders `train2017` and `val2017`, or one of them alone.
 
     Raises:
-        InputError: the file is not JSON, or lacks images or categories.
+        InputError: see `read_dialect`.
     """
-    return read_coco(annotations, store, report, LVIS)
+    return read_dialect(annotations, store, report, LVIS)
+
+
+FORMAT = Format(
+    name="lvis",
+    help="LVIS, with what each image does not judge",
+    data_sets="LVIS v1",
+    judges="those it has, unless not exhaustive, and those listed as negative",
+    kinds=("detection",),
+    reader=read_lvis,
+    sources=(Argument("annotations", "lvis_v1_train.json or the like"),),
+    direct=".json",
+)
 
 
 def _file_names(image: Entry) -> list[Any]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report
-from trex2_lightning.data.formats.coco import Dialect, Entry, read_coco
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.coco_columns import Dialect, Entry
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
 
 
@@ -18,9 +21,20 @@ def read_objects365(annotations: Path, store: ImageStore, report: Report) -> Ite
     """The images of an Objects365 file.
 
     Raises:
-        InputError: the file is not JSON, or lacks images or categories.
+        InputError: see `read_dialect`.
     """
-    return read_coco(annotations, store, report, OBJECTS365)
+    return read_dialect(annotations, store, report, OBJECTS365)
+
+
+FORMAT = Format(
+    name="objects365",
+    help="Objects365 v1 or v2",
+    data_sets="Objects365 v1 and v2",
+    judges="all categories",
+    kinds=("detection",),
+    reader=read_objects365,
+    sources=(Argument("annotations", "objects365_train.json or zhiyuan_objv2_train.json"),),
+)
 
 
 def _file_names(image: Entry) -> list[str]:

@@ -14,17 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import (
-    BROKEN,
-    Annotated,
-    Report,
-    annotate,
-    clean,
-    dicts,
-    locate,
-    numbers,
-)
+from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, numbers
+from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
+from trex2_lightning.data.annotations.report import BROKEN, Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -43,7 +36,6 @@ def read_odvg(
         InputError: a file cannot be read.
     """
     names = report.declare(_label_map(label_map, report)) if label_map else None
-    seen: set[int] = set()
     for place, (where, line) in enumerate(json_lines(annotations, report)):
         size = (line["width"], line["height"]) if "width" in line and "height" in line else None
         found = locate(report, store, where, line.get("filename"), size=size)
@@ -53,17 +45,27 @@ def read_odvg(
         if isinstance(grounding, dict):
             pairs = list(_regions(grounding, where, report))
         elif isinstance(line.get("detection"), dict):
-            if hash(found[0]) in seen:
-                report.count("image given twice: the first is used", where)
+            if not report.is_new(found[0], where):
                 continue
-            seen.add(hash(found[0]))
             pairs = list(_instances(line["detection"], names, where, report))
         else:
-            report.count("line without 'detection' and 'grounding'", where)
+            report.defect("line without 'detection' and 'grounding'", where)
             continue
         labels = [name for _, name in pairs]
         judged = list(dict.fromkeys(labels)) if names is None or isinstance(grounding, dict) else None
         yield annotate(report, where, *found, [box for box, _ in pairs], labels, judged=judged, image_id=place)
+
+
+FORMAT = Format(
+    name="odvg",
+    help="ODVG's JSON Lines, detection or grounding",
+    data_sets="ODVG, detection or grounding",
+    judges="the label map, without one what it has; its caption's phrases",
+    kinds=("detection", "grounding"),
+    reader=read_odvg,
+    sources=(Argument("annotations", "file with a JSON object for every image"),),
+    options=(Argument("label_map", "JSON of label to name; default: the category that an instance names"),),
+)
 
 
 def _instances(
@@ -77,7 +79,7 @@ def _instances(
         if name:
             yield numbers(instance.get("bbox")), name
         else:
-            report.count("box of an unknown category", where)
+            report.defect("box of an unknown category", where)
 
 
 def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Box, str]]:
@@ -87,7 +89,7 @@ def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[
         given = region.get("bbox")
         boxes = given if isinstance(given, list) and given and isinstance(given[0], list) else [given]
         if not phrases:
-            report.count("box without a phrase", where)
+            report.defect("box without a phrase", where)
         elif len(phrases) > 1:
             report.count("region of several phrases: its boxes are listed under each", where)
         for box in boxes:

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from trex2_lightning.data.annotations.annotated import BROKEN, Annotated, Report, annotate, locate, places
+from trex2_lightning.data.annotations.annotated import Annotated, annotate, locate, places
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import BROKEN, Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -29,7 +31,7 @@ NAN = float("nan")
 
 
 def read_openimages(
-    boxes: Path,
+    annotations: Path,
     classes: Path,
     store: ImageStore,
     report: Report,
@@ -39,7 +41,7 @@ def read_openimages(
     """The images that have boxes; a box around a group of objects is a crowd.
 
     Args:
-        boxes: `oidv6-train-annotations-bbox.csv` or the like.
+        annotations: `oidv6-train-annotations-bbox.csv` or the like.
         classes: `oidv7-class-descriptions-boxable.csv`.
         labels: verified labels, `train-annotations-human-imagelabels-boxable.csv`; None: nothing is known to be absent.
         hierarchy: `bbox_labels_600_hierarchy.json`; None: no class is a kind of another.
@@ -51,7 +53,7 @@ def read_openimages(
     names = report.declare((number, name, "") for number, name in numbers.values())
     known = {label: number for label, (number, _) in numbers.items() if number in names}
     kinds = _Kinds(hierarchy, known, report)
-    marked = _Marked(boxes, known, report)
+    marked = _Marked(annotations, known, report)
     verified = _Verified(labels, marked.images, known, report)
     for image, chosen, told in zip(marked.images, marked.by_image(), verified.by_image(), strict=True):
         where = f"image {image}"
@@ -76,6 +78,24 @@ def read_openimages(
             group,
             judged=[names[number] for number in kinds.judged(set(has), grouped, yes, no)],
         )
+
+
+FORMAT = Format(
+    name="openimages",
+    help="Open Images V7",
+    data_sets="Open Images V7",
+    judges="those with boxes and those verified as absent, see below",
+    kinds=("detection",),
+    reader=read_openimages,
+    sources=(
+        Argument("annotations", "oidv6-train-annotations-bbox.csv or the like"),
+        Argument("classes", "oidv7-class-descriptions-boxable.csv"),
+    ),
+    options=(
+        Argument("labels", "verified labels, which say what is absent; default: nothing is known", advised=True),
+        Argument("hierarchy", "bbox_labels_600_hierarchy.json; default: no class is another's kind", advised=True),
+    ),
+)
 
 
 class _Kinds:
@@ -128,9 +148,9 @@ class _Marked:
         self.group = array("b")
         for where, (image, label, *corners, group) in _rows(path, BOX_COLUMNS, report):
             if not image:
-                report.count("box without an image", where)
+                report.defect("box without an image", where)
             elif label not in known:
-                report.count("box of an unknown category", where)
+                report.defect("box of an unknown category", where)
             else:
                 self.image.append(self.images.setdefault(image, len(self.images)))
                 self.category.append(known[label])
@@ -153,9 +173,9 @@ class _Verified:
         self._count = len(images)
         for where, (image, label, confidence) in _rows(path, LABEL_COLUMNS, report) if path else ():
             if label not in known:
-                report.count("verified label of an unknown category", where)
+                report.defect("verified label of an unknown category", where)
             elif _number(confidence) not in (0, 1):
-                report.count("verified label that is neither 0 nor 1", where)
+                report.defect("verified label that is neither 0 nor 1", where)
             elif image not in images:
                 report.count("verified label of an image without boxes", where)
             else:
@@ -173,12 +193,12 @@ def _classes(path: Path, report: Report) -> dict[str, tuple[int, str]]:
     for number, row in _table(path, report, quoting=csv.QUOTE_MINIMAL):
         where = f"{path.name}, line {number}"
         if len(row) != 2 or "\ufffd" in row[1]:
-            report.count("class that is not a label and a name in UTF-8", where)
+            report.defect("class that is not a label and a name in UTF-8", where)
         elif not row[0].startswith("/"):
             if number > 1:
-                report.count("class that is not a label and a name in UTF-8", where)
+                report.defect("class that is not a label and a name in UTF-8", where)
         elif row[0] in found:
-            report.count("class given twice: the first is used", where)
+            report.defect("class given twice: the first is used", where)
         else:
             found[row[0]] = len(found) + 1, row[1]
     if not found:
@@ -198,7 +218,7 @@ def _rows(path: Path, columns: Sequence[str], report: Report) -> Iterator[tuple[
         if len(row) == longest:
             yield f"{path.name}, line {number}", pick(row)
         elif row:
-            report.count("row that has not its columns", f"{path.name}, line {number}")
+            report.defect("row that has not its columns", f"{path.name}, line {number}")
 
 
 def _table(path: Path, report: Report, *, quoting: int) -> Iterator[tuple[int, list[str]]]:

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import Annotated, Report, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -37,7 +39,6 @@ def read_sa1b(annotations: Path, store: ImageStore, report: Report, more_than: i
         raise InputError(f"{annotations}: no folder with JSON files; give the one with SA-1B's, one for every image")
     report.sources.append(annotations)
     report.nameless = True
-    seen: set[str] = set()
     for number, file in enumerate(files):
         content = _parse(file, report)
         if content is None:
@@ -45,16 +46,12 @@ def read_sa1b(annotations: Path, store: ImageStore, report: Report, more_than: i
         image = content["image"]
         size = (image["width"], image["height"]) if "width" in image and "height" in image else None
         found = locate(report, store, file.name, image.get("file_name"), f"{file.stem}.jpg", size=size)
-        if not found:
+        if not found or not report.is_new(found[0], file.name):
             continue
-        if found[0] in seen:
-            report.count("image given twice: the first is used", file.name)
-            continue
-        seen.add(found[0])
         entries = list(dicts(content.get("annotations", []), report, file.name))
         labelled = [(entry, key) for entry in entries if (key := _category(entry))]
         if len(labelled) < len(entries):
-            report.count("box without a category", file.name, len(entries) - len(labelled))
+            report.defect("box without a category", file.name, len(entries) - len(labelled))
         boxes = [xywh(entry.get("bbox")) for entry, _ in labelled]
         areas = [_area(entry.get("area")) for entry, _ in labelled]
         keys = [key for _, key in labelled]
@@ -65,14 +62,26 @@ def read_sa1b(annotations: Path, store: ImageStore, report: Report, more_than: i
         yield record
 
 
+FORMAT = Format(
+    name="sa1b",
+    help="SA-1B with pseudo labels, categories without names",
+    data_sets="SA-1B with your pseudo labels",
+    judges="its own categories, which have no names",
+    kinds=("nameless",),
+    reader=read_sa1b,
+    sources=(Argument("annotations", "folder with a JSON file for every image"),),
+    options=(Argument("more_than", "keep images where a category has more than N instances; default: 1", int, 1),),
+)
+
+
 def _parse(file: Path, report: Report) -> dict[str, Any] | None:
     try:
         content = json.loads(file.read_bytes().decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError):
-        report.count("annotation file that is not JSON in UTF-8", file.name)
+        report.defect("annotation file that is not JSON in UTF-8", file.name)
         return None
     if not isinstance(content, dict) or not isinstance(content.get("image"), dict):
-        report.count("annotation file without an image", file.name)
+        report.defect("annotation file without an image", file.name)
         return None
     return content
 

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, Report, annotate, clean, locate
+from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, annotate, locate
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -33,7 +35,6 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
     )
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
-    seen: set[str] = set()
     for place, file in enumerate(files):
         tree = _parse(file, report)
         if tree is None:
@@ -42,17 +43,13 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         size = _number(tree, "size/width"), _number(tree, "size/height")
         by_stem = [f"{file.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
         found = locate(report, store, file.name, name.strip(), *by_stem, size=size if all(size) else None)
-        if not found:
+        if not found or not report.is_new(found[0], file.name):
             continue
-        if found[0] in seen:
-            report.count("image given twice: the first is used", file.name)
-            continue
-        seen.add(found[0])
         boxes, names, difficult = [], [], []
         for item in tree.iter("object"):
             label = clean(item.findtext("name"))
             if not label:
-                report.count("box without a name", file.name)
+                report.defect("box without a name", file.name)
                 continue
             boxes.append(_box(item))
             names.append(label)
@@ -60,13 +57,25 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         yield annotate(report, file.name, *found, boxes, names, difficult, image_id=place)
 
 
+FORMAT = Format(
+    name="voc",
+    help="Pascal VOC's XML files",
+    data_sets="Pascal VOC",
+    judges="all categories",
+    kinds=("detection",),
+    reader=read_voc,
+    sources=(Argument("annotations", "folder with the XML files"),),
+    options=(Argument("split", "text file with an image's name a line; default: all"),),
+)
+
+
 def _parse(file: Path, report: Report) -> ElementTree.Element | None:
     try:
         return ElementTree.fromstring(file.read_bytes())
     except OSError:
-        report.count("annotation file missing", file.name)
+        report.defect("annotation file missing", file.name)
     except (ElementTree.ParseError, LookupError, ValueError):  # LookupError: an encoding that nobody knows
-        report.count("annotation file that is not XML", file.name)
+        report.defect("annotation file that is not XML", file.name)
     return None
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trex2_lightning.data.annotations.annotated import NO_FILE, NO_IMAGE, Annotated, Report, annotate
+from trex2_lightning.data.annotations.annotated import NO_FILE, NO_IMAGE, Annotated, annotate
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.report import Report
 from trex2_lightning.data.images.archives import image_size
 from trex2_lightning.errors import InputError
 
@@ -42,21 +44,34 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
         where = image.name
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
         if size is None:
-            report.count(NO_IMAGE if image.is_file() else NO_FILE, where)
+            report.defect(NO_IMAGE if image.is_file() else NO_FILE, where)
         if size is None or lines is None:
             continue
         (width, height), boxes, labels = size, [], []
         for line_number, line in enumerate(lines, 1):
             numbers = _numbers(line)
             if numbers is None:
-                report.count("line that is not a class and 4 or more numbers", f"{where}, line {line_number}")
+                report.defect("line that is not a class and 4 or more numbers", f"{where}, line {line_number}")
             elif numbers[0] not in names:
-                report.count("box of an unknown category", f"{where}, line {line_number}")
+                report.defect("box of an unknown category", f"{where}, line {line_number}")
             else:
                 left, top, right, bottom = _box(numbers[1:])
                 boxes.append((left * width, top * height, right * width, bottom * height))
                 labels.append(names[int(numbers[0])])
         yield annotate(report, where, str(image.resolve()), size, boxes, labels, image_id=number)
+
+
+FORMAT = Format(
+    name="yolo",
+    help="YOLO's text files",
+    data_sets="YOLO (Ultralytics)",
+    judges="all categories",
+    kinds=("detection",),
+    reader=read_yolo,
+    sources=(Argument("data", "data.yaml"),),
+    options=(Argument("split", "train (default), val or test", str, "train"),),
+    has_images=False,
+)
 
 
 def _parse(data: Path, report: Report) -> dict[str, Any]:
@@ -116,7 +131,7 @@ def _lines(path: Path, report: Report) -> list[str] | None:
         report.count("image without a file of labels: taken to have no objects", path.name)
         return []
     except UnicodeDecodeError:
-        report.count("image with labels that are not UTF-8", path.name)
+        report.defect("image with labels that are not UTF-8", path.name)
         return None
 
 

@@ -32,6 +32,7 @@ class ImageStore:
     Args:
         places: folders, zip files and uncompressed tar files; a folder may hold such files as shards. A name is looked
             for in one after the other.
+        look: False: no file is looked for, as every name is taken to be one of a file in the first place, a folder.
 
     Attributes:
         archives: the zip and tar files; where they change, paths into them are wrong.
@@ -40,9 +41,10 @@ class ImageStore:
         InputError: a place is missing, or an archive cannot be read.
     """
 
-    def __init__(self, places: Sequence[Path]) -> None:
+    def __init__(self, places: Sequence[Path], *, look: bool = True) -> None:
         self.places = [place.resolve() for place in places]
-        self.archives = list(self._find_archives())
+        self.archives = list(self._find_archives()) if look else []
+        self._look = look
         self._folders = [place for place in self.places if place.is_dir()]
         self._members: dict[str, str] = {}
         for archive in self.archives:
@@ -56,10 +58,10 @@ class ImageStore:
     def find(self, *names: str) -> str | None:
         """The path of the first of `names` that is there; a name that leads out of its place never is."""
         for name in names:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            if not stays_inside(name):
                 continue
             for folder in self._folders:
-                if _is_file(folder / name):
+                if not self._look or _is_file(folder / name):
                     return str(folder / name)
             if name in self._members:
                 return self._members[name]
@@ -76,6 +78,11 @@ class ImageStore:
                 yield place
             else:
                 raise InputError(f"{place}: give a folder, a zip file or an uncompressed tar file with the images")
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a file of that name is in the folder that the name is relative to."""
+    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def open_image(path: Path | str) -> BinaryIO:

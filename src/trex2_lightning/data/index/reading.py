@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trex2_lightning.data.annotations.report import changed_boxes
 from trex2_lightning.data.index.columns import Column, Strings
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
@@ -143,16 +144,14 @@ def open_index(folder: Path) -> Records:
     """
     index = Index(folder)
     names = tuple(index.names)
-    counts: dict[str, int] = index.summary["counts"]
-    boxes = {reason: number for reason, number in counts.items() if reason.startswith("box ")}
-    clipped = sum(number for reason, number in boxes.items() if reason.endswith(": clipped"))
+    dropped, clipped = changed_boxes(index.summary["counts"])
     return Records(
         images=index,
         names=names,
         category_ids=tuple(index.summary["category_ids"]) or tuple(range(1, len(names) + 1)),
         groups=tuple(index.summary["groups"]) or ("",) * len(names),
         annotations=folder,
-        num_dropped=sum(number for reason, number in boxes.items() if ":" not in reason),
+        num_dropped=dropped,
         num_clipped=clipped,
     )
 

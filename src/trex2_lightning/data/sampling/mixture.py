@@ -15,18 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
-from trex2_lightning.data.index.reading import SUMMARY, Index, open_index
-from trex2_lightning.data.records import CocoError, ImageRecord, Records, read_coco
+from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.formats import format_named
+from trex2_lightning.data.index.opening import open_records
+from trex2_lightning.data.index.reading import SUMMARY, Index
+from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.vocabulary import negative_pool
 from trex2_lightning.errors import InputError
 
 # Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
 SetKind = Literal["detection", "grounding", "nameless"]
-
-
-# What scripts/prepare_data.py makes an index of, where it is not `ANNOTATIONS IMAGES`.
-SOURCES = {"openimages": "BOXES CLASSES IMAGES --labels LABELS --hierarchy HIERARCHY", "yolo": "DATA"}
 
 
 class TrainSet(NamedTuple):
@@ -46,19 +45,21 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     """The sets of `data.sets` that have steps in the rhythm.
 
     Raises:
-        InputError: a set is missing or broken; the message has the commands that prepare all that are missing.
+        InputError: a set is missing or broken, or its format unknown; the message has the commands that prepare all
+            that are missing.
     """
     root = Path(config.root)
     used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
+    forms = {name: format_named(some.format, f"data.sets.{name}.format") for name, some in used.items()}
     missing = [name for name, some in used.items() if not _is_there(root / some.annotations)]
     if missing:
-        ways = "; ".join(_preparation(root, used[name]) for name in missing)
+        ways = "; ".join(_preparation(root / used[name].annotations, forms[name]) for name in missing)
         raise InputError(
             f"{root}: of data.sets, {', '.join(missing)} are not there; set data.root= to the folder that has them, "
             f"leave them out by weights of 0, or prepare them (docs/data.md says from what): {ways}"
         )
     opened = cache(open_records)
-    records = {name: opened(root / some.annotations, root / some.images) for name, some in used.items()}
+    records = {name: opened(root / some.annotations, root / some.images, forms[name]) for name, some in used.items()}
     for name, some in used.items():
         check_names(records[name], some.kind, f"data.sets.{name}.kind=nameless")
     dictionary = phrase_dictionary(
@@ -87,22 +88,13 @@ def with_nameless(sets: Sequence[TrainSet], images: Sequence[ImageRecord], share
 
 
 def shared_categories(records: Records) -> SharedCategories:
-    """Raises CocoError: no two images share a category."""
+    """Raises InputError: no two images share a category."""
     shared = SharedCategories([image.labels[~image.crowd] for image in records.images])
     if not len(shared.images):
-        raise CocoError(
+        raise InputError(
             f"{records.annotations}: no two images have a category in common; set data.exemplars.cross_image=0"
         )
     return shared
-
-
-def open_records(annotations: Path, images: Path) -> Records:
-    """A COCO JSON file whose `file_name`s are relative to `images`, or the folder of an index, which has its own paths.
-
-    Raises:
-        InputError: see `read_coco` and `open_index`.
-    """
-    return read_coco(annotations, images) if annotations.suffix == ".json" else open_index(annotations)
 
 
 def phrase_dictionary(sets: Sequence[tuple[Records, SetConfig]], more_than: int) -> tuple[str, ...]:
@@ -141,11 +133,10 @@ def image_counts(records: Records) -> NDArray[np.int64]:
     return np.bincount(np.concatenate(labels), minlength=len(records.names))
 
 
-def _preparation(root: Path, some: SetConfig) -> str:
-    place = root / some.annotations
-    if place.suffix == ".json":
-        return f"{place} is a COCO file to be put there"
-    return f"python scripts/prepare_data.py {some.format} {SOURCES.get(some.format, 'ANNOTATIONS IMAGES')} {place}"
+def _preparation(place: Path, form: Format) -> str:
+    if form.is_direct(place) or not form.indexed:
+        return f"{place} is a file of the format {form.name} to be put there"
+    return f"python scripts/prepare_data.py {form.name} {form.usage} {place}"
 
 
 def _is_there(annotations: Path) -> bool:

@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from pycocotools.coco import COCO
+from pycocotools import coco
 
-from trex2_lightning.data.records import CocoError, Records, read_coco
+from trex2_lightning.data.formats.coco import FORMAT as COCO
+from trex2_lightning.data.formats.voc import FORMAT as VOC
+from trex2_lightning.data.index.opening import open_records, read_records
+from trex2_lightning.data.records import Records
+from trex2_lightning.errors import InputError
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -35,7 +39,7 @@ def read(folder: Path, edit: Edit = lambda value: None) -> Records:
     edit(value)
     (folder / "a.json").write_text(json.dumps(value))
     (folder / "images").mkdir()
-    return read_coco(folder / "a.json", folder / "images")
+    return read_records(folder / "a.json", folder / "images", COCO)
 
 
 def test_reads_what_the_file_says(tmp_path: Path) -> None:
@@ -56,8 +60,8 @@ def test_reads_what_the_file_says(tmp_path: Path) -> None:
 
 
 def test_agrees_with_pycocotools(tiny_coco: Path) -> None:
-    records = read_coco(tiny_coco / "train.json", tiny_coco / "train")
-    reference = COCO(str(tiny_coco / "train.json"))
+    records = read_records(tiny_coco / "train.json", tiny_coco / "train", COCO)
+    reference = coco.COCO(str(tiny_coco / "train.json"))
     assert sum(len(image.boxes) for image in records.images) == len(reference.anns) > 0
     for image in records.images:
         expected = reference.imgToAnns[image.id]
@@ -109,35 +113,54 @@ def test_bad_boxes_are_mended_counted_and_reported_once(tmp_path: Path, caplog: 
 
 
 BROKEN: dict[str, tuple[Edit, str]] = {
-    "unknown image": (lambda v: v["annotations"][1].update(image_id=99), "annotation id 2 refers to image id 99"),
+    "unknown image": (
+        lambda v: v["annotations"][1].update(image_id=99),
+        "annotation 2, image 99: annotation of an unknown image;",
+    ),
     "unknown category": (
         lambda v: v["annotations"][0].update(category_id=5),
-        "annotation id 1 refers to category id 5",
+        "annotation 1, category 5: box of an unknown category;",
     ),
     "image of a list": (
         lambda v: v["annotations"][1].update(image_id=[7]),
-        "annotation id 2 has the image_id [7], not an integer",
+        "annotation 2: annotation without an image",
     ),
     "category of a mapping": (
         lambda v: v["annotations"][0].update(category_id={}),
-        "annotation id 1 has the category_id {}, not an integer",
+        "annotation 1: box of an unknown category",
     ),
-    "duplicate image": (lambda v: v["images"][1].update(id=7), "image id 7 occurs twice"),
-    "duplicate category": (lambda v: v["categories"][1].update(id=20), "category id 20 occurs twice"),
-    "duplicate annotation": (lambda v: v["annotations"][2].update(id=1), "annotation id 1 occurs twice"),
-    "no bbox": (lambda v: v["annotations"][2].pop("bbox"), "annotation id 3 has no 'bbox'"),
-    "no width": (lambda v: v["images"][0].pop("width"), "image id 7 has no 'width'"),
-    "no id": (lambda v: v["images"][1].pop("id"), "entry 1 of 'images'"),
-    "no section": (lambda v: v.pop("annotations"), "has no list 'annotations'"),
-    "three numbers": (lambda v: v["annotations"][0].update(bbox=[1, 2, 3]), "annotation id 1 has the bbox"),
+    "duplicate image": (lambda v: v["images"][1].update(id=7), "image 7: image id given twice;"),
+    "duplicate category": (lambda v: v["categories"][1].update(id=20), "category 20: category id given twice;"),
+    "duplicate annotation": (lambda v: v["annotations"][2].update(id=1), "annotation 1: annotation id given twice;"),
+    "annotation without id": (
+        lambda v: v["annotations"][2].pop("id"),
+        "annotation None: annotation without an integer id",
+    ),
+    "no bbox": (lambda v: v["annotations"][2].pop("bbox"), "annotation 3: box that is not four finite numbers"),
+    "no width": (lambda v: v["images"][0].pop("width"), "image 7: image without width and height"),
+    "no id": (lambda v: v["images"][1].pop("id"), "image 1 of the list: image without an integer id"),
+    "no section": (lambda v: v.pop("annotations"), "its object: no list 'annotations';"),
+    "three numbers": (
+        lambda v: v["annotations"][0].update(bbox=[1, 2, 3]),
+        "annotation 1: box that is not four finite numbers",
+    ),
     "not a number": (
         lambda v: v["annotations"][0].update(bbox=[1, 2, 3, float("nan")]),
-        "annotation id 1 has the bbox",
+        "annotation 1: box that is not four finite numbers",
     ),
-    "area": (lambda v: v["annotations"][0].update(area=None), "annotation id 1 has the area"),
-    "zero width": (lambda v: v["images"][0].update(width=0), "image id 7 has width 0"),
-    "empty name": (lambda v: v["categories"][0].update(name="  "), "category id 20 has an empty name"),
-    "same name": (lambda v: v["categories"][1].update(name="Cat"), "category id 10 has the name 'Cat' of another"),
+    "area": (
+        lambda v: v["annotations"][0].update(area=None),
+        "annotation 1: box with an area that is not a finite number;",
+    ),
+    "zero width": (lambda v: v["images"][0].update(width=0), "image 7: image without width and height"),
+    "no text": (lambda v: v["images"][0].update(file_name=5), "image 7: image without a file name"),
+    "above": (
+        lambda v: v["images"][0].update(file_name="../b.jpg"),
+        "image 7: ../b.jpg: image file outside its folder",
+    ),
+    "absolute": (lambda v: v["images"][0].update(file_name="/b.jpg"), "image 7: /b.jpg: image file outside its folder"),
+    "empty name": (lambda v: v["categories"][0].update(name="  "), "category 20: category without a name"),
+    "same name": (lambda v: v["categories"][1].update(name="Cat"), "category 10, Cat: category name given twice;"),
     "no images": (lambda v: (v["images"].clear(), v["annotations"].clear()), "list of images is empty"),
     "no categories": (lambda v: (v["categories"].clear(), v["annotations"].clear()), "list of categories is empty"),
 }
@@ -146,31 +169,62 @@ BROKEN: dict[str, tuple[Edit, str]] = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_files_are_named_with_the_entry(tmp_path: Path, case: str) -> None:
     edit, expected = BROKEN[case]
-    with pytest.raises(CocoError) as error:
+    with pytest.raises(InputError) as error:
         read(tmp_path, edit)
     message = str(error.value)
     assert message.startswith(str(tmp_path / "a.json"))
     assert expected in message
     assert "\n" not in message
+    assert message.endswith("; correct or remove it") or "; give " in message
+
+
+def test_the_size_of_an_image_is_the_file_s(tmp_path: Path) -> None:
+    """None is opened, nor looked for."""
+    records = read(tmp_path)
+    assert [(image.width, image.path.exists()) for image in records.images] == [(100, False), (40, False)]
+
+
+def test_a_category_that_only_heads_the_others_is_left_out_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def edit(value: dict[str, Any]) -> None:
+        value["categories"][0] |= {"supercategory": "animals"}
+        value["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})
+
+    records = read(tmp_path, edit)
+    assert (records.names, records.category_ids) == (("cat", "dog"), (20, 10))
+    assert [image.labels.tolist() for image in records.images] == [[0], [1, 0]]
+    [message] = caplog.messages
+    assert "a.json: 1 x category that only heads the others" in message
+
+
+def test_a_file_of_a_format_that_is_read_from_an_index_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.xml").write_text("<annotation/>")
+    with pytest.raises(InputError, match=r"a\.xml: voc is read from an index alone; make an index"):
+        open_records(tmp_path / "a.xml", tmp_path, VOC)
+    with pytest.raises(InputError, match=r"a\.xml: coco is read from \.json files; make an index"):
+        open_records(tmp_path / "a.xml", tmp_path, COCO)
+    with pytest.raises(InputError, match=r"a: no index is there"):
+        open_records(tmp_path / "a", tmp_path, COCO)
 
 
 def test_missing_file_and_folder_say_which_key_to_set(tmp_path: Path) -> None:
-    with pytest.raises(CocoError, match=r"no such annotation file; set data\.root="):
-        read_coco(tmp_path / "a.json", tmp_path)
+    with pytest.raises(InputError, match=r"no such annotation file; set data\.root="):
+        read_records(tmp_path / "a.json", tmp_path, COCO)
     (tmp_path / "a.json").write_text(json.dumps(content()))
-    with pytest.raises(CocoError, match=r"no such image folder; set data\.root="):
-        read_coco(tmp_path / "a.json", tmp_path / "images")
+    with pytest.raises(InputError, match=r"no such image folder; set data\.root="):
+        read_records(tmp_path / "a.json", tmp_path / "images", COCO)
 
 
 @pytest.mark.parametrize("text", [b'{"images": [', b"\xff\xfe\x00", b""])
 def test_not_json(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "a.json").write_bytes(text)
-    with pytest.raises(CocoError, match="not JSON"):
-        read_coco(tmp_path / "a.json", tmp_path)
+    with pytest.raises(InputError, match="not JSON"):
+        read_records(tmp_path / "a.json", tmp_path, COCO)
 
 
 @pytest.mark.parametrize("text", ["[]", '{"images": {}}', "3"])
 def test_json_of_something_else(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(CocoError, match="has no list 'images'"):
-        read_coco(tmp_path / "a.json", tmp_path)
+    with pytest.raises(InputError, match=r"not JSON with lists|its object: no list 'images'"):
+        read_records(tmp_path / "a.json", tmp_path, COCO)

@@ -1,0 +1,119 @@
+"""The account that a reader gives beside the images: its vocabulary, its files, and what it left out or mended."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from trex2_lightning.errors import InputError
+
+BROKEN = (OSError, EOFError, zlib.error)  # what reading a file, perhaps gzipped, raises
+
+
+class Report:
+    """What a reader says besides the images.
+
+    Args:
+        watch: opens files otherwise, for a progress bar.
+        strict: a defect of the file ends the reading, as where figures are computed from all of it. Boxes without area
+            in their image and boxes that reach out of it are mended and counted all the same.
+    """
+
+    def __init__(self, watch: Callable[[Path], BinaryIO] | None = None, *, strict: bool = False) -> None:
+        self.strict = strict
+        self.names: list[str] = []  # of a closed vocabulary, in the file's order; known before the first image
+        self.category_ids: list[int] = []
+        self.groups: list[str] = []
+        self.nameless = False  # categories belong to one image each and have no names
+        self.counts: Counter[str] = Counter()  # what was left out or mended, by reason
+        self.examples: dict[str, str] = {}  # where each reason occurred first
+        self.sources: list[Path] = []  # files and folders that were read
+        self._watch = watch
+        self._images: set[int] = set()  # hashes, as they may be many millions
+
+    def count(self, reason: str, where: str, number: int = 1) -> None:
+        """What is left out or mended whoever reads it."""
+        self.counts[reason] += number
+        # What a file says may hold half of a surrogate pair, which no terminal prints.
+        self.examples.setdefault(reason, where.encode(errors="backslashreplace").decode())
+
+    def defect(self, reason: str, where: str, number: int = 1) -> None:
+        """What is wrong with an entry of the file that is read; behind a colon, what is done about it.
+
+        Raises:
+            InputError: the report is strict.
+        """
+        self.count(reason, where, number)
+        if self.strict:
+            wrong = reason.partition(":")[0]
+            raise InputError(f"{self.sources[-1]}: {self.examples[reason]}: {wrong}; correct or remove it")
+
+    def is_new(self, image: str, where: str) -> bool:
+        """Whether the image was not given before; one that was is counted."""
+        if hash(image) in self._images:
+            self.defect("image given twice: the first is used", where)
+            return False
+        self._images.add(hash(image))
+        return True
+
+    def open(self, path: Path) -> BinaryIO:
+        """The bytes of a file, gunzipped where its name ends in .gz.
+
+        Raises:
+            InputError: it cannot be opened.
+        """
+        if self.strict and not path.is_file():
+            raise InputError(f"{path}: no such annotation file; set data.root= to the data set's folder")
+        self.sources.append(path)
+        try:
+            file = self._watch(path) if self._watch else path.open("rb")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); give the annotation file") from error
+        return gzip.open(file, "rb") if path.suffix == ".gz" else file  # type: ignore[return-value]
+
+    def declare(self, names: Iterable[tuple[int, Any, str]], *, as_given: bool = False) -> dict[int, str]:
+        """Set the vocabulary from (id, name, group), and return the names by id; equal names become one category.
+
+        Args:
+            names: of the file's categories, in its order.
+            as_given: names that differ in case or blanks alone are different, and stay as they are.
+        """
+        known: dict[str, str] = {}
+        by_id: dict[int, str] = {}
+        for category_id, given, group in names:
+            name = given if as_given and clean(given) else clean(given)
+            key = name if as_given else name.casefold()  # the text encoder sees no case
+            if not name:
+                self.defect("category without a name", f"category {category_id}")
+            elif category_id in by_id:
+                self.defect("category id given twice: the first is used", f"category {category_id}")
+            elif key in known:
+                self.defect("category name given twice: made one", f"category {category_id}, {name}")
+                by_id[category_id] = known[key]
+            else:
+                by_id[category_id] = known[key] = name
+                self.names.append(name)
+                self.category_ids.append(category_id)
+                self.groups.append(group)
+        return by_id
+
+
+def changed_boxes(counts: Mapping[str, int]) -> tuple[int, int]:
+    """How many boxes a reader left out, and how many it clipped to their image, by what its report counts."""
+    boxes = {reason: number for reason, number in counts.items() if reason.startswith("box ")}
+    dropped = sum(number for reason, number in boxes.items() if ":" not in reason)
+    return dropped, sum(number for reason, number in boxes.items() if reason.endswith(": clipped"))
+
+
+def clean(name: Any) -> str:
+    """A category's name without spare blanks; "" where it is not text."""
+    if not isinstance(name, str):
+        return ""
+    try:
+        return " ".join(name.split()).encode().decode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return ""

@@ -1,0 +1,87 @@
+"""FSC-147 (arXiv 2104.08391): every image with its exemplars and its number of objects, and FSCD-147's boxes.
+
+`annotation_FSC147_384.json` and `Train_Test_Val_FSC_147.json` lie beside `instances_SPLIT.json` of FSCD-147 (arXiv
+2207.10988). Without that file, which `train` and `val` may lack, there are no boxes, so no AP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.coco_columns import Dialect
+from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.json_files import json_object
+from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.formats.coco import read_dialect
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.errors import InputError
+
+OBJECT = "object"  # the one category of a counting benchmark: what it is, the exemplars show
+COUNTED = Dialect(only=OBJECT)
+NUM_EXEMPLARS = 3
+
+
+def read_fsc147(annotations: Path, store: ImageStore, report: Report) -> Iterator[Annotated]:
+    """The images of a split, those that `annotations`, its `instances_SPLIT.json`, does not have without boxes.
+
+    Raises:
+        InputError: a file is missing or broken, or an image of which no file says the size is.
+    """
+    split = annotations.stem.removeprefix("instances_")
+    objects = json_object(annotations.with_name("annotation_FSC147_384.json"), report)
+    files = json_object(annotations.with_name("Train_Test_Val_FSC_147.json"), report)
+    try:
+        counted = [
+            (str(name), [_corners(shown) for shown in entry["box_examples_coordinates"]], len(entry["points"]))
+            for name, entry in ((name, objects[name]) for name in files[split])
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{annotations.parent}: {error!r} in FSC-147's {split} split; fetch its files again"
+        ) from error
+    boxes: dict[str, Annotated] = {}
+    if annotations.is_file():
+        boxes = {Path(image.path).name: image for image in read_dialect(annotations, store, report, COUNTED)}
+    else:
+        report.declare([(1, OBJECT, "")])
+    first = 1 + max((image.id or 0 for image in boxes.values()), default=0)
+    for number, (name, exemplars, count) in enumerate(counted, first):
+        image = boxes.get(name) or _without_boxes(number, name, store, report)
+        yield with_count(image, exemplars, count)
+
+
+FORMAT = Format(
+    name="fsc147",
+    help="FSC-147 and FSCD-147, with exemplars and counts",
+    data_sets="FSC-147, with the boxes of FSCD-147",
+    judges="the one category, `object`",
+    kinds=(),
+    reader=read_fsc147,
+    sources=(Argument("annotations", "instances_test.json or the like, beside FSC-147's two files"),),
+    direct=".json",
+    indexed=False,  # an index has neither exemplars nor counts
+)
+
+
+def with_count(image: Annotated, exemplars: Sequence[Sequence[float]], count: int) -> Annotated:
+    """The image with the first of its exemplars, xyxy in pixels of whatever quality, and its number of objects."""
+    boxes = np.asarray(exemplars[:NUM_EXEMPLARS], np.float32).reshape(-1, 4)
+    limits = np.asarray([image.width, image.height] * 2, np.float32)
+    return image._replace(exemplars=boxes.clip(0, limits), num_objects=count)
+
+
+def _corners(polygon: list[list[float]]) -> tuple[float, ...]:
+    x, y = ([float(number) for number in axis] for axis in zip(*polygon, strict=True))
+    return min(x), min(y), max(x), max(y)
+
+
+def _without_boxes(image_id: int, name: str, store: ImageStore, report: Report) -> Annotated:
+    path = store.find(name)
+    if path is None:
+        raise InputError(f"{name}: an image of FSC-147 that is not in its folder; fetch its files again")
+    return annotate(report, name, path, read_image(Path(path)).size, [], [], image_id=image_id)

@@ -1,0 +1,110 @@
+"""What training and evaluation read of a data set: an index, or an annotation file that is read into memory."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.annotations.report import Report, changed_boxes
+from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.index.reading import open_index
+from trex2_lightning.data.records import ImageRecord, Records
+from trex2_lightning.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def open_records(annotations: Path, images: Path, form: Format) -> Records:
+    """The folder of an index, which knows its images, or a file that the format lets be read directly.
+
+    Args:
+        annotations: the index or the file.
+        images: the folder that the file's names of images are relative to.
+        form: of the file.
+
+    Raises:
+        InputError: see `read_records` and `open_index`; or it is a file of another kind.
+    """
+    if form.is_direct(annotations):
+        return read_records(annotations, images, form)
+    if annotations.is_file():
+        raise InputError(
+            f"{annotations}: {form.name} is read from {f'{form.direct} files' if form.direct else 'an index alone'}; "
+            "make an index of it with scripts/prepare_data.py"
+        )
+    return open_index(annotations)
+
+
+def read_records(annotations: Path, images: Path, form: Format) -> Records:
+    """The records of an annotation file; no image is looked for or opened.
+
+    Boxes are clipped to their image and dropped if no area is left; that is counted, and reported by `logging`.
+
+    Raises:
+        InputError: a missing file or folder, or an entry that is wrong.
+    """
+    if annotations.is_file() and not images.is_dir():
+        raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder")
+    report = Report(strict=True)
+    read = list(form.reader(annotations, store=ImageStore([images], look=False), report=report))
+    dropped, clipped = changed_boxes(report.counts)
+    records = Records(
+        images=_images(read, {name: label for label, name in enumerate(report.names)}),
+        names=tuple(report.names),
+        category_ids=tuple(report.category_ids),
+        groups=tuple(report.groups),
+        annotations=annotations,
+        num_dropped=dropped,
+        num_clipped=clipped,
+    )
+    _log(records, report)
+    return records
+
+
+def _images(read: Sequence[Annotated], labels: Mapping[str, int]) -> list[ImageRecord]:
+    """Their boxes lie together in memory."""
+    counts = [len(image.boxes) for image in read]
+    boxes, own_labels, crowd, area = (
+        torch.from_numpy(column).split(counts)
+        for column in (
+            np.concatenate([np.zeros((0, 4), np.float32), *(image.boxes for image in read)]),
+            np.asarray([labels[name] for image in read for name in image.names], np.int64),
+            np.concatenate([np.zeros(0, np.bool_), *(image.crowd for image in read)]),
+            np.concatenate([np.zeros(0, np.float32), *(image.area for image in read)]),
+        )
+    )
+    return [
+        ImageRecord(
+            id=number if image.id is None else image.id,
+            path=Path(image.path),
+            width=image.width,
+            height=image.height,
+            boxes=boxes[number],
+            labels=own_labels[number],
+            crowd=crowd[number],
+            area=area[number],
+            judged=None if image.judged is None else torch.tensor(sorted(labels[n] for n in image.judged)).long(),
+            exemplars=None if image.exemplars is None else torch.from_numpy(image.exemplars),
+            num_objects=image.num_objects,
+        )
+        for number, image in enumerate(read)
+    ]
+
+
+def _log(records: Records, report: Report) -> None:
+    if records.num_dropped or records.num_clipped:
+        logger.warning(
+            "%s: %d boxes without area in their image dropped, %d boxes clipped to their image",
+            records.annotations,
+            records.num_dropped,
+            records.num_clipped,
+        )
+    for reason, number in report.counts.items():
+        if not reason.startswith("box "):
+            logger.warning("%s: %d x %s (%s)", records.annotations, number, reason, report.examples[reason])
