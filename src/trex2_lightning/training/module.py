@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW
 
-from trex2_lightning.config import DenoisingConfig, OptimConfig
+from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
@@ -185,7 +185,8 @@ class DetectionModule(L.LightningModule):
             checkpoint["memory_bank"] = self._memory_bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.visual_trained |= bool(checkpoint.get("visual_trained"))
+        migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
+        self.visual_trained |= checkpoint["visual_trained"]
         if self._memory_bank is not None:
             self._memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 
