@@ -1,4 +1,4 @@
-"""Trains and shows the detector on the synthetic data set `shapes`; arguments are `key=value` overrides."""
+"""See `python scripts/demo.py --help`."""
 
 from trex2_lightning.commands import demo
 from trex2_lightning.commands.terminal import command

@@ -25,6 +25,7 @@ LAYERS = [
     ["inference"],
     ["studies"],
     ["commands"],
+    ["__main__"],
 ]
 ROOMS = {
     "data": [

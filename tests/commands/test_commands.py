@@ -21,7 +21,7 @@ from trex2_lightning.commands.prepare import main as prepare_data
 from trex2_lightning.commands.terminal import command, console
 from trex2_lightning.commands.train import main as train_command
 from trex2_lightning.commands.tune import main as tune_prompts_command
-from trex2_lightning.config import Config, save, to_dict
+from trex2_lightning.config import Config, save
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.evaluation.tables import ap_table
 from trex2_lightning.inference.predictor import Predictor
@@ -61,8 +61,10 @@ def visual_checkpoint(tiny_config: TinyConfig, tmp_path: Path) -> Path:
     """Of stage 2, as far as its configuration goes; its weights are random."""
     config = tiny_config("train.rhythm.visual=1")
     torch.manual_seed(0)
-    state = build_module(config).state_dict()
-    torch.save({"config": to_dict(config), "state_dict": state}, tmp_path / "visual.ckpt")
+    module = build_module(config)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, tmp_path / "visual.ckpt")
     return tmp_path / "visual.ckpt"
 
 

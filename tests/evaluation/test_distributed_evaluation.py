@@ -13,7 +13,7 @@ import pytest
 import torch
 from benchmark_folders import fsc147, lvis, roboflow100
 
-from trex2_lightning.config import Config, to_dict
+from trex2_lightning.config import Config
 from trex2_lightning.training.build import build_module
 
 pytestmark = pytest.mark.slow
@@ -43,7 +43,10 @@ def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
     config = tiny_config("train.rhythm.visual=1", "eval.references=[1, 3]", "eval.batch_size=2")
     torch.manual_seed(0)
     checkpoint = tmp_path / "random.ckpt"
-    torch.save({"config": to_dict(config), "state_dict": build_module(config).state_dict()}, checkpoint)
+    module = build_module(config)
+    content = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(content)
+    torch.save(content, checkpoint)
     script = tmp_path / "evaluate.py"
     script.write_text(SCRIPT)
 

@@ -12,7 +12,7 @@ import torch
 from benchmark_folders import coco_file, fsc147, lvis, roboflow100
 
 from trex2_lightning.commands.evaluate import main as evaluate_command
-from trex2_lightning.config import Config, for_benchmark, override, to_dict
+from trex2_lightning.config import Config, for_benchmark, override
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport, by_task, log_summary, summarize
@@ -35,7 +35,10 @@ def saved(config: Config, folder: Path) -> Path:
     torch.manual_seed(0)
     (folder / "checkpoints").mkdir(parents=True)
     path = folder / "checkpoints" / "last.ckpt"
-    torch.save({"config": to_dict(config), "state_dict": build_module(config).state_dict()}, path)
+    module = build_module(config)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
     return path
 
 

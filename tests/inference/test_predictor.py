@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trex2_lightning.config import Config, to_dict
+from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.inference.predictor import Detection, EncodedImage, Predictor, output_files, write_prediction
@@ -254,7 +254,9 @@ def test_a_prompt_file_finds_the_same_with_the_same_checkpoint_and_no_other(
     predictor: Predictor, config: Config, images: list[Path], tmp_path: Path
 ) -> None:
     checkpoint, file = tmp_path / "a.ckpt", tmp_path / "prompts.safetensors"
-    torch.save({"config": to_dict(config), "state_dict": predictor.module.state_dict()}, checkpoint)
+    content = {"state_dict": predictor.module.state_dict()}
+    predictor.module.on_save_checkpoint(content)
+    torch.save(content, checkpoint)
     prompts = predictor.mixed(PHRASES, [(images[1], {"red block": [BOX], "ring": [OTHER]})])
     predictor.save(prompts, file)
 

@@ -20,6 +20,24 @@ def test_swin_takes_images_of_any_size(size):
         assert x.shape[2:] == tuple(-(-side // 2**level) for side in patches)
 
 
+def test_swin_is_timm_s_but_for_the_windows_of_maps_that_have_parts_of_them():
+    """The same names and the same draw of weights; features differ where padding and rolling change places."""
+    name = "swin_tiny_patch4_window7_224"
+    torch.manual_seed(0)
+    backbone = Backbone(BackboneConfig(name, options=TINY_SWIN)).eval()
+    torch.manual_seed(0)
+    options = {"features_only": True, "out_indices": (1, 2, 3), "strict_img_size": False, "always_partition": True}
+    reference = timm.create_model(name, pretrained=False, **options, **TINY_SWIN).eval()
+    reference.patch_embed.dynamic_img_pad = True
+    own, expected = backbone.model.state_dict(), reference.state_dict()
+    assert list(own) == list(expected)
+    assert all(torch.equal(own[key], expected[key]) for key in expected)
+    for size, equal in (((224, 448), True), ((224, 230), False)):
+        pixels = torch.randn(1, 3, *size)
+        maps = zip(backbone.model(pixels), reference(pixels), strict=True)
+        assert all(torch.allclose(one, other, atol=1e-5) for one, other in maps) is equal
+
+
 def test_a_convolutional_backbone():
     backbone = Backbone(BackboneConfig("test_resnet", out_indices=[2, 3, 4]))
     maps = backbone(torch.randn(2, 3, 64, 96))

@@ -183,7 +183,7 @@ def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
     assert "interactive_box" in evaluate(*load_checkpoint(start), "test").rows
 
     content = torch.load(start, weights_only=True)
-    del content["visual_trained"]
+    del content["visual_trained"], content["config"]["format"]
     for visual in (0, 1):
         content["config"]["train"]["rhythm"]["visual"] = visual
         torch.save(content, start)

@@ -9,9 +9,9 @@ from trex2_lightning.commands.terminal import console
 from trex2_lightning.studies.fusion_ablation import compare_fusion
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "ablation_fusion.py") -> None:
     """`ablation_fusion.py [--quick] [--seeds N ...] [--jobs N] [--output DIR] [--page FILE] key=value ...`"""
-    parser = argparse.ArgumentParser("ablation_fusion.py", description="Compare fusion and granularity on shapes.")
+    parser = argparse.ArgumentParser(prog, description="Compare fusion and granularity on shapes.")
     parser.add_argument("--quick", action="store_true", help="a few steps of one seed: does everything work?")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1, of --quick 0")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at the same time, on one thread each")

@@ -9,10 +9,10 @@ from trex2_lightning.commands.terminal import console
 from trex2_lightning.studies.prompt_ablation import ROWS, compare_prompts, rows
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "ablation_prompts.py") -> None:
     """`ablation_prompts.py [--rows NAME ...] [--seeds N ...] [--jobs N] [--output DIR] [--page FILE] key=value ...`"""
     names = rows()
-    parser = argparse.ArgumentParser("ablation_prompts.py", description="Compare the choices of stage 2 on shapes.")
+    parser = argparse.ArgumentParser(prog, description="Compare the choices of stage 2 on shapes.")
     parser.add_argument("--rows", nargs="+", choices=names, default=names, help=f"default: all of {ROWS}")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time, on one thread each")

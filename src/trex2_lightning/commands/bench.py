@@ -9,9 +9,9 @@ from trex2_lightning.commands.terminal import console
 from trex2_lightning.studies.speed import measure_speed
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "bench.py") -> None:
     """`bench.py [--page FILE] [--threads N]`"""
-    parser = argparse.ArgumentParser("bench.py", description="Measure speed beside others' implementations.")
+    parser = argparse.ArgumentParser(prog, description="Measure speed beside others' implementations.")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")
     options = parser.parse_args(arguments)

@@ -11,9 +11,9 @@ from trex2_lightning.commands.terminal import console
 from trex2_lightning.evaluation.compare import compare
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "compare_runs.py") -> None:
     """`compare_runs.py RUN RUN ... [--output DIR]`"""
-    parser = argparse.ArgumentParser("compare_runs.py", description="Compare runs by AP, cost and settings.")
+    parser = argparse.ArgumentParser(prog, description="Compare runs by AP, cost and settings.")
     parser.add_argument(
         "runs", nargs="+", metavar="RUN", help="folder of an evaluated run, or entity/project/id at W&B"
     )

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from trex2_lightning.studies import demo
+import argparse
+
+from trex2_lightning.commands.terminal import parse
+from trex2_lightning.studies.demo import demo
 
 
-def main(arguments: list[str]) -> None:
-    """`demo.py key=value ...`, overrides of all files in experiments/demo/."""
-    demo.demo(arguments)
+def main(arguments: list[str], prog: str = "demo.py") -> None:
+    """`demo.py key=value ...`"""
+    parser = argparse.ArgumentParser(prog, description="Train and show the detector on the synthetic data set shapes.")
+    demo(parse(parser, arguments, "configuration values of all files in experiments/demo/")[1])

@@ -20,9 +20,9 @@ from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
 from trex2_lightning.training.checkpoint import load_checkpoint
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     """`evaluate.py --ckpt FILE [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
-    parser = argparse.ArgumentParser("evaluate.py", description="Figures of a checkpoint, on its data or a benchmark.")
+    parser = argparse.ArgumentParser(prog, description="Figures of a checkpoint, on its data or a benchmark.")
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
     parser.add_argument("--split", choices=["val", "test"], default="test")
     parser.add_argument(

@@ -15,10 +15,10 @@ from trex2_lightning.structures import Box, Exemplar, Point
 FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "predict.py") -> None:
     """`predict.py IMAGE --ckpt FILE --text PHRASE --box NAME=X1,Y1,X2,Y2 ...`"""
     parser = argparse.ArgumentParser(
-        "predict.py",
+        prog,
         description="Find in an image what phrases name, what looks like exemplars, and what a prompt file holds.",
         epilog="The options of what to look for may be repeated. Pixels are those of the image as a viewer shows it. "
         "Exemplars of one NAME make one prompt; a NAME that is a --text too is prompted by both.",

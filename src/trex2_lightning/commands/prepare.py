@@ -1,4 +1,4 @@
-"""The command behind scripts/prepare_data.py: a data set in its own format becomes an index, with an account of it."""
+"""Make an index of a data set in its own format, with an account of what was read."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from trex2_lightning.data.index.writing import build_index, is_current
 from trex2_lightning.errors import InputError
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
     """`prepare_data.py FORMAT ANNOTATIONS IMAGES [IMAGES ...] OUTPUT`"""
-    options = _parser().parse_args(arguments)
+    options = _parser(prog).parse_args(arguments)
     settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
     console = Console()
     if is_current(options.output, settings):
@@ -53,9 +53,9 @@ def summary_table(index: Index) -> Table:
     return table
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "prepare_data.py",
+        prog,
         description="Make an index of a data set, which training opens at once and all workers share.",
     )
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")

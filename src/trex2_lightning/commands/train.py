@@ -10,9 +10,9 @@ from trex2_lightning.config import load
 from trex2_lightning.training.fit import train
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "train.py") -> None:
     """`train.py CONFIG [--resume] key=value ...`"""
-    parser = argparse.ArgumentParser("train.py", description="Train a detector.")
+    parser = argparse.ArgumentParser(prog, description="Train a detector.")
     parser.add_argument("config", type=Path, help="experiment file")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint")
     options, overrides = parse(parser, arguments)

@@ -13,10 +13,10 @@ from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
     """`tune_prompts.py --ckpt FILE --data FILE [--images DIR] --category NAME ... --output FILE`"""
     parser = argparse.ArgumentParser(
-        "tune_prompts.py",
+        prog,
         description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
         "Whether they find more is for other images to tell.",
     )

@@ -18,6 +18,7 @@ from trex2_lightning.config.evaluation import EvalConfig, TaskConfig
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dict, load, override, save, to_dict
 from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
+from trex2_lightning.config.migrations import migrate
 from trex2_lightning.config.model import BackboneConfig, ModelConfig, TextConfig, TransformerConfig, VisualPromptConfig
 from trex2_lightning.config.train import LoggingConfig, MemoryBankConfig, OptimConfig, RhythmConfig, TrainConfig
 
@@ -52,6 +53,7 @@ __all__ = [
     "for_evaluation",
     "from_dict",
     "load",
+    "migrate",
     "override",
     "save",
     "to_dict",

@@ -27,11 +27,9 @@ class EvalConfig:
     protocols: list[str] = field(default_factory=list)  # of protocols.py; empty: all that the run trained for
     # Data sets to evaluate one after the other, by name; the name "*" stands for every folder in `data.root`.
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
-    backend: Literal["pycocotools", "faster_coco_eval"] = "faster_coco_eval"  # equal figures, six times faster
     max_detections: int = 100  # per image
     batch_size: int = 8
     references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt
-    num_pictures: int = 8  # val images in the W&B table
 
     def __post_init__(self) -> None:
         check_positive("eval", self, "max_detections", "batch_size")

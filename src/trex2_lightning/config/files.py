@@ -1,7 +1,8 @@
 """Experiment files and checkpoints to configurations, and back.
 
 An experiment file names at most one parent (`base: ../base.yaml`, relative to the file) and states only what differs;
-the command line adds `key=value`.
+the command line adds `key=value`. What is saved has a format number, and earlier formats are read too (migrations.py);
+a file without one is of today's.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
+from trex2_lightning.config.migrations import FORMAT, migrate, what_became_of
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -32,9 +34,13 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The configuration that `to_dict` wrote into a checkpoint."""
+    """The configuration that `to_dict` wrote into a checkpoint, in this format or an earlier one.
+
+    Raises:
+        ConfigError: as `load`, or the format is newer than this program.
+    """
     try:
-        return _validated(OmegaConf.create(values))
+        return _validated(_migrated(OmegaConf.create(values), "the checkpoint"))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, "the checkpoint")) from error
 
@@ -46,7 +52,7 @@ def override(config: Config, overrides: list[str]) -> Config:
         ConfigError: as `load`.
     """
     try:
-        return _validated(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+        return _validated(OmegaConf.merge(OmegaConf.create(asdict(config)), _parsed(overrides)))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, "command line")) from error
 
@@ -58,7 +64,7 @@ def for_evaluation(config: Config, overrides: list[str]) -> Config:
         ConfigError: as `load`.
     """
     try:
-        values = _typed(OmegaConf.merge(OmegaConf.create(to_dict(config)), _parsed(overrides)))
+        values = _typed(OmegaConf.merge(OmegaConf.create(asdict(config)), _parsed(overrides)))
         batch = values.data.batch_size * values.train.devices * values.train.nodes
         values.train.total_batch = max(batch, 1)  # a factor of 0 is refused by its own name
         return cast(Config, OmegaConf.to_object(values))
@@ -78,7 +84,7 @@ def for_benchmark(config: Config, path: Path) -> Config:
     benchmark = _read(path, seen=[])
     if others := sorted(set(benchmark) - {"data", "eval"}):
         raise ConfigError(f"{path}: {others[0]} is the checkpoint's; an evaluation file has data and eval alone")
-    trained = to_dict(config)
+    trained = asdict(config)
     trained["data"] |= {"root": "", "sets": {}, "limit": 0}
     trained["data"]["nameless"]["share"] = 0.0
     try:
@@ -88,8 +94,8 @@ def for_benchmark(config: Config, path: Path) -> Config:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain values, for checkpoints and loggers."""
-    return asdict(config)
+    """Plain values and the number of their format, for checkpoints and loggers."""
+    return {"format": FORMAT, **asdict(config)}
 
 
 def save(config: Config, path: Path) -> None:
@@ -109,11 +115,21 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
     if not isinstance(values, DictConfig):
         raise ConfigError(f"{path} is not a mapping of keys to values")
     base = values.pop("base", None)
+    if "format" in values:
+        values = _migrated(values, path)
     if base is None:
         return values
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be one file, not {base}")
     return cast(DictConfig, OmegaConf.merge(_read(path.parent / base, [*seen, path.resolve()]), values))
+
+
+def _migrated(values: DictConfig, source: str | Path) -> DictConfig:
+    """Settings of any format in today's, without the number."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(values))
+    migrate({"config": plain}, source)
+    del plain["format"]
+    return OmegaConf.create(plain)
 
 
 def _validated(values: Any) -> Config:
@@ -138,4 +154,5 @@ def _parsed(overrides: list[str]) -> DictConfig:
 def _readable(error: OmegaConfBaseException, source: str | Path) -> str:
     key = f"{error.full_key}: " if error.full_key else ""
     reason = str(error.msg or error).splitlines()[0]
-    return f"{source}: {key}{reason}"
+    became = what_became_of(str(error.full_key))
+    return f"{source}: {key}" + (f"it is no longer a setting: {became}" if became else reason)

@@ -18,7 +18,7 @@ from trex2_lightning.evaluation.history import History, average_precision, read_
 from trex2_lightning.evaluation.tables import flat, table
 
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
-UNLIKE = ("name", "output")  # settings in which runs differ anyway
+UNLIKE = ("name", "output", "format")  # in which runs differ anyway, or which is no setting
 RESOURCES = {"resources/seconds_per_step": "seconds a step", "resources/memory_gib": "GiB"}
 NUM_NAMES = "100"  # of the latency
 

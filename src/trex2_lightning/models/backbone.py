@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import timm
 import torch
-from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,9 +31,9 @@ class Backbone(nn.Module):
         model: Any = _timm_model(config, options)
         if is_swin:
             model.patch_embed.dynamic_img_pad = True
-            for block in model.modules():
-                if isinstance(block, SwinTransformerBlock):
-                    block.__class__ = DetectionSwinBlock  # timm's models do not take another class of blocks
+            for stage in [module for module in model.modules() if isinstance(module, SwinTransformerStage)]:
+                # timm's stages make their blocks themselves, and no argument says of which class.
+                stage.blocks = nn.Sequential(*map(DetectionSwinBlock, stage.blocks))
         if config.weights not in ("", "timm"):
             load_backbone_weights(model, config.name, config.weights)
         freeze(model, config.frozen)
@@ -68,7 +68,24 @@ class DetectionSwinBlock(SwinTransformerBlock):
 
     timm rolls first. Where a map is no multiple of the window the features differ, and the weights of detectors need
     this order.
+
+    Args:
+        block: the `SwinTransformerBlock` in whose place this one stands: with its layers, under the same names.
     """
+
+    def __init__(self, block: Any) -> None:
+        with torch.device("meta"):  # layers that are replaced at once take neither memory nor random numbers
+            super().__init__(
+                block.dim,
+                block.input_resolution,
+                block.attn.num_heads,
+                window_size=block.window_size,
+                shift_size=block.shift_size,
+                always_partition=block.always_partition,
+                dynamic_mask=True,  # made for each map, as images have any size
+            )
+        for name, layer in block.named_children():
+            self.add_module(name, layer)
 
     def _attn(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]

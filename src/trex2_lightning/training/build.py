@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from trex2_lightning.config import Config, ConfigError, to_dict
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
@@ -69,10 +67,10 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
         if len(federated) < len(truth):
             raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
         return LvisMetric(truth, federated, records.names, records.groups)
-    options: dict[str, Any] = {"backend": config.eval.backend, "max_detections": config.eval.max_detections}
+    limit = config.eval.max_detections
     if config.eval.metric == "coco":
-        return DetectionMetric(truth, records.names, records.groups, **options)
+        return DetectionMetric(truth, records.names, records.groups, max_detections=limit)
     counts = {i.id: i.num_objects for i in records.images if i.num_objects is not None}
     if len(counts) < len(truth):
         raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
-    return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, **options)
+    return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, max_detections=limit)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trex2_lightning.config import Config, from_dict
+from trex2_lightning.config import Config, from_dict, migrate
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule
@@ -31,7 +31,7 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     module = build_module(config)
     model.backbone.weights, model.text.pretrained, model.init_from = weights
     load_state(module, checkpoint["state_dict"], path)
-    module.visual_trained = was_visual_trained(checkpoint, config)
+    module.visual_trained = checkpoint["visual_trained"]
     return config, module.eval()
 
 
@@ -48,17 +48,21 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """As `load_weights`; but a visual prompt encoder that was never trained need not be like the configured one."""
     checkpoint = read_checkpoint(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
-    visual_trained = was_visual_trained(checkpoint, before)
-    if before.model.visual != config.model.visual and not visual_trained:
+    if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:
         part = "detector.visual_encoder."
         state = {name: value for name, value in state.items() if not name.startswith(part)}
         state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
         log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
     load_state(module, state, path)
-    module.visual_trained |= visual_trained
+    module.visual_trained |= checkpoint["visual_trained"]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What a run saved, in today's format.
+
+    Raises:
+        InputError: no such file, not a checkpoint of this project, or one of a newer version.
+    """
     if not path.is_file():
         raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
     try:
@@ -71,12 +75,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     parts = [checkpoint.get(part) for part in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
+    migrate(checkpoint, path)
     return checkpoint
-
-
-def was_visual_trained(checkpoint: dict[str, Any], config: Config) -> bool:
-    """Checkpoints that were written before there was the flag have only their own run's rhythm to tell by."""
-    return bool(checkpoint.get("visual_trained", config.train.rhythm.visual))
 
 
 def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
-from trex2_lightning.config import DenoisingConfig, OptimConfig
+from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
@@ -177,7 +177,8 @@ class DetectionModule(L.LightningModule):
             checkpoint["memory_bank"] = self.prompting.memory_bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.visual_trained |= bool(checkpoint.get("visual_trained"))
+        migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
+        self.visual_trained |= checkpoint["visual_trained"]
         if self.prompting.memory_bank is not None:
             self.prompting.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 

@@ -119,7 +119,7 @@ def _callbacks(config: Config) -> list[Callback]:
         RichProgressBar(),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
-        PredictionTable(config.eval.num_pictures),
+        PredictionTable(),
         ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
         ModelCheckpoint(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),

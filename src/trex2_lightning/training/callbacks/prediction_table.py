@@ -26,7 +26,7 @@ class PredictionTable(Callback):
         num_pictures: how many; the first ones that rank 0 evaluates, so the same ones each time.
     """
 
-    def __init__(self, num_pictures: int) -> None:
+    def __init__(self, num_pictures: int = 8) -> None:
         self._num_pictures = num_pictures
         self._results: list[ImageResult] = []
 

@@ -8,7 +8,7 @@ import pytest
 
 from trex2_lightning.config import Config, ConfigError, for_evaluation, from_dict, load, override, save, to_dict
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def write(folder: Path, name: str, text: str) -> Path:

@@ -1,0 +1,131 @@
+"""Checkpoints and saved configurations of earlier formats, brought to today's.
+
+One number serves the settings, the names of weights and what lies beside them in a checkpoint: they are saved together,
+and with a number each somebody would have to say which settings go with which weights. It stands in the settings, as
+`format`, since these are in every checkpoint and in every `config.yaml`. A checkpoint without a number is of format 0.
+
+To change a format: add an entry to `MIGRATIONS`, and a case to tests/config/test_migrations.py, which asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trex2_lightning.config.checks import ConfigError
+
+Checkpoint = dict[str, Any]  # `config`, and of a whole checkpoint `state_dict` and more
+ANYTHING = object()
+
+
+def migrate(checkpoint: Checkpoint, source: str | Path) -> None:
+    """Bring a checkpoint, or settings alone as its `config`, to today's format, in place.
+
+    Args:
+        checkpoint: of any format up to today's.
+        source: where it comes from, for messages.
+
+    Raises:
+        ConfigError: its format is newer than this program, or it had a setting that is no longer possible.
+    """
+    found = checkpoint["config"].get("format", 0)
+    if not isinstance(found, int) or found < 0:
+        raise ConfigError(f"{source}: format: {found} is no whole number: take the file as it was written")
+    if found > FORMAT:
+        raise ConfigError(
+            f"{source} has format {found}, but this version reads formats up to {FORMAT}: update trex2_lightning"
+        )
+    for number in range(found + 1, FORMAT + 1):
+        for change in MIGRATIONS[number]:
+            try:
+                change(checkpoint)
+            except ConfigError as error:
+                raise ConfigError(f"{source}: {error}") from error
+    checkpoint["config"]["format"] = FORMAT
+
+
+def what_became_of(key: str) -> str:
+    """Of a setting that there was in an earlier format; "" if there was none."""
+    changes = [change for changes in MIGRATIONS.values() for change in changes]
+    return next((c.became for c in changes if isinstance(c, Renamed | Removed) and c.key == key), "")
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """A setting that has another key now."""
+
+    key: str
+    new: str
+
+    @property
+    def became(self) -> str:
+        return f"it is called {self.new} now"
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        old, name = _section(checkpoint["config"], self.key)
+        if name in old:
+            *sections, new_name = self.new.split(".")
+            new = checkpoint["config"]
+            for section in sections:
+                new = new.setdefault(section, {})
+            new[new_name] = old.pop(name)
+
+
+@dataclass(frozen=True)
+class Removed:
+    """A setting that is gone; what had another value than `value` is refused, as it would not be what it was."""
+
+    key: str
+    became: str  # of what it decided
+    value: Any = ANYTHING
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        section, name = _section(checkpoint["config"], self.key)
+        found = section.pop(name, self.value)
+        if self.value is not ANYTHING and found != self.value:
+            raise ConfigError(f"{self.key}={found} is no longer possible: {self.became}")
+
+
+@dataclass(frozen=True)
+class RenamedWeights:
+    """A module that has another name now; both end in a dot, or are whole names."""
+
+    prefix: str
+    new: str
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        for part in ("state_dict", "current_model_state"):  # the second: beside averaged weights, to resume from
+            if part in checkpoint:
+                checkpoint[part] = {
+                    self.new + name.removeprefix(self.prefix) if name.startswith(self.prefix) else name: tensor
+                    for name, tensor in checkpoint[part].items()
+                }
+
+
+def visual_training_told(checkpoint: Checkpoint) -> None:
+    """The first checkpoints do not say whether visual prompts were trained: their own run's rhythm does."""
+    rhythm, name = _section(checkpoint["config"], "train.rhythm.visual")
+    checkpoint.setdefault("visual_trained", bool(rhythm.get(name, 0)))
+
+
+def _section(settings: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """What holds the last name of a dotted key, empty where there is no such section, and that name."""
+    *sections, name = key.split(".")
+    for section in sections:
+        settings = settings.get(section, {})
+        if not isinstance(settings, dict):
+            return {}, name
+    return settings, name
+
+
+# By the format that it leads to, from the one before it.
+MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
+    1: (
+        Removed("eval.backend", "faster_coco_eval counts, whose figures are pycocotools'"),
+        Removed("eval.num_pictures", "the table of pictures at W&B has eight"),
+        visual_training_told,
+    ),
+}
+FORMAT = max(MIGRATIONS)

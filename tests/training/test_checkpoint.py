@@ -1,0 +1,117 @@
+"""Checkpoints of earlier formats load, start runs and are gone on from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from trex2_lightning.config import Config, files, from_dict, migrations
+from trex2_lightning.config.migrations import FORMAT, MIGRATIONS, RenamedWeights
+from trex2_lightning.errors import InputError
+from trex2_lightning.training.build import build_module
+from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.fit import train
+from trex2_lightning.training.module import DetectionModule
+
+TinyConfig = Callable[..., Config]
+# Settings, and names and shapes of the weights, of two detectors as the first format had them. Never made anew.
+FORMAT_0: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "format_0.json").read_text())
+INTEGERS = {"num_batches_tracked": torch.int64, "_extra_state": torch.uint8}  # the second: a vocabulary of nothing
+
+
+def checkpoint_of_format_0(cell: str) -> dict[str, Any]:
+    """As a run of then wrote it, with random weights."""
+    config, shapes = deepcopy(FORMAT_0[cell]["config"]), FORMAT_0[cell]["state_dict"]
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.rand(shape, generator=generator).mul(0.1).to(INTEGERS.get(name.split(".")[-1], torch.float32))
+        for name, shape in shapes.items()
+    }
+    return {"config": config, "state_dict": state, "memory_bank": {"": {"cell": torch.randn(2, 32)}}}
+
+
+class CrashError(Exception):
+    """Stands for a real one."""
+
+
+def crash(module: DetectionModule, *_: Any) -> None:
+    if module.trainer.global_step == 3:
+        raise CrashError
+
+
+def total(state: dict[str, Tensor]) -> float:
+    return sum(tensor.double().sum().item() for tensor in state.values())
+
+
+@pytest.mark.parametrize("cell", FORMAT_0)
+def test_a_checkpoint_of_the_first_format_loads(tmp_path: Path, cell: str) -> None:
+    checkpoint = checkpoint_of_format_0(cell)
+    assert "format" not in checkpoint["config"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    config, module = load_checkpoint(tmp_path / "old.ckpt")
+    assert f"{config.model.granularity}_{config.model.fusion}" == cell
+    assert total(module.state_dict()) == pytest.approx(total(checkpoint["state_dict"]), rel=1e-12)
+    assert module.visual_trained is bool(config.train.rhythm.visual)
+
+
+def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
+    checkpoint = checkpoint_of_format_0("phrase_late")
+    module = build_module(from_dict(checkpoint["config"]))
+    module.on_load_checkpoint(checkpoint)
+    saved: dict[str, Any] = {}
+    module.on_save_checkpoint(saved)
+    assert saved["config"]["format"] == FORMAT
+    assert saved["visual_trained"] is True
+    assert torch.equal(saved["memory_bank"][""]["cell"], checkpoint["memory_bank"][""]["cell"])
+
+
+def test_a_run_starts_from_a_checkpoint_of_the_first_format(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    checkpoint = checkpoint_of_format_0("phrase_late")
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    start = f"train.init_from={tmp_path / 'old.ckpt'}"
+    module = train(tiny_config(start, "train.max_steps=1", "optim={lr: 0, lr_text: 0, lr_backbone: 0}"))
+    torch.testing.assert_close(
+        module.state_dict()["detector.decoder.norm.weight"], checkpoint["state_dict"]["detector.decoder.norm.weight"]
+    )
+    assert module.visual_trained
+
+
+def test_a_run_of_an_earlier_format_is_gone_on_with(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the detector has another name since; averaged weights, trained ones and the optimizer go on."""
+    whole, broken = tiny_config("name=whole"), tiny_config("name=broken")
+    train(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "on_train_batch_start", crash)
+        with pytest.raises(CrashError):
+            train(broken)
+    last = broken.folder / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    for part in ("state_dict", "current_model_state"):
+        checkpoint[part] = {
+            name.replace("detector.decoder.", "detector.old."): tensor for name, tensor in checkpoint[part].items()
+        }
+    assert any("detector.old." in name for name in checkpoint["current_model_state"])
+    torch.save(checkpoint, last)
+
+    renamed = (RenamedWeights("detector.old.", "detector.decoder."),)
+    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS | {FORMAT + 1: renamed})
+    for module in (migrations, files):
+        monkeypatch.setattr(module, "FORMAT", FORMAT + 1)
+    train(broken, resume=True)
+    ends = [torch.load(c.folder / "checkpoints" / "last.ckpt", weights_only=True) for c in (whole, broken)]
+    assert [end["config"]["format"] for end in ends] == [FORMAT, FORMAT + 1]
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(tensor, ends[1][part][name]) for name, tensor in ends[0][part].items())
+
+
+def test_a_checkpoint_of_a_newer_version_says_what_to_do(tmp_path: Path) -> None:
+    torch.save({"config": {"format": FORMAT + 1, "later": 1}, "state_dict": {}}, tmp_path / "new.ckpt")
+    with pytest.raises(InputError, match=rf"new\.ckpt has format {FORMAT + 1}, but .*: update trex2_lightning$"):
+        load_checkpoint(tmp_path / "new.ckpt")
