@@ -22,6 +22,8 @@ EVAL = Path(__file__).parents[2] / "experiments" / "eval"
 TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
 SCRIPT = """
 import os
+from trex2_lightning.commands import evaluate
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.evaluation import tasks
 
 write = tasks.write
@@ -31,7 +33,7 @@ def announced(*arguments):
     write(*arguments)
 
 tasks.write = announced
-command(evaluate_command)
+command(evaluate.main)
 """
 
 Evaluated = Callable[..., dict[str, str]]

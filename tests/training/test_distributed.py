@@ -36,6 +36,8 @@ TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
 SCRIPT = """
 import hashlib, json, os, signal
 from pathlib import Path
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.training.module import DetectionModule
 
@@ -65,7 +67,7 @@ def on_fit_end(self):
 MemoryBank.draw = recorded_draw
 DetectionModule.training_step = training_step
 DetectionModule.on_fit_end = on_fit_end
-command(train_command)
+command(train.main)
 """
 
 

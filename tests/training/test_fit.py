@@ -255,6 +255,8 @@ def test_resuming_a_finished_run_leaves_it_as_it_is(tiny_config: TinyConfig) -> 
 
 KILLED = """
 import os, signal
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.training.module import DetectionModule
 
 step = DetectionModule.training_step
@@ -265,7 +267,7 @@ def killed(self, batch, batch_idx):
     return step(self, batch, batch_idx)
 
 DetectionModule.training_step = killed
-command(train_command)
+command(train.main)
 """
 
 
