@@ -299,7 +299,7 @@ def _evaluate_shard(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     truths, results = random_evaluation()
     metric = DetectionMetric(truths, NAMES, GROUPS)

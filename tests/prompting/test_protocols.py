@@ -139,6 +139,19 @@ def test_every_evaluation_has_a_grey_picture_before_its_first() -> None:
     assert ask(prompting, batch_of(*IMAGES)) == ask(prompting, batch_of(*IMAGES))
 
 
+# Given
+
+
+def test_each_image_is_asked_with_the_exemplars_given_for_it() -> None:
+    """Of an image that is given more the others' places are empty."""
+    exemplars = {target.image_id: torch.rand(count, 4) for count, (target, _) in enumerate(IMAGES, 1)}
+    rows = promptings(["exemplars"], ("object",), 0, None, [], exemplars)
+    assert list(rows) == ["exemplars"]
+    for (target, grey), found in zip(IMAGES, ask(rows["exemplars"], batch_of(*IMAGES)), strict=True):
+        boxes = exemplars[target.image_id]
+        assert found == {0: pytest.approx([*boxes.mean(0).tolist(), len(boxes), grey])}
+
+
 # Text, generic, mixed
 
 

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from trex2_lightning.config import load
 from trex2_lightning.data.sampling.collate import Example, collate_train
 from trex2_lightning.data.sampling.stream import Kind, Source
-from trex2_lightning.structures import Batch, PromptTokens
+from trex2_lightning.structures import Batch, NoisedQueries, PromptTokens
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule
 
@@ -183,6 +183,26 @@ def test_a_stage_1_checkpoint_fits_stage_2() -> None:
     frozen = {name.split(".")[0] for name, value in stage1.detector.named_parameters() if not value.requires_grad}
     assert frozen == {"visual_encoder"}
     assert all(parameter.requires_grad for parameter in module_of().parameters())
+
+
+def noise(rank: int, number: int, *overrides: str) -> Tensor:
+    """The boxes that a rank, of two, denoises in a batch; its images are the same in all of them."""
+    module = module_of(*overrides, world=2, rank=rank)
+    seen: list[Tensor] = []
+
+    def noised(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.extend(given.boxes for given in (*args, *kwargs.values()) if isinstance(given, NoisedQueries))
+
+    module.criterion.register_forward_pre_hook(noised, with_kwargs=True)
+    module.training_step(batch_of("text", [[0, 1], [1, 2, 2]]), number)
+    return seen[0]
+
+
+def test_the_noise_of_the_denoising_is_another_for_every_rank_batch_and_run_and_the_same_after_a_restart() -> None:
+    places = [(0, 0), (1, 0), (0, 1), (1, 1)]
+    drawn = [noise(*place) for place in places] + [noise(0, 0, "seed=1")]
+    assert [some for i, some in enumerate(drawn) if any(some.equal(other) for other in drawn[:i])] == []
+    assert all(noise(*place).equal(some) for place, some in zip(places, drawn, strict=False))
 
 
 class Steps(nn.Module):

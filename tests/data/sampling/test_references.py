@@ -73,6 +73,15 @@ def test_labels_are_those_of_the_names_asked_for() -> None:
     assert found.images[0].area.tolist() == [1, 2]
 
 
+def test_what_an_image_judges_has_the_new_labels_too() -> None:
+    """A category that nobody asks for is judged no more; what judges all goes on doing so."""
+    some = records([0], [1], [2], names=("hen", "dog", "cat"))
+    judged = [torch.tensor([2, 0, 1]), torch.tensor([0]), None]
+    images = [image._replace(judged=own) for image, own in zip(some.images, judged, strict=True)]
+    found = [image.judged for image in relabelled(some._replace(images=images), NAMES).images]
+    assert [None if own is None else own.tolist() for own in found] == [[0, 1], [], None]
+
+
 # In the datamodule
 
 
