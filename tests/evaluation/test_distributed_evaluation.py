@@ -10,13 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from benchmark_folders import fsc147, lvis, roboflow100
-
-from trex2_lightning.config import Config, to_dict
-from trex2_lightning.training.build import build_module
-
-pytestmark = pytest.mark.slow
 
 EVAL = Path(__file__).parents[2] / "experiments" / "eval"
 TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
@@ -40,19 +34,26 @@ Evaluated = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
-def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
+def evaluated(visual_checkpoint: Path, tmp_path: Path) -> Evaluated:
     """`evaluated("argument", ..., ranks=2)`: the files written of a checkpoint with random weights, by name."""
-    config = tiny_config("train.rhythm.visual=1", "eval.references=[1, 3]", "eval.batch_size=2")
-    torch.manual_seed(0)
-    checkpoint = tmp_path / "random.ckpt"
-    torch.save({"config": to_dict(config), "state_dict": build_module(config).state_dict()}, checkpoint)
+    settings = ("eval.references=[1, 3]", "eval.batch_size=2")
     script = tmp_path / "evaluate.py"
     script.write_text(SCRIPT)
 
     def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
         folder = tmp_path / f"{ranks} ranks"
         process = subprocess.run(
-            [sys.executable, script, "--ckpt", checkpoint, *arguments, "--output", folder, f"train.devices={ranks}"],
+            [
+                sys.executable,
+                script,
+                "--ckpt",
+                visual_checkpoint,
+                *arguments,
+                *settings,
+                "--output",
+                folder,
+                f"train.devices={ranks}",
+            ],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             timeout=TIMEOUT,
             check=True,
@@ -66,6 +67,7 @@ def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
     return evaluate
 
 
+@pytest.mark.ci
 def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
     """Five images of different sizes, two to a batch: the last batch is short, and one rank does a batch twice.
 
@@ -89,7 +91,12 @@ def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "layout"), [("lvis_val", lvis), ("fsc147", fsc147), ("roboflow100", roboflow100)]
+    ("benchmark", "layout"),
+    [
+        pytest.param("lvis_val", lvis, marks=pytest.mark.slow),
+        pytest.param("fsc147", fsc147, marks=pytest.mark.ci),
+        pytest.param("roboflow100", roboflow100, marks=pytest.mark.slow),
+    ],
 )
 def test_benchmarks(evaluated: Evaluated, tmp_path: Path, benchmark: str, layout: Callable[[Path], None]) -> None:
     """Two images to a batch, of three in all; FSC-147 has one for val and two for test, Roboflow-100 two data sets."""

@@ -17,7 +17,7 @@ import torch
 
 from trex2_lightning.config import Config, save
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 TinyConfig = Callable[..., Config]
 # Trains as scripts/train.py does; every batch that the model has got is a line of TAKEN, and batch KILL_AT kills.
