@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from trex2_lightning.commands.terminal import ap_table, command, console
+from trex2_lightning.commands.terminal import command, console
 from trex2_lightning.config import Config, load
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.report import write_results
+from trex2_lightning.evaluation.tables import ap_table
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
