@@ -18,15 +18,14 @@ SCRIPT = """
 import os
 from trex2_lightning.commands import evaluate
 from trex2_lightning.commands.terminal import command
-from trex2_lightning.evaluation import tasks
 
-write = tasks.write
+write = evaluate.write_evaluation
 
 def announced(*arguments):
     print("files of rank", os.environ.get("LOCAL_RANK", "0"))
     write(*arguments)
 
-tasks.write = announced
+evaluate.write_evaluation = announced
 command(evaluate.main)
 """
 
@@ -39,21 +38,12 @@ def evaluated(visual_checkpoint: Path, tmp_path: Path) -> Evaluated:
     settings = ("eval.references=[1, 3]", "eval.batch_size=2")
     script = tmp_path / "evaluate.py"
     script.write_text(SCRIPT)
+    command = (sys.executable, script, "--ckpt", visual_checkpoint)
 
     def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
         folder = tmp_path / f"{ranks} ranks"
         process = subprocess.run(
-            [
-                sys.executable,
-                script,
-                "--ckpt",
-                visual_checkpoint,
-                *arguments,
-                *settings,
-                "--output",
-                folder,
-                f"train.devices={ranks}",
-            ],
+            [*command, *arguments, *settings, "--output", folder, f"train.devices={ranks}"],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             timeout=TIMEOUT,
             check=True,

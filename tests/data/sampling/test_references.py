@@ -64,6 +64,14 @@ def test_the_seed_draws() -> None:
     assert len({tuple(by_category(draw_references(MANY, 1, seed))[0]) for seed in range(50)}) > 10
 
 
+def test_the_name_draws() -> None:
+    """Two categories of the same images have others, and whatever number the file gives to a category."""
+    drawn = by_category(draw_references(records(*[[0, 1]] * 20), 5, seed=0))
+    assert drawn[0] != drawn[1]
+    turned = records(*[[0, 1]] * 20, names=("dog", "cat", "cow"))
+    assert by_category(draw_references(turned, 5, seed=0)) == {0: drawn[1], 1: drawn[0]}
+
+
 def test_labels_are_those_of_the_names_asked_for() -> None:
     """The reference file has another order, and a category that nobody asks for."""
     found = relabelled(records([0, 1, 2], [1], names=("hen", "dog", "cat")), NAMES)
