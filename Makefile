@@ -16,7 +16,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 ablation-prompts ablation-fusion bench smoke test test-all lint format type clean
+.PHONY: help install demo stage1 stage2 ablation-prompts ablation-fusion bench smoke test test-ci test-all mutants lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,10 +53,16 @@ smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minu
 	$(PY) scripts/smoke.py
 
 test: $(INSTALLED)  ## run the fast tests (ARGS="-k boxes")
-	$(PY) -m pytest -m "not slow" $(ARGS)
+	$(PY) -m pytest -m "not slow and not ci" $(ARGS)
+
+test-ci: $(INSTALLED)  ## run what CI holds beyond the fast tests: several processes
+	$(PY) -m pytest -m ci $(ARGS)
 
 test-all: $(INSTALLED)  ## run all tests, those that train too
 	$(PY) -m pytest $(ARGS)
+
+mutants: $(INSTALLED)  ## break the code in small ways that the tests must notice, in half an hour (ARGS="losses --jobs 4")
+	$(PY) tests/mutants/mutants.py $(ARGS)
 
 lint: $(INSTALLED)  ## check style and formatting
 	$(BIN)/ruff check

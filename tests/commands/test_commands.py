@@ -25,7 +25,6 @@ from trex2_lightning.config import Config, save
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.evaluation.tables import ap_table
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.training.build import build_module
 from trex2_lightning.training.fit import train
 
 TinyConfig = Callable[..., Config]
@@ -47,25 +46,6 @@ def log_levels() -> Iterator[None]:
 def experiment(tiny_config: TinyConfig, tmp_path: Path) -> Path:
     save(tiny_config("train.max_steps=1"), tmp_path / "experiment.yaml")
     return tmp_path / "experiment.yaml"
-
-
-@pytest.fixture
-def checkpoint(tiny_config: TinyConfig) -> Path:
-    config = tiny_config("train.max_steps=1")
-    train(config)
-    return config.folder / "checkpoints" / "last.ckpt"
-
-
-@pytest.fixture
-def visual_checkpoint(tiny_config: TinyConfig, tmp_path: Path) -> Path:
-    """Of stage 2, as far as its configuration goes; its weights are random."""
-    config = tiny_config("train.rhythm.visual=1")
-    torch.manual_seed(0)
-    module = build_module(config)
-    checkpoint = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(checkpoint)
-    torch.save(checkpoint, tmp_path / "visual.ckpt")
-    return tmp_path / "visual.ckpt"
 
 
 @pytest.fixture
@@ -230,7 +210,7 @@ def test_predict_with_prompts_of_all_sources(
     assert torch.equal(saved.vectors, expected.vectors)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_prompts_of_one_process_find_the_same_in_another(
     visual_checkpoint: Path, tiny_coco: Path, tmp_path: Path
 ) -> None:

@@ -10,50 +10,40 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from benchmark_folders import fsc147, lvis, roboflow100
-
-from trex2_lightning.config import Config
-from trex2_lightning.training.build import build_module
-
-pytestmark = pytest.mark.slow
 
 EVAL = Path(__file__).parents[2] / "experiments" / "eval"
 TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
 SCRIPT = """
 import os
-from trex2_lightning.evaluation import tasks
+from trex2_lightning.commands import evaluate
+from trex2_lightning.commands.terminal import command
 
-write = tasks.write
+write = evaluate.write_evaluation
 
 def announced(*arguments):
     print("files of rank", os.environ.get("LOCAL_RANK", "0"))
     write(*arguments)
 
-tasks.write = announced
-command(evaluate_command)
+evaluate.write_evaluation = announced
+command(evaluate.main)
 """
 
 Evaluated = Callable[..., dict[str, str]]
 
 
 @pytest.fixture
-def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
+def evaluated(visual_checkpoint: Path, tmp_path: Path) -> Evaluated:
     """`evaluated("argument", ..., ranks=2)`: the files written of a checkpoint with random weights, by name."""
-    config = tiny_config("train.rhythm.visual=1", "eval.references=[1, 3]", "eval.batch_size=2")
-    torch.manual_seed(0)
-    checkpoint = tmp_path / "random.ckpt"
-    module = build_module(config)
-    content = {"state_dict": module.state_dict()}
-    module.on_save_checkpoint(content)
-    torch.save(content, checkpoint)
+    settings = ("eval.references=[1, 3]", "eval.batch_size=2")
     script = tmp_path / "evaluate.py"
     script.write_text(SCRIPT)
+    command = (sys.executable, script, "--ckpt", visual_checkpoint)
 
     def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
         folder = tmp_path / f"{ranks} ranks"
         process = subprocess.run(
-            [sys.executable, script, "--ckpt", checkpoint, *arguments, "--output", folder, f"train.devices={ranks}"],
+            [*command, *arguments, *settings, "--output", folder, f"train.devices={ranks}"],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             timeout=TIMEOUT,
             check=True,
@@ -67,6 +57,7 @@ def evaluated(tiny_config: Callable[..., Config], tmp_path: Path) -> Evaluated:
     return evaluate
 
 
+@pytest.mark.ci
 def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
     """Five images of different sizes, two to a batch: the last batch is short, and one rank does a batch twice.
 
@@ -90,7 +81,12 @@ def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "layout"), [("lvis_val", lvis), ("fsc147", fsc147), ("roboflow100", roboflow100)]
+    ("benchmark", "layout"),
+    [
+        pytest.param("lvis_val", lvis, marks=pytest.mark.slow),
+        pytest.param("fsc147", fsc147, marks=pytest.mark.ci),
+        pytest.param("roboflow100", roboflow100, marks=pytest.mark.slow),
+    ],
 )
 def test_benchmarks(evaluated: Evaluated, tmp_path: Path, benchmark: str, layout: Callable[[Path], None]) -> None:
     """Two images to a batch, of three in all; FSC-147 has one for val and two for test, Roboflow-100 two data sets."""

@@ -25,12 +25,6 @@ TinyConfig = Callable[..., Config]
 EVAL = Path(__file__).parents[2] / "experiments" / "eval"
 
 
-@pytest.fixture
-def checkpoint(tiny_config: TinyConfig, tmp_path: Path) -> Path:
-    """Of stage 2, as far as its configuration goes; its weights are random."""
-    return saved(tiny_config("train.rhythm.visual=1", "eval.references=[1]"), tmp_path / "run")
-
-
 def saved(config: Config, folder: Path) -> Path:
     torch.manual_seed(0)
     (folder / "checkpoints").mkdir(parents=True)
@@ -54,35 +48,35 @@ def output(checkpoint: Path, benchmark: str) -> Path:
     return checkpoint.parent.parent / "eval" / benchmark
 
 
-def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(checkpoint: Path, tmp_path: Path) -> None:
+def test_lvis_gives_both_aps_by_frequency_and_the_challenge_s_file(visual_checkpoint: Path, tmp_path: Path) -> None:
     lvis(tmp_path)
-    written = evaluated(checkpoint, "lvis_val", tmp_path, "--protocol", "text", "--protocol", "generic")
+    written = evaluated(visual_checkpoint, "lvis_val", tmp_path, "--protocol", "text", "--protocol", "generic")
     assert {"ap", "ap50", "ap75", "aps", "fixed_ap", "fixed_ap50"} <= written.keys()
     for metric in ("ap", "fixed_ap"):
         assert written[metric]["text"].keys() == {"all", "rare", "common", "frequent"}
         assert written[metric].keys() == {"text", "generic_1"}
-    results = json.loads((output(checkpoint, "lvis_val-text-generic") / "results_text.json").read_text())
+    results = json.loads((output(visual_checkpoint, "lvis_val-text-generic") / "results_text.json").read_text())
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
     assert {item["category_id"] for item in results} == {0, 1, 2}
 
 
 def test_tasks_have_their_own_names_and_are_summed_up(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    visual_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     roboflow100(tmp_path / "rf100")
-    written = evaluated(checkpoint, "roboflow100", tmp_path / "rf100")
+    written = evaluated(visual_checkpoint, "roboflow100", tmp_path / "rf100")
     rows = {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
     assert written["num_tasks"] == 2
     assert written["ap"].keys() == rows
     assert written["ap"]["text"].keys() == {"mean", "median"}
     assert written["tasks"].keys() == {"cells", "signs"}
     assert written["tasks"]["signs"]["ap"].keys() == rows
-    assert (output(checkpoint, "roboflow100") / "cells" / "results_mixed.json").is_file()
+    assert (output(visual_checkpoint, "roboflow100") / "cells" / "results_mixed.json").is_file()
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("cells", "signs", "mean", "median"))
 
 
-def test_a_task_may_have_a_val_split_of_its_own(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_task_may_have_a_val_split_of_its_own(visual_checkpoint: Path, tmp_path: Path) -> None:
     roboflow100(tmp_path / "data")
     (tmp_path / "data" / "signs" / "train").rename(tmp_path / "data" / "signs" / "dev")
     file = tmp_path / "some.yaml"
@@ -92,19 +86,19 @@ def test_a_task_may_have_a_val_split_of_its_own(checkpoint: Path, tmp_path: Path
     )
     root = tmp_path / "data"
     evaluate_command(
-        ["--ckpt", str(checkpoint), str(file), f"data.root={root}", "--split", "val", "--protocol", "text"]
+        ["--ckpt", str(visual_checkpoint), str(file), f"data.root={root}", "--split", "val", "--protocol", "text"]
     )
-    written = json.loads((output(checkpoint, "some-val-text") / "evaluation.json").read_text())
+    written = json.loads((output(visual_checkpoint, "some-val-text") / "evaluation.json").read_text())
     assert written["tasks"].keys() == {"cells", "signs"}
 
 
-def test_missing_tasks_are_named_before_the_first_one_begins(checkpoint: Path, tmp_path: Path) -> None:
+def test_missing_tasks_are_named_before_the_first_one_begins(visual_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"13 of 13 tasks have no annotation file, such as .*AerialMaritimeDrone/large"
     ):
-        evaluated(checkpoint, "odinw13", tmp_path)
+        evaluated(visual_checkpoint, "odinw13", tmp_path)
     with pytest.raises(InputError, match=r"gone: has no folders of tasks; set data.root="):
-        evaluated(checkpoint, "roboflow100", tmp_path / "gone")
+        evaluated(visual_checkpoint, "roboflow100", tmp_path / "gone")
 
 
 def test_mean_and_median_over_tasks() -> None:
@@ -121,13 +115,13 @@ def test_mean_and_median_over_tasks() -> None:
 
 
 def test_fsc147_counts_test_by_the_threshold_of_val(
-    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    visual_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fsc147(tmp_path)
     figures: list[dict[str, float]] = []
     compute = CountingMetric.compute
     monkeypatch.setattr(CountingMetric, "compute", lambda metric: figures.append(compute(metric)) or figures[-1])
-    written = evaluated(checkpoint, "fsc147", tmp_path)
+    written = evaluated(visual_checkpoint, "fsc147", tmp_path)
     val, test = figures
     assert (val["mae"], val["threshold"]) == (0, test["threshold"])
     assert written["threshold"]["exemplars"]["all"] == pytest.approx(val["threshold"], abs=1e-4)
@@ -135,19 +129,19 @@ def test_fsc147_counts_test_by_the_threshold_of_val(
     assert {"rmse", "nae", "sre", "ap", "ap50"} <= written.keys()
 
 
-def test_fscd_lvis_gives_ap_from_exemplars(checkpoint: Path, tmp_path: Path) -> None:
+def test_fscd_lvis_gives_ap_from_exemplars(visual_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     coco_file(tmp_path / "annotations" / "instances_test.json", ("cup",), "../images")
     shown = [{"id": i, "image_id": i, "boxes": [[4, 5, 20, 16]] * 3, "points": []} for i in (1, 2, 3)]
     (tmp_path / "annotations" / "count_test.json").write_text(json.dumps({"annotations": shown}))
-    written = evaluated(checkpoint, "fscd_lvis", tmp_path)
+    written = evaluated(visual_checkpoint, "fscd_lvis", tmp_path)
     assert written["ap"].keys() == {"exemplars"}
     assert "mae" not in written
 
 
-def test_coco_with_regions(checkpoint: Path, tiny_coco: Path) -> None:
+def test_coco_with_regions(visual_checkpoint: Path, tiny_coco: Path) -> None:
     files = [f"data.{key}={{annotations: test.json, images: test}}" for key in ("test", "reference")]
-    written = evaluated(checkpoint, "coco", tiny_coco, *files)
+    written = evaluated(visual_checkpoint, "coco", tiny_coco, *files)
     assert list(written["ap"]) == ["text", "interactive_box", "interactive_point", "generic_1", "mixed"]
     assert written["top5"]["region_classification"]["all"] == 1
     assert written["ground_truth"] == str(tiny_coco / "test.json")
@@ -272,8 +266,8 @@ def test_wrong_evaluation_files(tiny_config: TinyConfig, tmp_path: Path, content
     assert message in str(error.value)
 
 
-def test_a_benchmark_needs_its_folder(checkpoint: Path) -> None:
+def test_a_benchmark_needs_its_folder(visual_checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"coco.yaml needs the benchmark's folder: add data.root=FOLDER"):
-        evaluate_command(["--ckpt", str(checkpoint), str(EVAL / "coco.yaml")])
+        evaluate_command(["--ckpt", str(visual_checkpoint), str(EVAL / "coco.yaml")])
     with pytest.raises(InputError, match=r"no experiment file nowhere\.yaml"):
-        evaluate_command(["--ckpt", str(checkpoint), "nowhere.yaml"])
+        evaluate_command(["--ckpt", str(visual_checkpoint), "nowhere.yaml"])

@@ -74,6 +74,21 @@ def test_the_loss_is_that_of_training(predictor: Predictor, config: Config, reco
         )
 
 
+def test_crowds_are_no_targets(predictor: Predictor, records: Records) -> None:
+    first, *others = records.images
+    crowd = first._replace(
+        boxes=torch.cat([first.boxes, torch.tensor([[2.0, 3.0, 40.0, 44.0]])]),
+        labels=torch.cat([first.labels, torch.tensor([1])]),
+        crowd=torch.cat([first.crowd, torch.tensor([True])]),
+        area=torch.cat([first.area, torch.tensor([1558.0])]),
+    )
+    start = predictor.text(NAMES)
+    expected = tune(predictor, records, start, steps=0).loss_before
+    assert tune(predictor, records._replace(images=[crowd, *others]), start, steps=0).loss_before == expected
+    object_ = crowd._replace(crowd=torch.zeros_like(crowd.crowd))
+    assert tune(predictor, records._replace(images=[object_, *others]), start, steps=0).loss_before != expected
+
+
 def test_exemplars_are_the_boxes_of_the_categories_in_each_image(tmp_path: Path) -> None:
     boxes = [(1, 1, [0, 0, 5, 5], 0), (1, 1, [5, 5, 10, 10], 0), (1, 2, [1, 1, 2, 2], 0), (2, 2, [3, 3, 4, 4], 0)]
     boxes += [(2, 1, [0, 0, 20, 20], 1), (3, 3, [0, 0, 9, 9], 0)]

@@ -122,6 +122,14 @@ def test_relation_on_paper() -> None:
     )
 
 
+def test_a_category_that_nobody_shows_has_no_part_in_the_relation() -> None:
+    visual, text, shown = random_case()
+    kept = shown.any(0)
+    assert not kept.all()
+    alone = relation_loss(visual[:, kept], text[:, kept], shown[:, kept], PAPER)
+    torch.testing.assert_close(relation_loss(visual, text, shown, PAPER), alone)
+
+
 def test_relation_without_exemplars_is_a_zero_that_depends_on_the_visual_side() -> None:
     visual = VISUAL.clone().requires_grad_()
     loss = relation_loss(visual, TEXT, torch.zeros_like(BOTH), PAPER)

@@ -73,6 +73,15 @@ def test_no_other_assignment_is_cheaper(seed: int) -> None:
     assert assigned == [best.index(q) if q in best else -1 for q in range(5)]
 
 
+def test_boxes_are_as_far_apart_as_their_coordinates_together() -> None:
+    """0.2 in one coordinate is nearer than 0.08 in three, which Euclid would call nearer."""
+    box = torch.tensor([0.5, 0.5, 0.4, 0.4])
+    moved = torch.tensor([[0.2, 0.0, 0.0, 0.0], [0.08, 0.08, 0.08, 0.0]])
+    matcher = HungarianMatcher(CostConfig(classification=0.0, l1=1.0, giou=0.0), focal_alpha=0.25, focal_gamma=2.0)
+    detections = Detections(torch.zeros(1, 1, 2, 1), (box + moved)[None, None])
+    assert matcher(detections, prompts([0]), [target([0], box[None])]).tolist() == [[[0, -1]]]
+
+
 def test_queries_on_the_boxes_are_matched_in_every_layer_on_its_own() -> None:
     orders = [[0, 1, 2], [2, 0, 1]]
     detections = Detections(torch.zeros(2, 1, 3, 1), torch.stack([BOXES[order] for order in orders])[:, None])

@@ -50,6 +50,12 @@ def test_errors_known_on_paper() -> None:
     assert math.isnan(figures["ap"])
 
 
+def test_an_image_without_objects_is_taken_as_if_it_had_one() -> None:
+    figures = count(0.5, (0, [0.9, 0.8]), (4, [0.9] * 4))
+    assert figures["nae"] == pytest.approx((2 / 1 + 0) / 2)
+    assert figures["sre"] == pytest.approx(math.sqrt((4 / 1 + 0) / 2))
+
+
 def test_ap_where_there_are_boxes() -> None:
     metric = CountingMetric({1: truth([BOX])}, {1: 3}, ("object",), ("",), threshold=0.5)
     metric.update([result(1, [0.9])])

@@ -159,12 +159,13 @@ def test_errors_are_readable() -> None:
 
 def test_later_changes_of_a_result_do_not_reach_the_metric() -> None:
     metric = DetectionMetric({1: truth([A], [0])}, ("cat",), ("",))
-    batch = torch.tensor([[A, B], [B, B]])
-    metric.update([ImageResult(1, batch[0, :1], torch.tensor([0.9]), torch.tensor([0]))])
-    batch.zero_()
+    boxes, scores, labels = torch.tensor([[A, B], [B, B]]), torch.tensor([[0.75, 0.5]]), torch.tensor([[3, 1]])
+    metric.update([ImageResult(1, boxes[0, :1], scores[0, :1], labels[0, :1])])
+    for given in (boxes, scores, labels):
+        given.zero_()
     (kept,) = metric.results()
-    assert kept.boxes.tolist() == [A]
-    assert kept.boxes.untyped_storage().nbytes() == 16
+    assert [tensor.tolist() for tensor in kept[1:]] == [[A], [0.75], [3]]
+    assert [tensor.untyped_storage().nbytes() for tensor in kept[1:]] == [16, 4, 8]
 
 
 def random_boxes(count: int, generator: torch.Generator) -> Tensor:
@@ -299,7 +300,7 @@ def _evaluate_shard(rank: int, folder: str) -> None:
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_two_processes_give_the_figures_of_one(tmp_path: Path) -> None:
     truths, results = random_evaluation()
     metric = DetectionMetric(truths, NAMES, GROUPS)

@@ -18,6 +18,8 @@ def test_sides_double_and_padding_proposes_nothing():
     boxes, usable = anchors([(1, 2), (1, 1)], valid, torch.tensor([[[0.5, 1.0], [1.0, 1.0]]]), size=0.1)
     assert boxes[0, :, 2].tolist() == torch.tensor([0.1, 0.1, 0.2]).tolist()
     assert usable.tolist() == [[True, False, True]]
+    _, usable = anchors([(1, 2), (1, 1)], valid, torch.ones(1, 2, 2), size=0.1)  # where its centre would do
+    assert usable.tolist() == [[True, False, True]]
 
 
 def test_anchors_as_large_as_the_image_are_not_usable():

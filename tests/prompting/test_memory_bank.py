@@ -100,7 +100,7 @@ def one_rank(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_all_ranks_have_the_same_bank(tmp_path: Path) -> None:
     """So that the checkpoint of one resumes all."""
     multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)

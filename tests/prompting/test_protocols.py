@@ -118,6 +118,18 @@ def test_the_draw_depends_on_seed_image_and_category_alone() -> None:
     assert len({tuple(found[2]) for found in drawn}) == 3  # any of its three boxes
 
 
+def test_images_and_categories_have_draws_of_their_own() -> None:
+    """Of as many boxes not all show the first, or whichever it is."""
+    images = [image(number, [category for category in range(4) for _ in range(5)]) for number in range(8)]
+    drawn = torch.zeros(8, 4, dtype=torch.int64)
+    for row, ((target, _), found) in enumerate(zip(images, ask(Interactive(seed=0), batch_of(*images)), strict=True)):
+        for category, vector in found.items():
+            boxes = target.boxes[target.labels == category].tolist()
+            drawn[row, category] = boxes.index(vector[:4])
+    assert all(len(column.unique()) > 1 for column in drawn.T), "images"
+    assert all(len(row.unique()) > 1 for row in drawn), "categories"
+
+
 def test_a_batch_without_boxes_is_asked_for_nothing() -> None:
     assert ask(Interactive(seed=0), batch_of(image(8, []), image(6, []))) == [{}, {}]
 
@@ -137,6 +149,19 @@ def test_wrong_pictures_are_those_before_whatever_the_batches(sizes: list[int]) 
 def test_every_evaluation_has_a_grey_picture_before_its_first() -> None:
     prompting = WrongPictures(seed=0)
     assert ask(prompting, batch_of(*IMAGES)) == ask(prompting, batch_of(*IMAGES))
+
+
+# Given
+
+
+def test_each_image_is_asked_with_the_exemplars_given_for_it() -> None:
+    """Of an image that is given more the others' places are empty."""
+    exemplars = {target.image_id: torch.rand(count, 4) for count, (target, _) in enumerate(IMAGES, 1)}
+    rows = promptings(["exemplars"], ("object",), 0, None, [], exemplars)
+    assert list(rows) == ["exemplars"]
+    for (target, grey), found in zip(IMAGES, ask(rows["exemplars"], batch_of(*IMAGES)), strict=True):
+        boxes = exemplars[target.image_id]
+        assert found == {0: pytest.approx([*boxes.mean(0).tolist(), len(boxes), grey])}
 
 
 # Text, generic, mixed
@@ -219,9 +244,9 @@ def test_a_reference_shows_all_its_boxes_of_what_it_was_drawn_for() -> None:
 def test_an_image_that_is_seen_twice_counts_once() -> None:
     encoder = ReferenceEncoder(Glass(), {7: {2: 0, 0: 0}}, 1, 4)  # type: ignore[arg-type]
     encoder.predict_step(batch_of(IMAGES[0]))
-    once = encoder.prompts
+    once = encoder.prompts.embed.clone()
     encoder.predict_step(batch_of(IMAGES[0]))
-    torch.testing.assert_close(encoder.prompts.embed, once.embed)
+    torch.testing.assert_close(encoder.prompts.embed, once)
 
 
 def test_references_are_those_of_a_slow_loop(square_coco: Any, tiny_config: TinyConfig) -> None:

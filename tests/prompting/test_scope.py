@@ -142,7 +142,7 @@ def one_rank_of_others(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_others_may_be_on_another_rank_and_nameless_categories_are_never_the_same(tmp_path: Path) -> None:
     multiprocessing.spawn(one_rank_of_others, args=(str(tmp_path),), nprocs=2)
     first, second = (torch.load(tmp_path / str(rank)) for rank in range(2))
@@ -153,7 +153,7 @@ def test_others_may_be_on_another_rank_and_nameless_categories_are_never_the_sam
         assert places.tolist() in ([0, 1], [2, 3, 4])
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_two_ranks_share_vectors_vocabulary_and_gradients(tmp_path: Path) -> None:
     multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / str(rank)) for rank in range(2)]

@@ -17,8 +17,6 @@ from trex2_lightning.config import Config, load, override, save
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.training.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.slow
-
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 TWO_RANKS = ("train.devices=2", "data.batch_size=1", "train.total_batch=2")
 ONE_RANK = ("train.devices=1", "data.batch_size=2", "train.total_batch=2")
@@ -36,6 +34,8 @@ TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
 SCRIPT = """
 import hashlib, json, os, signal
 from pathlib import Path
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.training.module import DetectionModule
 
@@ -65,7 +65,7 @@ def on_fit_end(self):
 MemoryBank.draw = recorded_draw
 DetectionModule.training_step = training_step
 DetectionModule.on_fit_end = on_fit_end
-command(train_command)
+command(train.main)
 """
 
 
@@ -76,8 +76,6 @@ def config(square_coco: Path, tmp_path: Path) -> Config:
         f"data.root={square_coco}",
         f"output={tmp_path / 'runs'}",
         "model.backbone.frozen_batchnorm=true",
-        "train.max_steps=6",
-        "train.val_every=3",
         "eval.batch_size=1",
     ]
     return load(TINY, [*settings, *TWO_RANKS])
@@ -132,35 +130,40 @@ def val_figures(config: Config) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("stage", "kinds"),
-    [((), ["text"] * 6), (STAGE_2, ["visual", "visual", "text"] * 2)],
-    ids=["stage 1", "stage 2"],
+    [
+        pytest.param((), ["text"] * 6, id="stage 1", marks=pytest.mark.slow),
+        pytest.param(STAGE_2, ["visual", "visual", "text"] * 2, id="stage 2", marks=pytest.mark.slow),
+        pytest.param(STAGE_2, ["visual", "visual", "text", "visual"], id="four steps", marks=pytest.mark.ci),
+    ],
 )
 def test_two_ranks_train_evaluate_and_resume(
     config: Config, ranks: Ranks, stage: tuple[str, ...], kinds: list[str]
 ) -> None:
     """In stage 2 also what the ranks share: the categories of a step, their vectors, and the memory bank."""
-    config = override(config, [*stage])
+    steps, saved_at = len(kinds), len(kinds) // 2
+    config = override(config, [*stage, f"train.max_steps={steps}", f"train.val_every={saved_at}"])
     whole, broken = override(config, ["name=whole"]), override(config, ["name=broken"])
     first, second = ranks.train(whole)
 
     assert first["kinds"] == second["kinds"] == kinds
     boxes = [[count for _, count in rank["losses"]] for rank in (first, second)]
-    assert [len(counts) for counts in boxes] == [6, 6]
+    assert [len(counts) for counts in boxes] == [steps, steps]
     assert any((a == 0) != (b == 0) for a, b in zip(*boxes, strict=True)), "one rank had no boxes, the other had"
     assert first["digest"] == second["digest"]
 
-    assert ranks.train(broken, kill_at=4) == []
-    assert torch.load(last_of(broken), weights_only=True)["global_step"] == 3
+    assert ranks.train(broken, kill_at=saved_at + 1) == []
+    assert torch.load(last_of(broken), weights_only=True)["global_step"] == saved_at
     resumed = ranks.train(broken, "--resume")
     assert [rank["digest"] for rank in resumed] == [first["digest"]] * 2
     assert [bool(rank["drawn"] and rank["drawn"][0]) for rank in resumed] == [bool(stage)] * 2, "of the memory bank"
-    assert [rank["losses"] for rank in resumed] == [rank["losses"][3:] for rank in (first, second)]
+    assert [rank["losses"] for rank in resumed] == [rank["losses"][saved_at:] for rank in (first, second)]
     one, other = (torch.load(last_of(c), weights_only=True) for c in (whole, broken))
     for part in ("state_dict", "memory_bank"):
         torch.testing.assert_close(one.get(part, {}), other.get(part, {}), rtol=0, atol=0)
     assert bool(one.get("memory_bank")) == bool(stage)
 
 
+@pytest.mark.ci
 def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) -> None:
     """Three images: one rank gets an image that the other one has too."""
     config = override(config, ["optim.lr=3e-3", "train.max_steps=60", "train.val_every=60", "train.ema_decay=0"])
@@ -172,6 +175,7 @@ def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) 
     assert val_figures(config) == {name: pytest.approx(value, abs=1e-7) for name, value in alone.figures.items()}
 
 
+@pytest.mark.ci
 def test_two_ranks_follow_the_losses_of_one(config: Config, ranks: Ranks) -> None:
     """The stream gives both the same images, and the loss is normalised by the boxes of all ranks; the noise of the
     denoising is a rank's own, so it is off."""

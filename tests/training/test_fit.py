@@ -255,6 +255,8 @@ def test_resuming_a_finished_run_leaves_it_as_it_is(tiny_config: TinyConfig) -> 
 
 KILLED = """
 import os, signal
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.training.module import DetectionModule
 
 step = DetectionModule.training_step
@@ -265,11 +267,11 @@ def killed(self, batch, batch_idx):
     return step(self, batch, batch_idx)
 
 DetectionModule.training_step = killed
-command(train_command)
+command(train.main)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_twenty_steps_after_a_real_kill_are_the_same(tiny_config: TinyConfig, tmp_path: Path) -> None:
     settings = ("train.max_steps=26", "train.val_every=6", "data.augment.crop=0.5", "data.num_workers=1")
     whole, broken = tiny_config("name=whole", *settings), tiny_config("name=broken", *settings)
@@ -287,13 +289,11 @@ def test_twenty_steps_after_a_real_kill_are_the_same(tiny_config: TinyConfig, tm
     assert_same_end(whole, broken)
 
 
-def test_an_existing_run_is_not_overwritten(tiny_config: TinyConfig) -> None:
-    config = tiny_config("train.max_steps=1")
-    train(config)
-    written = last_of(config).stat().st_mtime_ns
+def test_an_existing_run_is_not_overwritten(tiny_config: TinyConfig, checkpoint: Path) -> None:
+    written = checkpoint.stat().st_mtime_ns
     with pytest.raises(InputError, match=r"already has a run: add --resume"):
-        train(config)
-    assert last_of(config).stat().st_mtime_ns == written
+        train(tiny_config("train.max_steps=1"))
+    assert checkpoint.stat().st_mtime_ns == written
 
 
 def test_there_must_be_a_run_to_resume(tiny_config: TinyConfig) -> None:
@@ -303,8 +303,7 @@ def test_there_must_be_a_run_to_resume(tiny_config: TinyConfig) -> None:
     assert not config.folder.exists()
 
 
-def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig) -> None:
-    train(tiny_config("train.max_steps=1"))
+def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig, checkpoint: Path) -> None:
     with pytest.raises(InputError, match="has another architecture"):
         train(tiny_config("train.max_steps=2", "model.num_queries=30"), resume=True)
 
@@ -363,13 +362,6 @@ def test_weights_of_another_architecture_are_refused_by_name(
         train(config)
     assert "\n" not in str(error.value)
     assert not config.folder.exists()
-
-
-@pytest.fixture
-def checkpoint(tiny_config: TinyConfig) -> Path:
-    config = tiny_config("train.max_steps=1")
-    train(config)
-    return last_of(config)
 
 
 class Payload:

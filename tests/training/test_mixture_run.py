@@ -17,12 +17,14 @@ import torch
 
 from trex2_lightning.config import Config, save
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.ci
 
 TinyConfig = Callable[..., Config]
 # Trains as scripts/train.py does; every batch that the model has got is a line of TAKEN, and batch KILL_AT kills.
 SCRIPT = """
 import json, os, signal
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
 from trex2_lightning.training.module import DetectionModule
 
 step = DetectionModule.training_step
@@ -41,7 +43,7 @@ def training_step(self, batch, batch_idx):
 
 if __name__ == "__main__":  # workers import this file
     DetectionModule.training_step = training_step
-    command(train_command)
+    command(train.main)
 """
 SETS = {"boxes": ("train", 0), "captions": ("val", 100), "things": ("test", 200)}  # split, what its image ids begin at
 SIZES = {"boxes": 6, "captions": 3, "things": 3}

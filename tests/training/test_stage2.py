@@ -40,13 +40,6 @@ class CrashError(Exception):
     """Stands for a real one."""
 
 
-@pytest.fixture
-def stage1(tiny_config: TinyConfig) -> Path:
-    config = tiny_config("name=stage1", "train.max_steps=1", "train.ema_decay=0")
-    train(config)
-    return last_of(config)
-
-
 def last_of(config: Config) -> Path:
     return config.folder / "checkpoints" / "last.ckpt"
 
@@ -100,13 +93,15 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert max(len(vectors) for vectors in one["memory_bank"][""].values()) == 2
 
 
-def test_what_it_starts_from_is_said(tiny_config: TinyConfig, stage1: Path, caplog: pytest.LogCaptureFixture) -> None:
-    config = tiny_config("name=stage2", f"train.init_from={stage1}", "train.rhythm.visual=8", "train.max_steps=1")
+def test_what_it_starts_from_is_said(
+    tiny_config: TinyConfig, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tiny_config("name=stage2", f"train.init_from={checkpoint}", "train.rhythm.visual=8", "train.max_steps=1")
     with caplog.at_level(logging.INFO):
         train(config)
-        assert f"starting from the weights of {stage1}" in caplog.text
+        assert f"starting from the weights of {checkpoint}" in caplog.text
         caplog.clear()
-        stage1.unlink()  # is not needed any more
+        checkpoint.unlink()  # is not needed any more
         train(config, resume=True)
     assert f"going on from {last_of(config)}" in caplog.text
 
@@ -140,15 +135,15 @@ def test_a_missing_checkpoint_of_an_experiment_ends_with_the_command_that_makes_
 
 @pytest.mark.parametrize("change", ["model.visual.combine=concat", "model.visual.layers=1"])
 def test_a_visual_prompt_encoder_that_stage_1_never_trained_may_be_another(
-    tiny_config: TinyConfig, stage1: Path, change: str
+    tiny_config: TinyConfig, checkpoint: Path, change: str
 ) -> None:
     still = ("optim.lr=0", "optim.lr_text=0", "optim.lr_backbone=0", "train.ema_decay=0", "train.max_steps=1")
-    begin = ("train.rhythm={visual: 1, text: 0}", f"train.init_from={stage1}")
+    begin = ("train.rhythm={visual: 1, text: 0}", f"train.init_from={checkpoint}")
     config = tiny_config("name=stage2", change, *begin, *still)
     module = train(config)
-    checkpoint = torch.load(stage1, weights_only=True)
-    assert "memory_bank" not in checkpoint  # there was none
-    start = checkpoint["state_dict"]
+    stage1 = torch.load(checkpoint, weights_only=True)
+    assert "memory_bank" not in stage1  # there was none
+    start = stage1["state_dict"]
     for name, parameter in module.named_parameters():
         if not name.startswith("detector.visual_encoder."):
             assert parameter.equal(start[name]), name
@@ -161,12 +156,12 @@ def test_a_visual_prompt_encoder_that_stage_1_never_trained_may_be_another(
 
 
 def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
-    tiny_config: TinyConfig, stage1: Path, tiny_coco: Path
+    tiny_config: TinyConfig, checkpoint: Path, tiny_coco: Path
 ) -> None:
     """Whatever their own rhythm, and after a resume; of an older checkpoint its rhythm tells."""
     short, image = ("train.max_steps=1", "train.ema_decay=0"), tiny_coco / "test" / "1.jpg"
     marked = {"cell": [(5, 6, 30, 40)]}
-    start = stage1
+    start = checkpoint
     for name, visual, expected in (("again", 0, False), ("stage2", 1, True), ("text", 0, True)):
         rhythm = f"train.rhythm.visual={visual}"
         config = tiny_config(f"name={name}", f"train.init_from={start}", rhythm, *short)

@@ -127,6 +127,16 @@ def test_what_an_image_does_not_judge_is_no_negative_of_it() -> None:
     assert asked == {"cat": [True, False], "cow": [True, True]}
 
 
+def test_a_caption_judges_its_own_phrases_and_what_was_drawn_for_all() -> None:
+    """A phrase of the dictionary is taken as absent (T-Rex2, section 3.3); one of another caption may well be there."""
+    examples = [example(20, 30, [0], 1), example(20, 30, [2, 0], 2), example(20, 30, [], 3)]
+    grounding = [some._replace(source="grounding", judged=some.labels) for some in examples]
+    prompts = collate_train(grounding, NAMES, ("tree", "car"), 2, 16).prompts
+    asked = dict(zip(prompts.phrases, prompts.judged.T.tolist(), strict=True))
+    everywhere = [True] * 3
+    assert asked == {"cat": [True, True, False], "cow": [False, True, False], "tree": everywhere, "car": everywhere}
+
+
 def test_negatives_are_drawn_out_of_what_is_judged_where_every_image_says_it() -> None:
     pool = tuple(f"phrase {number}" for number in range(100))
     first = example(20, 30, [0], 1)._replace(judged=torch.tensor([0, 1]))

@@ -64,6 +64,14 @@ def test_the_seed_draws() -> None:
     assert len({tuple(by_category(draw_references(MANY, 1, seed))[0]) for seed in range(50)}) > 10
 
 
+def test_the_name_draws() -> None:
+    """Two categories of the same images have others, and whatever number the file gives to a category."""
+    drawn = by_category(draw_references(records(*[[0, 1]] * 20), 5, seed=0))
+    assert drawn[0] != drawn[1]
+    turned = records(*[[0, 1]] * 20, names=("dog", "cat", "cow"))
+    assert by_category(draw_references(turned, 5, seed=0)) == {0: drawn[1], 1: drawn[0]}
+
+
 def test_labels_are_those_of_the_names_asked_for() -> None:
     """The reference file has another order, and a category that nobody asks for."""
     found = relabelled(records([0, 1, 2], [1], names=("hen", "dog", "cat")), NAMES)
@@ -71,6 +79,15 @@ def test_labels_are_those_of_the_names_asked_for() -> None:
     assert [image.labels.tolist() for image in found.images] == [[1, 0], [1]]
     assert found.images[0].boxes.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
     assert found.images[0].area.tolist() == [1, 2]
+
+
+def test_what_an_image_judges_has_the_new_labels_too() -> None:
+    """A category that nobody asks for is judged no more; what judges all goes on doing so."""
+    some = records([0], [1], [2], names=("hen", "dog", "cat"))
+    judged = [torch.tensor([2, 0, 1]), torch.tensor([0]), None]
+    images = [image._replace(judged=own) for image, own in zip(some.images, judged, strict=True)]
+    found = [image.judged for image in relabelled(some._replace(images=images), NAMES).images]
+    assert [None if own is None else own.tolist() for own in found] == [[0, 1], [], None]
 
 
 # In the datamodule
