@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,31 @@ def test_a_file_is_short(file: Path) -> None:
 )
 def test_the_check_itself(place: str, source: str, allowed: bool) -> None:
     assert (violations(place, source) == []) == allowed
+
+
+# The same thing at another level: a command and its work, what is built for a room, a data set's format and its metric.
+SHARED_MODULES = {"build", "compare", "dashboard", "demo", "evaluate", "lvis"}
+SHARED_NAMES = {"FORMAT", "log", "main"}  # of every format, of every module, of every command
+
+
+def test_a_module_s_name_is_used_once() -> None:
+    stems = Counter(file.stem for file in FILES if file.name != "__init__.py")
+    assert {stem for stem, count in stems.items() if count > 1} == SHARED_MODULES
+
+
+def test_a_class_a_function_and_a_table_have_a_name_of_their_own() -> None:
+    names = Counter(name for file in FILES if file.name != "__init__.py" for name in defined(file.read_text()))
+    assert {name for name, count in names.items() if count > 1} == SHARED_NAMES
+
+
+def defined(source: str) -> set[str]:
+    """The public names that a module gives to something of its own."""
+    found = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign):
+            found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return {name for name in found if not name.startswith("_")}

@@ -10,7 +10,7 @@ import torch
 
 from trex2_lightning.config import Config, ConfigError, from_dict, load, migrate, save, to_dict
 from trex2_lightning.config import migrations as table
-from trex2_lightning.config.migrations import FORMAT, MIGRATIONS, Removed, Renamed, RenamedWeights
+from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Removed, Renamed, RenamedWeights
 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
@@ -44,7 +44,7 @@ def test_every_entry_does_what_its_case_says_and_nothing_to_what_it_is_not_about
 
 def test_there_is_no_case_without_an_entry_and_no_gap_between_formats() -> None:
     assert sorted(CASES) == sorted(map(name_of, ENTRIES))
-    assert list(MIGRATIONS) == list(range(1, FORMAT + 1))
+    assert list(MIGRATIONS) == list(range(1, CONFIG_FORMAT + 1))
 
 
 def test_an_early_checkpoint_says_by_its_rhythm_whether_visual_prompts_were_trained() -> None:
@@ -88,7 +88,7 @@ def three_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     """`seed` is called `draw`, then `draws`, whose value 13 goes."""
     changes = {1: (Renamed("draw", "draws"),), 2: (Removed("gone", "nobody used it"),), 3: (Renamed("draws", "seed"),)}
     monkeypatch.setattr(table, "MIGRATIONS", changes)
-    monkeypatch.setattr(table, "FORMAT", 3)
+    monkeypatch.setattr(table, "CONFIG_FORMAT", 3)
 
 
 @pytest.mark.usefixtures("three_formats")
@@ -109,8 +109,8 @@ def test_today_s_settings_are_left_alone() -> None:
 
 def test_what_is_saved_has_today_s_number(tmp_path: Path) -> None:
     save(Config(), tmp_path / "config.yaml")
-    assert f"format: {FORMAT}\n" in (tmp_path / "config.yaml").read_text()
-    assert to_dict(Config())["format"] == FORMAT
+    assert f"format: {CONFIG_FORMAT}\n" in (tmp_path / "config.yaml").read_text()
+    assert to_dict(Config())["format"] == CONFIG_FORMAT
     assert from_dict(to_dict(Config())) == load(tmp_path / "config.yaml") == Config()
 
 
@@ -142,7 +142,7 @@ def test_an_experiment_file_is_of_today_s_format_and_is_told_what_became_of_a_se
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (FORMAT + 1, rf"has format {FORMAT + 1}, but .* up to {FORMAT}: update trex2_lightning$"),
+        (CONFIG_FORMAT + 1, rf"has format {CONFIG_FORMAT + 1}, but .* up to {CONFIG_FORMAT}: update trex2_lightning$"),
         (-1, "format: -1 is no whole number"),
         ("new", "format: new is no whole number"),
     ],

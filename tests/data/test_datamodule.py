@@ -22,7 +22,7 @@ from trex2_lightning.config import (
     ShapesConfig,
     SplitConfig,
 )
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.coco import read_coco

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from trex2_lightning.evaluation.curves import curve
-from trex2_lightning.inference.pictures import contact_sheet, draw
+from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.structures import Box, Point
 
 GREY = (90, 90, 90)
@@ -36,7 +36,7 @@ def dark(area: Pixels) -> int:
 
 
 def test_a_box_is_an_outline_with_its_label_above() -> None:
-    drawn = draw(picture(), torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["red star"])
+    drawn = draw_boxes(picture(), torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["red star"])
     left, top, right, bottom = touched(drawn)
     assert (left, right, bottom) == (100, 300, 250)
     assert 120 < top < 145
@@ -49,26 +49,26 @@ def test_a_box_is_an_outline_with_its_label_above() -> None:
 
 def test_the_picture_handed_in_stays_as_it_was() -> None:
     image = picture()
-    draw(image, torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["red star"])
+    draw_boxes(image, torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["red star"])
     assert (pixels(image) == GREY).all()
 
 
 def test_small_pictures_are_magnified_and_large_ones_are_not() -> None:
-    drawn = draw(picture(128, 160), torch.tensor([[10.0, 100.0, 40.0, 140.0]]), ["x"])
+    drawn = draw_boxes(picture(128, 160), torch.tensor([[10.0, 100.0, 40.0, 140.0]]), ["x"])
     assert drawn.size == (384, 480)
     left, _, right, bottom = touched(drawn)
     assert (left, right, bottom) == (30, 120, 420)
-    assert draw(picture(800, 600), torch.zeros(0, 4), []).size == (800, 600)
+    assert draw_boxes(picture(800, 600), torch.zeros(0, 4), []).size == (800, 600)
 
 
 def test_without_boxes_nothing_is_drawn() -> None:
-    assert (pixels(draw(picture(), torch.zeros(0, 4), [], torch.zeros(0))) == GREY).all()
+    assert (pixels(draw_boxes(picture(), torch.zeros(0, 4), [], torch.zeros(0))) == GREY).all()
 
 
 def test_a_label_has_one_colour_in_all_pictures() -> None:
     left, right = torch.tensor([[50.0, 100.0, 150.0, 200.0]]), torch.tensor([[250.0, 100.0, 350.0, 200.0]])
-    both = pixels(draw(picture(), torch.cat([left, right]), ["cat", "dog"], torch.tensor([0.4, 0.3])))
-    alone = pixels(draw(picture(), right, ["dog"]))
+    both = pixels(draw_boxes(picture(), torch.cat([left, right]), ["cat", "dog"], torch.tensor([0.4, 0.3])))
+    alone = pixels(draw_boxes(picture(), right, ["dog"]))
     assert both[150, 250].tolist() == alone[150, 250].tolist()
     assert both[150, 250].tolist() != both[150, 50].tolist()
 
@@ -76,13 +76,13 @@ def test_a_label_has_one_colour_in_all_pictures() -> None:
 @pytest.mark.parametrize(("scores", "top"), [([0.9, 0.2], "cat"), ([0.2, 0.9], "dog")])
 def test_the_best_detection_lies_on_top(scores: list[float], top: str) -> None:
     box = torch.tensor([[100.0, 150.0, 300.0, 250.0]])
-    drawn = pixels(draw(picture(), box.repeat(2, 1), ["cat", "dog"], torch.tensor(scores)))
-    assert drawn[200, 100].tolist() == pixels(draw(picture(), box, [top]))[200, 100].tolist()
+    drawn = pixels(draw_boxes(picture(), box.repeat(2, 1), ["cat", "dog"], torch.tensor(scores)))
+    assert drawn[200, 100].tolist() == pixels(draw_boxes(picture(), box, [top]))[200, 100].tolist()
 
 
 def test_scores_are_written() -> None:
     box = torch.tensor([[100.0, 150.0, 300.0, 250.0]])
-    plain, scored = draw(picture(), box, ["cat"]), draw(picture(), box, ["cat"], torch.tensor([0.5]))
+    plain, scored = draw_boxes(picture(), box, ["cat"]), draw_boxes(picture(), box, ["cat"], torch.tensor([0.5]))
     strip = slice(135, 149)
     assert (pixels(scored)[strip] != GREY).any(-1).sum() > 1.5 * (pixels(plain)[strip] != GREY).any(-1).sum()
 
@@ -90,16 +90,18 @@ def test_scores_are_written() -> None:
 @pytest.mark.parametrize("corner", [(0.0, 0.0), (380.0, 0.0), (380.0, 380.0)])
 def test_a_label_stays_whole_at_the_border(corner: tuple[float, float]) -> None:
     x, y = corner
-    inside = draw(picture(), torch.tensor([[150.0, 150.0, 170.0, 170.0]]), ["a long label"])
+    inside = draw_boxes(picture(), torch.tensor([[150.0, 150.0, 170.0, 170.0]]), ["a long label"])
     letters = dark(pixels(inside))
-    at_border = draw(picture(), torch.tensor([[x, y, x + 19, y + 19]]), ["a long label"])
+    at_border = draw_boxes(picture(), torch.tensor([[x, y, x + 19, y + 19]]), ["a long label"])
     assert dark(pixels(at_border)) == pytest.approx(letters, rel=0.05)
 
 
 def test_exemplars_are_white_with_a_black_edge_on_top_of_detections() -> None:
     box = [100.0, 150.0, 300.0, 250.0]
     drawn = pixels(
-        draw(picture(), torch.tensor([box]), ["cell"], exemplars={"cell": [Box(*box)], "ring": [Point(200.0, 320.0)]})
+        draw_boxes(
+            picture(), torch.tensor([box]), ["cell"], exemplars={"cell": [Box(*box)], "ring": [Point(200.0, 320.0)]}
+        )
     )
     edge = drawn[200, 98:110].tolist()
     assert [255, 255, 255] in edge
@@ -111,13 +113,13 @@ def test_exemplars_are_white_with_a_black_edge_on_top_of_detections() -> None:
 
 def test_exemplars_are_magnified_with_the_picture() -> None:
     left, _, right, bottom = touched(
-        draw(picture(128, 128), torch.zeros(0, 4), [], exemplars={"x": [Box(30, 60, 90, 120)]})
+        draw_boxes(picture(128, 128), torch.zeros(0, 4), [], exemplars={"x": [Box(30, 60, 90, 120)]})
     )
     assert (left, right, bottom) == (90, 270, 360)
 
 
 def test_any_mode_and_any_script() -> None:
-    drawn = draw(Image.new("L", (400, 400), 90), torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["красная звезда"])
+    drawn = draw_boxes(Image.new("L", (400, 400), 90), torch.tensor([[100.0, 150.0, 300.0, 250.0]]), ["красная звезда"])
     assert drawn.mode == "RGB"
 
 

@@ -28,7 +28,7 @@ def cell(ap: float = 0.5, milliseconds: float = 10.0, lost: float = 0.0, chosen:
     cost = dict.fromkeys(fusion_page.STEPS, milliseconds)
     counts = [str(count) for count in costs.VOCABULARIES]
     return Cell(
-        ap={way: dict.fromkeys(fusion_page.GROUPS, ap) for way in ("text", "random_phrases")},
+        ap={way: dict.fromkeys(fusion_page.SHOWN_GROUPS, ap) for way in ("text", "random_phrases")},
         measures={
             "threads": 2,
             "parameters": 2_500_000,
@@ -37,7 +37,8 @@ def cell(ap: float = 0.5, milliseconds: float = 10.0, lost: float = 0.0, chosen:
             },
             "gflops": dict.fromkeys(counts, cost),
             "lengthened": {
-                form: {"seen": ap - lost * n, "tokens": 100, "milliseconds": 7.0} for n, form in enumerate(claims.FORMS)
+                form: {"seen": ap - lost * n, "tokens": 100, "milliseconds": 7.0}
+                for n, form in enumerate(claims.NAME_FORMS)
             },
             "interference": {str(count): ap - lost * n for n, count in enumerate(claims.NUM_OTHERS)},
             "relations": {when: {"target": chosen, "lookalike": 0.5, "ap": 0.1} for when in ("names", "phrases")},
@@ -111,7 +112,7 @@ def test_cells_are_trained_alike_measured_and_not_repeated(
     page = tmp_path / "page.md"
     call = ["--seeds", "3", "--jobs", "1", "--output", str(tmp_path), "--page", str(page), "--quick"]
     call += [f"data.root={tmp_path / 'shapes'}", "train.max_steps=1", *SETTINGS]
-    monkeypatch.setattr(fusion_page, "TRENDS", fusion_page.TRENDS[:1])
+    monkeypatch.setattr(fusion_page, "FUSION_TRENDS", fusion_page.FUSION_TRENDS[:1])
     ablation_fusion(call)
     rows = ["phrase_late_3", "word_early_3", "phrase_late_relations_3", "word_early_relations_3"]
     assert made == [(name, row) for row in rows for name in ("train", "evaluate")]
@@ -126,8 +127,8 @@ def test_cells_are_trained_alike_measured_and_not_repeated(
     assert learned.data.train.images == "relations_train"
     for row in rows[:2]:
         measures = json.loads((folder / row / "measures.json").read_text())
-        assert list(measures["lengthened"]) == list(claims.FORMS)
-        assert all(set(fusion_page.GROUPS) <= set(found) for found in measures["lengthened"].values())
+        assert list(measures["lengthened"]) == list(claims.NAME_FORMS)
+        assert all(set(fusion_page.SHOWN_GROUPS) <= set(found) for found in measures["lengthened"].values())
         assert set(measures["relations"]) == {"names", "phrases"}
         tokens = [found["tokens"] for found in measures["lengthened"].values()]
         assert (tokens == [100] * 4) == row.startswith("phrase")

@@ -15,7 +15,7 @@ WAYS = ["text", "hinted_text", "interactive_box", "interactive_point", "mixed"]
 WAYS += [f"generic_{count}" for count in (1, 4, 16, 32)]
 
 
-def run_with(**values: float) -> prompt_ablation.Run:
+def run_with(**values: float) -> prompt_ablation.PromptAP:
     return {way: dict.fromkeys(("seen", "rare", "novel"), values.get(way, 0.5)) for way in WAYS}
 
 
@@ -96,7 +96,7 @@ def test_a_trend_needs_every_seed():
         "nameless": {0: run_with(generic_16=0.5), 1: run_with(generic_16=0.7)},
         "stage1": {0: {"text": {"seen": 0.4, "rare": 0.3, "novel": 0.0}}},
     }
-    lines = prompt_ablation.page(runs).splitlines()
+    lines = prompt_ablation.prompt_page(runs).splitlines()
 
     def line(start: str) -> str:
         [found] = [line for line in lines if line.startswith(start)]

@@ -18,7 +18,7 @@ from trex2_lightning.studies.detector_speed import (
     made_up_names,
 )
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.speed import demand, index, input_pipeline, page
+from trex2_lightning.studies.speed import demand, index, input_pipeline, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
 TOKENS = {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
@@ -65,7 +65,7 @@ def test_sampling_and_the_input_pipeline_are_timed(
 def test_both_pipelines_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for flips and what resizing rounds."""
     monkeypatch.setattr(input_speed, "FILES", 8)
-    input_speed.write(tmp_path)
+    input_speed.write_images(tmp_path)
     [(pixels, valid)], [(our_pixels, our_valid)] = (list(read()) for read in input_speed.loaders(tmp_path, 128))
     assert pixels.shape == (8, 3, 128, 170)
     assert our_pixels.shape == (8, 3, 128, 192)  # rounded up
@@ -98,7 +98,9 @@ def test_names_are_packed_into_as_many_chunks_as_the_limit_needs() -> None:
 
 
 def test_the_page_shows_bars_and_leaves_out_what_was_not_timed() -> None:
-    text = page({"Detectors": [Row("one", 2.0, 0.5, "4.00", ">= 1.5"), Row("two", None, None, "1e-6")]}, 2, "Demand.")
+    text = speed_page(
+        {"Detectors": [Row("one", 2.0, 0.5, "4.00", ">= 1.5"), Row("two", None, None, "1e-6")]}, 2, "Demand."
+    )
     assert "| one | 2.000 | 0.500 | 4.00 | >= 1.5 |" in text
     assert "| two |  |  | 1e-6 |  |" in text
     assert text.endswith("Demand.\n")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import Config, files, from_dict, migrations
-from trex2_lightning.config.migrations import FORMAT, MIGRATIONS, RenamedWeights
+from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, RenamedWeights
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint import load_checkpoint
@@ -67,7 +67,7 @@ def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
     module.on_load_checkpoint(checkpoint)
     saved: dict[str, Any] = {}
     module.on_save_checkpoint(saved)
-    assert saved["config"]["format"] == FORMAT
+    assert saved["config"]["format"] == CONFIG_FORMAT
     assert saved["visual_trained"] is True
     assert torch.equal(saved["memory_bank"][""]["cell"], checkpoint["memory_bank"][""]["cell"])
 
@@ -101,17 +101,17 @@ def test_a_run_of_an_earlier_format_is_gone_on_with(tiny_config: TinyConfig, mon
     torch.save(checkpoint, last)
 
     renamed = (RenamedWeights("detector.old.", "detector.decoder."),)
-    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS | {FORMAT + 1: renamed})
+    monkeypatch.setattr(migrations, "MIGRATIONS", MIGRATIONS | {CONFIG_FORMAT + 1: renamed})
     for module in (migrations, files):
-        monkeypatch.setattr(module, "FORMAT", FORMAT + 1)
+        monkeypatch.setattr(module, "CONFIG_FORMAT", CONFIG_FORMAT + 1)
     train(broken, resume=True)
     ends = [torch.load(c.folder / "checkpoints" / "last.ckpt", weights_only=True) for c in (whole, broken)]
-    assert [end["config"]["format"] for end in ends] == [FORMAT, FORMAT + 1]
+    assert [end["config"]["format"] for end in ends] == [CONFIG_FORMAT, CONFIG_FORMAT + 1]
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(tensor, ends[1][part][name]) for name, tensor in ends[0][part].items())
 
 
 def test_a_checkpoint_of_a_newer_version_says_what_to_do(tmp_path: Path) -> None:
-    torch.save({"config": {"format": FORMAT + 1, "later": 1}, "state_dict": {}}, tmp_path / "new.ckpt")
-    with pytest.raises(InputError, match=rf"new\.ckpt has format {FORMAT + 1}, but .*: update trex2_lightning$"):
+    torch.save({"config": {"format": CONFIG_FORMAT + 1, "later": 1}, "state_dict": {}}, tmp_path / "new.ckpt")
+    with pytest.raises(InputError, match=rf"new\.ckpt has format {CONFIG_FORMAT + 1}, but .*: update trex2_lightning$"):
         load_checkpoint(tmp_path / "new.ckpt")

@@ -12,7 +12,7 @@ from trex2_lightning.inference.predictor import Predictor, Reference, output_fil
 from trex2_lightning.prompting.prompt_set import join
 from trex2_lightning.structures import Box, Exemplar, Point
 
-FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
+OPTION_FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
 
 
 def main(arguments: list[str], prog: str = "predict.py") -> None:
@@ -28,9 +28,9 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
     wanted = parser.add_argument_group("what to look for")
     for option, form, meaning in (
         ("--text", "PHRASE", "what the phrase names"),
-        ("--box", FORMS["--box"], "what looks like the object in this box"),
-        ("--point", FORMS["--point"], "what looks like the object at this point"),
-        ("--reference", FORMS["--reference"], "what looks like this box, or point X,Y, of another image"),
+        ("--box", OPTION_FORMS["--box"], "what looks like the object in this box"),
+        ("--point", OPTION_FORMS["--point"], "what looks like the object at this point"),
+        ("--reference", OPTION_FORMS["--reference"], "what looks like this box, or point X,Y, of another image"),
         ("--prompts", "FILE", "what the categories of a prompt file stand for"),
         ("--negative", "NAME", "one of the categories above, whose objects are not wanted"),
     ):
@@ -80,6 +80,6 @@ def _marked(options: argparse.Namespace) -> dict[str, dict[str, list[Exemplar]]]
                 values = []
             kind = next((kind for kind in kinds if len(fields(kind)) == len(values)), None)
             if not name.strip() or kind is None or bool(file) != (option == "--reference"):
-                raise InputError(f"{option} {text}: write {option} {FORMS[option]}, in pixels")
+                raise InputError(f"{option} {text}: write {option} {OPTION_FORMS[option]}, in pixels")
             marked.setdefault(file, {}).setdefault(name.strip(), []).append(kind(*values))
     return marked

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from trex2_lightning.commands.terminal import console
 from trex2_lightning.data.annotations.annotated import Annotated
 from trex2_lightning.data.annotations.format import Argument, Format, option_name
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats import every_format, format_named
 from trex2_lightning.data.index.reading import Index
 from trex2_lightning.data.index.writing import build_index, is_current
@@ -25,11 +25,10 @@ def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
     """`prepare_data.py FORMAT ANNOTATIONS IMAGES [IMAGES ...] OUTPUT`"""
     options = _parser(prog).parse_args(arguments)
     settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
-    console = Console()
     if is_current(options.output, settings):
         console.print(f"{options.output} is up to date", soft_wrap=True)
         return
-    with _progress(console) as progress:
+    with _progress() as progress:
         report = Report(watch=lambda path: _watched(progress, path))
         images = format_named(options.format, "FORMAT").read(vars(options), report)
         try:
@@ -91,7 +90,7 @@ def _plain(value: Any) -> Any:
     return str(value.absolute()) if isinstance(value, Path) else value
 
 
-def _progress(console: Console) -> Progress:
+def _progress() -> Progress:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),

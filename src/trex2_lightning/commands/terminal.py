@@ -7,13 +7,11 @@ import logging
 import sys
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
 from trex2_lightning.errors import InputError
-
-console = Console()
+from trex2_lightning.evaluation.tables import console
 
 
 def command(function: Callable[[list[str]], None]) -> None:

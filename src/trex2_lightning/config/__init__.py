@@ -20,7 +20,7 @@ from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dic
 from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
 from trex2_lightning.config.migrations import migrate
 from trex2_lightning.config.model import BackboneConfig, ModelConfig, TextConfig, TransformerConfig, VisualPromptConfig
-from trex2_lightning.config.train import LoggingConfig, MemoryBankConfig, OptimConfig, RhythmConfig, TrainConfig
+from trex2_lightning.config.training import LoggingConfig, MemoryBankConfig, OptimConfig, RhythmConfig, TrainConfig
 
 __all__ = [
     "AlignmentConfig",

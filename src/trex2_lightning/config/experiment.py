@@ -10,7 +10,7 @@ from trex2_lightning.config.data import DataConfig
 from trex2_lightning.config.evaluation import EvalConfig
 from trex2_lightning.config.loss import LossConfig
 from trex2_lightning.config.model import ModelConfig
-from trex2_lightning.config.train import LoggingConfig, OptimConfig, TrainConfig
+from trex2_lightning.config.training import LoggingConfig, OptimConfig, TrainConfig
 
 
 @dataclass

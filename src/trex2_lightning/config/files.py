@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
-from trex2_lightning.config.migrations import FORMAT, migrate, what_became_of
+from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -95,7 +95,7 @@ def for_benchmark(config: Config, path: Path) -> Config:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain values and the number of their format, for checkpoints and loggers."""
-    return {"format": FORMAT, **asdict(config)}
+    return {"format": CONFIG_FORMAT, **asdict(config)}
 
 
 def save(config: Config, path: Path) -> None:

@@ -33,17 +33,17 @@ def migrate(checkpoint: Checkpoint, source: str | Path) -> None:
     found = checkpoint["config"].get("format", 0)
     if not isinstance(found, int) or found < 0:
         raise ConfigError(f"{source}: format: {found} is no whole number: take the file as it was written")
-    if found > FORMAT:
+    if found > CONFIG_FORMAT:
         raise ConfigError(
-            f"{source} has format {found}, but this version reads formats up to {FORMAT}: update trex2_lightning"
+            f"{source} has format {found}, but this version reads formats up to {CONFIG_FORMAT}: update trex2_lightning"
         )
-    for number in range(found + 1, FORMAT + 1):
+    for number in range(found + 1, CONFIG_FORMAT + 1):
         for change in MIGRATIONS[number]:
             try:
                 change(checkpoint)
             except ConfigError as error:
                 raise ConfigError(f"{source}: {error}") from error
-    checkpoint["config"]["format"] = FORMAT
+    checkpoint["config"]["format"] = CONFIG_FORMAT
 
 
 def what_became_of(key: str) -> str:
@@ -128,4 +128,4 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         visual_training_told,
     ),
 }
-FORMAT = max(MIGRATIONS)
+CONFIG_FORMAT = max(MIGRATIONS)

@@ -36,7 +36,7 @@ from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.errors import InputError
 
 SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
-SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
+STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
 class DetectionDataModule(lightning.LightningDataModule):
@@ -92,7 +92,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         """
         if stage == "fit" and self.config.sets and not self._mixture:
             self._mixture = read_mixture(self.config, self.rhythm)
-        for split in SPLITS[stage]:
+        for split in STAGE_SPLITS[stage]:
             if split == "train" and self.config.sets:
                 continue
             if split not in self._records:

@@ -12,7 +12,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.costs import Cost
+from trex2_lightning.evaluation.costs import NUM_NAMES, Cost
 from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.evaluation.history import History, average_precision, read_history, read_json
 from trex2_lightning.evaluation.tables import flat, table
@@ -20,7 +20,6 @@ from trex2_lightning.evaluation.tables import flat, table
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
 UNLIKE = ("name", "output", "format")  # in which runs differ anyway, or which is no setting
 RESOURCES = {"resources/seconds_per_step": "seconds a step", "resources/memory_gib": "GiB"}
-NUM_NAMES = "100"  # of the latency
 
 
 class RunFacts(NamedTuple):

@@ -19,6 +19,7 @@ from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import Prompts
 
 VOCABULARIES = (10, 100, 500, 2000)  # numbers of names
+NUM_NAMES = "100"  # the one of them that is shown where there is room for one
 MIN_SECONDS = 0.5  # that a step is repeated for
 
 

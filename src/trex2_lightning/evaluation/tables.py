@@ -6,7 +6,10 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
+
+console = Console()
 
 
 def mean_and_spread(values: Iterable[float], digits: int = 3) -> str:

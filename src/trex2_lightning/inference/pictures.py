@@ -21,7 +21,7 @@ WHITE = (255, 255, 255)  # no label's colour
 CELL = 4.0  # inches, width of a picture on a sheet
 
 
-def draw(
+def draw_boxes(
     image: Image.Image,
     boxes: Tensor,
     labels: Sequence[str],

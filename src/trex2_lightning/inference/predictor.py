@@ -20,7 +20,7 @@ from trex2_lightning.data.images.transforms import eval_transform, read_image
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks, check_kinds, to_boxes
-from trex2_lightning.inference.pictures import draw
+from trex2_lightning.inference.pictures import draw_boxes
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, together
 from trex2_lightning.ops.scores import category_scores, rank, to_pixels, without
@@ -263,7 +263,7 @@ def write_prediction(image: Path, detections: Sequence[Detection], folder: Path,
     """
     picture, values = output_files(image, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw(
+    drawn = draw_boxes(
         read_image(image),
         torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
         [detection.name for detection in detections],

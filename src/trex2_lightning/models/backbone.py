@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trex2_lightning.config import BackboneConfig
-from trex2_lightning.errors import InputError
+from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.models.weights import load_backbone_weights
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
@@ -152,10 +152,9 @@ def _timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
     try:
         return create(pretrained=True)
     except Exception as error:  # timm, the hub and the network raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason}); without a "
-            "network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
+            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
+            "without a network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
         ) from error
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from trex2_lightning.config import TextConfig
-from trex2_lightning.errors import InputError
+from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.models.bert import Bert, WordPieces
 from trex2_lightning.ops.prompt_tokens import from_vectors, from_words
 from trex2_lightning.structures import PromptTokens
@@ -193,10 +193,10 @@ def text_tower(config: TextConfig) -> TextTransformer:
     try:
         clip = open_clip.create_model(config.name, config.pretrained or None, force_custom_text=True)
     except Exception as error:  # open_clip, the hub and the network raise anything
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise InputError(
-            f"model.text.name={config.name}, model.text.pretrained={config.pretrained} cannot be had ({reason}); give "
-            "a name and tag of open_clip.list_pretrained(), or without a network model.text.pretrained=FILE"
+            f"model.text.name={config.name}, model.text.pretrained={config.pretrained} cannot be had "
+            f"({reason_of(error)}); give a name and tag of open_clip.list_pretrained(), or without a network "
+            "model.text.pretrained=FILE"
         ) from error
     tower = clip.text
     if getattr(tower, "pool_type", "") != "argmax" or tower.attn_mask is None:

@@ -18,7 +18,7 @@ def num_ranks() -> int:
     return distributed.get_world_size() if _is_distributed() else 1
 
 
-def rank() -> int:
+def own_rank() -> int:
     """0 where nothing was distributed."""
     return distributed.get_rank() if _is_distributed() else 0
 

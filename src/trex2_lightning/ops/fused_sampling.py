@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-QUERIES = 32  # of a program
+QUERIES_OF_A_PROGRAM = 32  # of a program
 WARPS = 4
 
 
@@ -97,7 +97,11 @@ def _launch(value: Tensor, locations: Tensor) -> tuple[tuple[int, int, int], dic
     queries, levels, points = locations.shape[1], locations.shape[3], locations.shape[4]
     sizes = {"S": tokens, "Q": queries, "H": heads, "D": channels, "L": levels, "P": points}
     width = triton.next_power_of_2(channels)
-    return (triton.cdiv(queries, QUERIES), heads, batch), {**sizes, "WIDTH": width, "BLOCK": QUERIES}
+    return (triton.cdiv(queries, QUERIES_OF_A_PROGRAM), heads, batch), {
+        **sizes,
+        "WIDTH": width,
+        "BLOCK": QUERIES_OF_A_PROGRAM,
+    }
 
 
 @lru_cache(maxsize=1024)  # once for each size of images, so that no layer waits for the host
@@ -111,11 +115,33 @@ def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 @triton.jit
-def _neighbour(place, size, known):  # type: ignore[no-untyped-def]
-    """The token before each place of an axis, the share of the one behind it, and whether either is on the axis."""
-    within = known & (place > -1) & (place < size)  # not where the place is no number
+def _axis(place, size):  # type: ignore[no-untyped-def]
+    """The token before each place of an axis, the share of the one behind it, and whether either may be on the axis."""
+    within = (place > -1) & (place < size)  # not where the place is no number
     low = tl.floor(tl.where(within, place, 0.0))
     return low.to(tl.int32), tl.where(within, place - low, 0.0), within
+
+
+@triton.jit
+def _point(locations, weights, item, live, width, height):  # type: ignore[no-untyped-def]
+    """Of each query's point: the axes' `_axis`, its weight, and NaN where its place is no number, else 0."""
+    x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
+    y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
+    left, right_share, in_x = _axis(x, width)
+    top, bottom_share, in_y = _axis(y, height)
+    weight = tl.load(weights + item, mask=live, other=0.0)
+    spoiled = tl.where((x == x) & (y == y), 0.0, float("nan"))
+    return left, right_share, top, bottom_share, in_x & in_y, weight, spoiled
+
+
+@triton.jit
+def _corner(left, right_share, top, bottom_share, within, width, height, RIGHT: tl.constexpr, BELOW: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """One of the four tokens around each point: its place, its shares in x and y, and whether it is there."""
+    column, line = left + RIGHT, top + BELOW
+    share_x = right_share if RIGHT else 1 - right_share
+    share_y = bottom_share if BELOW else 1 - bottom_share
+    there = within & (column >= 0) & (column < width) & (line >= 0) & (line < height)
+    return line * width + column, share_x, share_y, there
 
 
 @triton.jit
@@ -125,32 +151,28 @@ def _sample(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    live, channel = query < Q, tl.arange(0, WIDTH)
+    channel = tl.arange(0, WIDTH)[None]
     row = (image * Q + query) * H + head
     total = tl.zeros((BLOCK, WIDTH), tl.float32)
     for level in tl.static_range(L):
         height = tl.load(levels + 3 * level)
         width = tl.load(levels + 3 * level + 1)
-        first = image * S + tl.load(levels + 3 * level + 2)
+        start = tl.load(levels + 3 * level + 2)
         for point in tl.static_range(P):
             item = row * (L * P) + level * P + point
-            x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
-            y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
-            weight = tl.load(weights + item, mask=live, other=0.0)
-            left, right_share, in_x = _neighbour(x, width, live)
-            top, bottom_share, in_y = _neighbour(y, height, live)
+            left, right, top, bottom, within, weight, spoiled = _point(
+                locations, weights, item, query < Q, width, height
+            )
             for corner in tl.static_range(4):
-                column, line = left + corner % 2, top + corner // 2
-                share_x = right_share if corner % 2 else 1 - right_share
-                share_y = bottom_share if corner // 2 else 1 - bottom_share
-                there = in_x & in_y & (column >= 0) & (column < width) & (line >= 0) & (line < height)
-                token = ((first + line * width + column) * H + head) * D
-                mask = there[:, None] & (channel < D)[None]
-                read = tl.load(value + token[:, None] + channel[None], mask=mask, other=0.0).to(tl.float32)
-                total += read * (weight * share_x * share_y)[:, None]
-            total += tl.where((x == x) & (y == y), 0.0, float("nan"))[:, None]  # its own query is spoiled, and no other
-    place = (row * D)[:, None] + channel[None]
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=live[:, None] & (channel < D)[None])
+                place, share_x, share_y, there = _corner(
+                    left, right, top, bottom, within, width, height, corner % 2, corner // 2
+                )
+                token = (((image * S + start + place) * H + head) * D)[:, None] + channel
+                read = tl.load(value + token, mask=there[:, None] & (channel < D), other=0.0)
+                total += read.to(tl.float32) * (weight * share_x * share_y)[:, None]
+            total += spoiled[:, None]  # its own query, and no other
+    mask = (query < Q)[:, None] & (channel < D)
+    tl.store(out + (row * D)[:, None] + channel, total.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -160,39 +182,32 @@ def _differentiate(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    live, channel = query < Q, tl.arange(0, WIDTH)
+    live, channel = query < Q, tl.arange(0, WIDTH)[None]
     row = (image * Q + query) * H + head
-    own = live[:, None] & (channel < D)[None]
-    change = tl.load(grad + (row * D)[:, None] + channel[None], mask=own, other=0.0).to(tl.float32)
+    own = live[:, None] & (channel < D)
+    change = tl.load(grad + (row * D)[:, None] + channel, mask=own, other=0.0).to(tl.float32)
     for level in tl.static_range(L):
         height = tl.load(levels + 3 * level)
         width = tl.load(levels + 3 * level + 1)
-        first = image * S + tl.load(levels + 3 * level + 2)
+        start = tl.load(levels + 3 * level + 2)
         for point in tl.static_range(P):
             item = row * (L * P) + level * P + point
-            x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
-            y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
-            weight = tl.load(weights + item, mask=live, other=0.0)
-            left, right_share, in_x = _neighbour(x, width, live)
-            top, bottom_share, in_y = _neighbour(y, height, live)
+            left, right, top, bottom, within, weight, spoiled = _point(locations, weights, item, live, width, height)
             by_weight = tl.zeros((BLOCK,), tl.float32)
             by_x = tl.zeros((BLOCK,), tl.float32)
             by_y = tl.zeros((BLOCK,), tl.float32)
             for corner in tl.static_range(4):
-                column, line = left + corner % 2, top + corner // 2
-                share_x = right_share if corner % 2 else 1 - right_share
-                share_y = bottom_share if corner // 2 else 1 - bottom_share
-                there = in_x & in_y & (column >= 0) & (column < width) & (line >= 0) & (line < height)
-                token = ((first + line * width + column) * H + head) * D
-                mask = there[:, None] & (channel < D)[None]
-                read = tl.load(value + token[:, None] + channel[None], mask=mask, other=0.0).to(tl.float32)
-                likeness = tl.sum(change * read, 1)
+                place, share_x, share_y, there = _corner(
+                    left, right, top, bottom, within, width, height, corner % 2, corner // 2
+                )
+                token = (((image * S + start + place) * H + head) * D)[:, None] + channel
+                mask = there[:, None] & (channel < D)
+                likeness = tl.sum(change * tl.load(value + token, mask=mask, other=0.0).to(tl.float32), 1)
                 by_weight += likeness * share_x * share_y
                 by_x += likeness * (share_y if corner % 2 else -share_y)
                 by_y += likeness * (share_x if corner // 2 else -share_x)
                 moved = change * (weight * share_x * share_y)[:, None]
-                tl.atomic_add(of_value + token[:, None] + channel[None], moved, mask=mask, sem="relaxed")
-            spoiled = tl.where((x == x) & (y == y), 0.0, float("nan"))
+                tl.atomic_add(of_value + token, moved, mask=mask, sem="relaxed")
             tl.store(of_weights + item, by_weight + spoiled, mask=live)
             tl.store(of_locations + 2 * item, by_x * weight * width + spoiled, mask=live)
             tl.store(of_locations + 2 * item + 1, by_y * weight * height + spoiled, mask=live)

@@ -20,8 +20,8 @@ from trex2_lightning.errors import InputError
 
 Source = Literal["text", "visual", "mixed", "tuned"]
 
-FORMAT = "trex2_lightning.prompts"
-VERSION = "1"
+FILE_FORMAT = "trex2_lightning.prompts"
+FILE_VERSION = "1"
 
 
 class PromptSet(NamedTuple):
@@ -58,8 +58,8 @@ def save_prompts(prompts: PromptSet, path: Path, weights: str) -> None:
         weights: `fingerprint` of the detector that made the vectors.
     """
     metadata = {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": FILE_FORMAT,
+        "version": FILE_VERSION,
         "names": json.dumps(prompts.names),
         "sources": json.dumps(prompts.sources),
         "weights": weights,
@@ -87,9 +87,9 @@ def load_prompts(path: Path, width: int, weights: str) -> PromptSet:
         if not right:
             raise InputError(f"{path}: {reason}; write the prompts anew with --save-prompts")
 
-    check(metadata.get("format") == FORMAT, "is safetensors, but has no prompts of this project")
+    check(metadata.get("format") == FILE_FORMAT, "is safetensors, but has no prompts of this project")
     version = metadata.get("version")
-    check(version == VERSION, f"has prompts of version {version}, and this program reads version {VERSION}")
+    check(version == FILE_VERSION, f"has prompts of version {version}, and this program reads version {FILE_VERSION}")
     names, sources = _texts(metadata, "names"), _texts(metadata, "sources")
     check(names is not None, "has no names of its categories")
     check(sources is not None and set(sources) <= set(get_args(Source)), "does not say what its vectors were made from")

@@ -82,4 +82,4 @@ def _union(phrases: tuple[str, ...], device: torch.device) -> tuple[Tensor, tupl
 
 def _made_up(count: int) -> tuple[str, ...]:
     """Names that no other rank has."""
-    return tuple(f"{distributed.rank()}-{number}" for number in range(count))
+    return tuple(f"{distributed.own_rank()}-{number}" for number in range(count))

@@ -20,7 +20,7 @@ from trex2_lightning.prompting.protocols import Prompting, Text
 from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
 from trex2_lightning.training.module import DetectionModule
 
-FORMS = (
+NAME_FORMS = (
     "{}",
     "a {}",
     "a small {} in the picture",
@@ -28,14 +28,14 @@ FORMS = (
 )  # of a name
 NUM_ASKED = 10  # categories whose AP is watched
 NUM_OTHERS = (0, 20, 70)  # names that join them
-RELATIONS = ["data.test.annotations=relations.json", "data.test.images=relations"]
+ON_RELATIONS = ["data.test.annotations=relations.json", "data.test.images=relations"]
 SAME = 0.5  # IoU at which a box is that of an object
 
 
 def lengthened(config: Config, module: DetectionModule) -> dict[str, dict[str, float]]:
     """AP on the test split by form of the names and category group: {form: {group: AP}}."""
     names = [category.name for category in categories(config.data.shapes.preset)]
-    asked = {form: Text(tuple(form.format(name) for name in names)) for form in FORMS}
+    asked = {form: Text(tuple(form.format(name) for name in names)) for form in NAME_FORMS}
     report = evaluate(config, module, "test", asked)
     return {form: by_group(evaluation.figures) for form, evaluation in report.rows.items()}
 
@@ -61,7 +61,7 @@ def relations(config: Config, module: DetectionModule) -> dict[str, float]:
         `target`, `lookalike`: shares of the phrases whose best box is that of the object meant, or of one that looks
         like it; and `ap`, by all phrases.
     """
-    report = evaluate(override(config, RELATIONS), module, "test", ["hinted_text"])
+    report = evaluate(override(config, ON_RELATIONS), module, "test", ["hinted_text"])
     evaluation = report.rows["hinted_text"]
     found: Counter[str] = Counter()
     for image, result in zip(report.records.images, evaluation.results, strict=True):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.costs import VOCABULARIES, Cost
-from trex2_lightning.studies.fusion_page import GROUPS
+from trex2_lightning.studies.fusion_page import SHOWN_GROUPS
 
 if TYPE_CHECKING:
     import wandb_workspaces.workspaces as ws
@@ -50,7 +50,9 @@ def workspace(entity: str, project: str, group: str) -> ws.Workspace:
             wr.LinePlot(title=title, x=STEP, y=[name], groupby_rangefunc="stddev") for name, title in titles.items()
         ]
 
-    on_test: list[Any] = [wr.BarPlot(title=name, metrics=[wr.SummaryMetric(f"test/ap/{name}")]) for name in GROUPS]
+    on_test: list[Any] = [
+        wr.BarPlot(title=name, metrics=[wr.SummaryMetric(f"test/ap/{name}")]) for name in SHOWN_GROUPS
+    ]
     latency: list[Any] = [
         wr.BarPlot(
             title=f"milliseconds, {count} names",
@@ -63,7 +65,7 @@ def workspace(entity: str, project: str, group: str) -> ws.Workspace:
         project=project,
         name="Fusion and granularity",
         sections=[
-            ws.Section("AP on val", curves(**{f"val/ap/{name}": name for name in GROUPS}), is_open=True),
+            ws.Section("AP on val", curves(**{f"val/ap/{name}": name for name in SHOWN_GROUPS}), is_open=True),
             ws.Section("AP on test", on_test, is_open=True),
             ws.Section("Latency", latency, is_open=True),
             ws.Section(

@@ -19,13 +19,12 @@ from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.history import read_history
 from trex2_lightning.evaluation.report import EvaluationReport, write_results
-from trex2_lightning.evaluation.tables import ap_table
-from trex2_lightning.inference.pictures import contact_sheet, draw
+from trex2_lightning.evaluation.tables import ap_table, console
+from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.prompting.protocols import PROTOCOLS
 from trex2_lightning.structures import Box
-from trex2_lightning.studies.sweep import console
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
@@ -33,7 +32,6 @@ from trex2_lightning.training.module import DetectionModule
 NUM_PICTURES = 12
 NUM_REFERENCES = 4  # pictured references of a generic prompt
 THRESHOLD = 0.3  # lowest score that is drawn
-NUM_NAMES = "100"  # of the latency that is printed
 
 Latency = dict[str, dict[str, dict[str, float]]]  # milliseconds by detector, number of names and step
 
@@ -77,11 +75,11 @@ def demo(overrides: list[str]) -> None:
     }
     (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     console.print(ap_table(figures))
-    phrases, joined = (with_cached_prompts(latency[name][NUM_NAMES]) for name in ("phrase_late", "word_early"))
+    phrases, joined = (with_cached_prompts(latency[name][costs.NUM_NAMES]) for name in ("phrase_late", "word_early"))
     console.print(
         f"text is T-Rex2's way, phrases and late fusion, after {stage1.train.max_steps} steps; text_word_early is "
         f"Grounding DINO's, words and early fusion, after {early.train.max_steps} steps only. A picture asked for "
-        f"{NUM_NAMES} cached names takes {phrases:.0f} ms with the former and {joined:.0f} ms with the latter."
+        f"{costs.NUM_NAMES} cached names takes {phrases:.0f} ms with the former and {joined:.0f} ms with the latter."
     )
     console.print(
         f"{stage1.train.max_steps} steps of stage 1, {stage2.train.max_steps} of stage 2 and {early.train.max_steps} "
@@ -129,10 +127,10 @@ def write_text_sheet(report: EvaluationReport, path: Path) -> None:
         result = by_id[image.id]
         kept = result.scores >= THRESHOLD
         pixels = read_image(image.path)
-        pictures.append(draw(pixels, image.boxes, [names[label] for label in image.labels]))
+        pictures.append(draw_boxes(pixels, image.boxes, [names[label] for label in image.labels]))
         titles.append("truth")
         labels = [names[label] for label in result.labels[kept]]
-        pictures.append(draw(pixels, result.boxes[kept], labels, result.scores[kept]))
+        pictures.append(draw_boxes(pixels, result.boxes[kept], labels, result.scores[kept]))
         titles.append("detected")
     contact_sheet(pictures, titles, path, columns=6)
 
@@ -153,7 +151,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
         exemplar = {name: [Box(*box) for box in image.boxes[image.labels == label][:1].tolist()]}
         prompts = predictor.interactive(image.path, exemplar)
         interactive += [
-            draw(read_image(image.path), torch.empty(0, 4), [], exemplars=exemplar),
+            draw_boxes(read_image(image.path), torch.empty(0, 4), [], exemplars=exemplar),
             found(predictor, image, prompts),
         ]
 
@@ -162,7 +160,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
             for other in references.images
             if label in other.labels
         ][:NUM_REFERENCES]
-        generic += [draw(read_image(path), torch.empty(0, 4), [], exemplars=marked) for path, marked in shown]
+        generic += [draw_boxes(read_image(path), torch.empty(0, 4), [], exemplars=marked) for path, marked in shown]
         generic.append(found(predictor, image, predictor.generic(shown)))
     contact_sheet(interactive, ["prompt", "detected"] * NUM_PICTURES, folder / "detections_interactive.png", columns=6)
     titles = [*[f"reference {number + 1}" for number in range(NUM_REFERENCES)], "detected"] * NUM_PICTURES
@@ -172,7 +170,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
 def found(predictor: Predictor, image: ImageRecord, prompts: PromptSet) -> Image.Image:
     """The picture with what the prompts find in it."""
     detections = predictor.detect(image.path, prompts, THRESHOLD)
-    return draw(
+    return draw_boxes(
         read_image(image.path),
         torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
         [detection.name for detection in detections],

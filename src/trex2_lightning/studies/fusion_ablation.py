@@ -20,20 +20,20 @@ from trex2_lightning.config import Config, load, override
 from trex2_lightning.data.shapes.layout import categories
 from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.history import average_precision, read_history
-from trex2_lightning.evaluation.tables import flat
+from trex2_lightning.evaluation.tables import console, flat
 from trex2_lightning.structures import Prompts
 from trex2_lightning.studies import claims
 from trex2_lightning.studies.fusion_page import Cell, page
-from trex2_lightning.studies.sweep import Runs, console, finish, folders
+from trex2_lightning.studies.sweep import Runs, finish, folders
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.trainer import wandb_logger
 
 CELLS = ("phrase_late", "phrase_early", "word_late", "word_early")
 FILES = Path("experiments/ablation")
 # What a cell goes on with from its own weights; a flipped picture would turn left into right.
-RELATIONS = [
+GO_ON = [
     *("data.train.annotations=relations_train.json", "data.train.images=relations_train"),
-    *("data.val.annotations=relations.json", "data.val.images=relations", *claims.RELATIONS),
+    *("data.val.annotations=relations.json", "data.val.images=relations", *claims.ON_RELATIONS),
     *("data.augment.horizontal_flip=0", "train.max_steps=500", "train.val_every=500", "logging.job_type=relations"),
 ]
 QUICK = ["train.max_steps=10", "train.val_every=10", "logging.every=5"]
@@ -68,7 +68,7 @@ def compare_fusion(
     def go_on(cell: str, seed: int) -> None:
         row = f"{cell}_relations_{seed}"
         start = f"train.init_from={folder / f'{cell}_{seed}' / 'checkpoints' / 'last.ckpt'}"
-        finish(folder / row, FILES / f"{cell}.yaml", [f"name={name}/{row}", *own(seed), *RELATIONS, start, *last])
+        finish(folder / row, FILES / f"{cell}.yaml", [f"name={name}/{row}", *own(seed), *GO_ON, start, *last])
 
     def own(seed: int) -> list[str]:
         return [f"output={output}", f"seed={seed}"]
@@ -83,7 +83,7 @@ def compare_fusion(
             file.write_text(json.dumps(found, indent=2) + "\n")
         console.print(f"{file}", soft_wrap=True)
     cell_file = FILES / f"{CELLS[0]}.yaml"
-    relation_steps = load(cell_file, [*RELATIONS, *last]).train.max_steps
+    relation_steps = load(cell_file, [*GO_ON, *last]).train.max_steps
     target.write_text(page(_finished(folder), load(cell_file, last), relation_steps))
     return target
 

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from trex2_lightning.config import Config
+from trex2_lightning.evaluation.costs import NUM_NAMES
 from trex2_lightning.evaluation.tables import mean_and_spread, table
 from trex2_lightning.studies import claims
 from trex2_lightning.studies.sweep import Difference, Runs, Trend, verdict
 
-GROUPS = ("seen", "frequent", "common", "rare", "composed", "novel")
+SHOWN_GROUPS = ("seen", "frequent", "common", "rare", "composed", "novel")
 STEPS = ("image", "prompt", "decode")
 CACHED = {"nothing": STEPS, "prompts": ("image", "decode"), "prompts, image": ("decode",)}  # what is left to do
-NUM_NAMES = "100"  # of the latency by step
 TIME_NOISE = 0.05  # a smaller share of the time is no difference
 
 
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
     memory_gib: float
 
 
-Column = Callable[[Cell], float]
+Measured = Callable[[Cell], float]
 
 
 def page(cells: Runs[Cell], config: Config, relation_steps: int) -> str:
@@ -51,7 +51,9 @@ def page(cells: Runs[Cell], config: Config, relation_steps: int) -> str:
         "Test split, all names at once. `random` is the control: seen categories when other names are asked for. "
         "`composed` and `novel` were held out of training, where no word of a novel shape ever came.",
         _table(
-            cells, ["cell", *GROUPS, "random"], [*map(_text, GROUPS), lambda cell: cell.ap["random_phrases"]["seen"]]
+            cells,
+            ["cell", *SHOWN_GROUPS, "random"],
+            [*map(_text, SHOWN_GROUPS), lambda cell: cell.ap["random_phrases"]["seen"]],
         ),
         "## Training",
         "Median time of a step and peak resident memory, on one thread each while other trainings ran beside.",
@@ -113,12 +115,12 @@ def page(cells: Runs[Cell], config: Config, relation_steps: int) -> str:
         ),
         "## The claims",
         "Differences by seed: of AP, of the share of phrases, or by which share the time is longer.",
-        "\n".join(f"- {verdict(trend, cells)}" for trend in TRENDS),
+        "\n".join(f"- {verdict(trend, cells)}" for trend in FUSION_TRENDS),
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(cells: Runs[Cell], head: Sequence[str], columns: Iterable[Column], digits: int = 3) -> str:
+def _table(cells: Runs[Cell], head: Sequence[str], columns: Iterable[Measured], digits: int = 3) -> str:
     columns = list(columns)
     return table(head, [[f"{name} ({len(found)})", *_row(found, columns, digits)] for name, found in cells.items()])
 
@@ -134,19 +136,19 @@ def _by_names(cells: Runs[Cell], kind: str, digits: int) -> str:
     return table(["cell", "cached", *counts], lines)
 
 
-def _row(found: Mapping[int, Cell], columns: Iterable[Column], digits: int) -> list[str]:
+def _row(found: Mapping[int, Cell], columns: Iterable[Measured], digits: int) -> list[str]:
     return [mean_and_spread(map(column, found.values()), digits) for column in columns]
 
 
-def _text(group: str) -> Column:
+def _text(group: str) -> Measured:
     return lambda cell: cell.ap["text"][group]
 
 
-def _cost(kind: str, count: str, steps: Sequence[str]) -> Column:
+def _cost(kind: str, count: str, steps: Sequence[str]) -> Measured:
     return lambda cell: sum(cell.measures[kind][count][step] for step in steps)
 
 
-def _of(*keys: str) -> Column:
+def _of(*keys: str) -> Measured:
     def value(cell: Cell) -> float:
         found = cell.measures
         for key in keys:
@@ -156,25 +158,25 @@ def _of(*keys: str) -> Column:
     return value
 
 
-def _more(column: Column, one: str, other: str) -> Difference[Cell]:
+def _more(column: Measured, one: str, other: str) -> Difference[Cell]:
     """By how much the figure of `one` is above that of `other`."""
     return lambda cells, seed: column(cells[one][seed]) - column(cells[other][seed])
 
 
-def _slower(column: Column, one: str, other: str) -> Difference[Cell]:
+def _slower(column: Measured, one: str, other: str) -> Difference[Cell]:
     """The share by which the time of `one` is longer than that of `other`."""
     return lambda cells, seed: column(cells[one][seed]) / column(cells[other][seed]) - 1
 
 
-def _lost(before: Column, after: Column) -> Column:
+def _lost(before: Measured, after: Measured) -> Measured:
     return lambda cell: before(cell) - after(cell)
 
 
-_LENGTHENED = _lost(*(_of("lengthened", form, "seen") for form in (claims.FORMS[0], claims.FORMS[-1])))
+_LENGTHENED = _lost(*(_of("lengthened", form, "seen") for form in (claims.NAME_FORMS[0], claims.NAME_FORMS[-1])))
 _DISTURBED = _lost(*(_of("interference", str(count)) for count in (claims.NUM_OTHERS[0], claims.NUM_OTHERS[-1])))
 _CHOSEN = _of("relations", "phrases", "target")
 
-TRENDS: list[Trend[Cell]] = [
+FUSION_TRENDS: list[Trend[Cell]] = [
     Trend("Early fusion finds more on seen categories, by phrase", _more(_text("seen"), "phrase_early", "phrase_late")),
     Trend("Early fusion finds more on seen categories, by word", _more(_text("seen"), "word_early", "word_late")),
     Trend("Words find more on seen categories, late", _more(_text("seen"), "word_late", "phrase_late")),

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.objects365 import read_objects365
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import open_index
@@ -25,7 +25,7 @@ WIDTH, HEIGHT = 640, 480
 CHUNK = 100_000  # entries that are written at once
 
 
-class Cost(NamedTuple):
+class ProcessCost(NamedTuple):
     """What a process needed for one thing."""
 
     seconds: float
@@ -33,7 +33,7 @@ class Cost(NamedTuple):
     peak: float  # MiB, all in all
 
 
-def write(file: Path, images: int, boxes: int) -> None:
+def write_annotations(file: Path, images: int, boxes: int) -> None:
     """Random boxes in COCO's format; there are no images."""
     generator = np.random.default_rng(0)
     with file.open("w") as out:
@@ -62,20 +62,20 @@ def write(file: Path, images: int, boxes: int) -> None:
         out.write("]}\n")
 
 
-def building(file: Path, folder: Path) -> Cost:
+def building(file: Path, folder: Path) -> ProcessCost:
     return _alone(_build, file, folder)
 
 
-def opening(folder: Path) -> Cost:
+def opening(folder: Path) -> ProcessCost:
     return _alone(_open, folder)
 
 
-def sampling(folder: Path) -> Cost:
+def reading_images(folder: Path) -> ProcessCost:
     """`SAMPLES` random images of an open index."""
     return _alone(_sample, folder)
 
 
-def opening_with_pycocotools(file: Path) -> Cost:
+def opening_with_pycocotools(file: Path) -> ProcessCost:
     return _alone(_open_with_pycocotools, file)
 
 
@@ -86,44 +86,44 @@ class _Everywhere(ImageStore):
         return f"/data/objects365/{names[0]}"
 
 
-def _build(file: Path, folder: Path) -> Cost:
+def _build(file: Path, folder: Path) -> ProcessCost:
     report = Report()
     return _cost(lambda: build_index(folder, read_objects365(file, _Everywhere([]), report), report, {}))
 
 
-def _open(folder: Path) -> Cost:
+def _open(folder: Path) -> ProcessCost:
     return _cost(lambda: open_index(folder))
 
 
-def _sample(folder: Path) -> Cost:
+def _sample(folder: Path) -> ProcessCost:
     images = open_index(folder).images
     places = np.random.default_rng(1).integers(0, len(images), SAMPLES).tolist()
     return _cost(lambda: [len(images[place].boxes) for place in places])
 
 
-def _open_with_pycocotools(file: Path) -> Cost:
+def _open_with_pycocotools(file: Path) -> ProcessCost:
     from pycocotools.coco import COCO
 
     with contextlib.redirect_stdout(io.StringIO()):
         return _cost(lambda: COCO(str(file)))
 
 
-def _alone(function: Callable[..., Cost], *arguments: Path) -> Cost:
+def _alone(function: Callable[..., ProcessCost], *arguments: Path) -> ProcessCost:
     """Run in a process that has done nothing before, and has imported no more than this module."""
     program = (
         f"import sys, pathlib; from {__name__} import {function.__name__} as function; "
         "sys.stdout.write(' '.join(map(str, function(*map(pathlib.Path, sys.argv[1:])))))"
     )
     done = subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True, capture_output=True)
-    return Cost(*map(float, done.stdout.split()))
+    return ProcessCost(*map(float, done.stdout.split()))
 
 
-def _cost(function: Callable[[], object]) -> Cost:
+def _cost(function: Callable[[], object]) -> ProcessCost:
     before, start = _memory("VmRSS"), perf_counter()
     kept = function()
     seconds, added = perf_counter() - start, _memory("VmRSS") - before
     del kept
-    return Cost(seconds, added, _memory("VmHWM"))
+    return ProcessCost(seconds, added, _memory("VmHWM"))
 
 
 def _memory(kind: str) -> float:

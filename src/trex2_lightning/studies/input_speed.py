@@ -19,7 +19,7 @@ from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.images.transforms import IMAGENET_MEAN, IMAGENET_STD
 
-SIZES = (800, 128)  # shorter side of the images in a batch, pixels
+IMAGE_SIZES = (800, 128)  # shorter side of the images in a batch, pixels
 MAX_SIZE = 1333  # of the longer one
 WIDTH, HEIGHT = 640, 480  # of the files
 BATCH_SIZE = 8
@@ -55,7 +55,7 @@ def loaders(folder: Path, size: int) -> tuple[Batches, Batches]:
     return peer, ours
 
 
-def write(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     """JPEG files of smooth colours with some noise, as large on the disk as photographs are, and their COCO file."""
     generator = np.random.default_rng(0)
     (folder / "train").mkdir()

@@ -10,19 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from trex2_lightning.models.early import BiAttention
+from trex2_lightning.models.hub.names import hub_names
 from trex2_lightning.ops.deformable import sample_grid, sample_rows
 from trex2_lightning.studies.timing import Row, Setting, difference, fastest, level_shapes, ratio
 
-FUSION_NAMES = {
-    "image_norm": "layer_norm_vision",
-    "prompt_norm": "layer_norm_text",
-    "image_query": "attn.vision_proj",
-    "prompt_key": "attn.text_proj",
-    "image_value": "attn.values_vision_proj",
-    "prompt_value": "attn.values_text_proj",
-    "image_output": "attn.out_vision_proj",
-    "prompt_output": "attn.out_text_proj",
-}
+FUSED_PARTS = (
+    "image_norm",
+    "prompt_norm",
+    "image_query",
+    "prompt_key",
+    "image_value",
+    "prompt_value",
+    "image_output",
+    "prompt_output",
+)
+OURS, THEIRS = "fusions.0.attention.", "model.encoder.layers.0.fusion_layer."
 
 
 def fusion(setting: Setting) -> list[Row]:
@@ -35,8 +37,9 @@ def fusion(setting: Setting) -> list[Row]:
     ours = BiAttention(config.d_model, config.encoder_attention_heads // 2, config.encoder_ffn_dim // 2, drop_path=0.0)
     for scale in (theirs.vision_param, theirs.text_param, ours.image_scale, ours.prompt_scale):
         nn.init.ones_(scale)
-    for name, other in FUSION_NAMES.items():
-        ours.get_submodule(name).load_state_dict(theirs.get_submodule(other).state_dict())
+    for name in FUSED_PARTS:
+        [other] = hub_names(f"{OURS}{name}", 0)
+        ours.get_submodule(name).load_state_dict(theirs.get_submodule(other.removeprefix(THEIRS)).state_dict())
     num_tokens = sum(height * width for height, width in level_shapes(setting))
     image = torch.randn(1, num_tokens, config.d_model, requires_grad=True)
     rows = []

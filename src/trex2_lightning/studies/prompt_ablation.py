@@ -17,8 +17,7 @@ from trex2_lightning.studies.sweep import Difference, Trend, finish, folders, ve
 STAGE1 = Path("experiments/demo/stage1.yaml")
 ROWS = Path("experiments/ablation/prompts")
 
-Run = dict[str, dict[str, float]]  # AP by prompt and category group
-Runs = dict[str, dict[int, Run]]  # by row and seed
+PromptAP = dict[str, dict[str, float]]  # by prompt and category group
 
 
 def rows() -> list[str]:
@@ -52,10 +51,10 @@ def compare_prompts(
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(lambda seed: train("stage1", seed), seeds))
         list(pool.map(lambda run: train(*run), [(row, seed) for seed in seeds for row in chosen]))
-    target.write_text(page(_finished(folder, ["stage1", *rows()])))
+    target.write_text(prompt_page(_finished(folder, ["stage1", *rows()])))
 
 
-def page(runs: Runs) -> str:
+def prompt_page(runs: dict[str, dict[int, PromptAP]]) -> str:
     """The tables and the verdicts, as Markdown."""
     paper = load(ROWS / "paper.yaml")
     seeds = {row: len(found) for row, found in runs.items()}
@@ -80,17 +79,17 @@ def page(runs: Runs) -> str:
     ]
     counts = [str(count) for count in paper.eval.references]
     blocks += ["## Generic prompts by number of reference images", table(["row", "group", *counts], lines)]
-    blocks += ["## The paper's trends", *[f"- {verdict(trend, runs)}" for trend in TRENDS]]
+    blocks += ["## The paper's trends", *[f"- {verdict(trend, runs)}" for trend in PROMPT_TRENDS]]
     return "\n\n".join(blocks).replace("\n\n- ", "\n- ").replace("trends\n- ", "trends\n\n- ") + "\n"
 
 
-def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Difference[Run]:
+def _gain(row: str, way: str, group: str, *, over: tuple[str, str]) -> Difference[PromptAP]:
     """AP of one row and way to prompt less that of another, `over`."""
     return lambda runs, seed: runs[row][seed][way][group] - runs[over[0]][seed][over[1]][group]
 
 
 # Of T-Rex2, section 4; its figures are those of Swin-T.
-TRENDS: list[Trend[Run]] = [
+PROMPT_TRENDS: list[Trend[PromptAP]] = [
     Trend(
         "Starting from text training lifts generic prompts on seen categories (visual only 14.0, joint 38.7 on COCO)",
         _gain("paper", "generic_16", "seen", over=("from_scratch", "generic_16")),
@@ -158,13 +157,13 @@ TRENDS: list[Trend[Run]] = [
 ]
 
 
-def _cell(found: dict[int, Run], way: str, group: str) -> str:
+def _cell(found: dict[int, PromptAP], way: str, group: str) -> str:
     return mean_and_spread(run[way][group] for run in found.values() if group in run.get(way, {}))
 
 
-def _finished(folder: Path, rows: Sequence[str]) -> Runs:
+def _finished(folder: Path, rows: Sequence[str]) -> dict[str, dict[int, PromptAP]]:
     """AP of every finished run in the folder."""
-    runs: Runs = {}
+    runs: dict[str, dict[int, PromptAP]] = {}
     for row in rows:
         for seed, run in folders(folder, row).items():
             runs.setdefault(row, {})[seed] = average_precision(run)

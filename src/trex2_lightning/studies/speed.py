@@ -37,16 +37,16 @@ def measure_speed(target: Path, threads: int) -> None:
             "Index of a data set, one core": index(Path(folder), Setting()),
         }
         needed = demand(Path(folder), sections["Input pipeline, one core"][0], Setting())
-    target.write_text(page(sections, threads, needed))
+    target.write_text(speed_page(sections, threads, needed))
 
 
 def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
     """JPEG files to training batches on one thread, beside PIL and pycocotools."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    input_speed.write(folder)
+    input_speed.write_images(folder)
     rows = []
-    for size in input_speed.SIZES:
+    for size in input_speed.IMAGE_SIZES:
         sides = [partial(_exhaust, read) for read in input_speed.loaders(folder, size)]
         slow, fast = (seconds / input_speed.FILES for seconds in fastest(setting.repeats, *sides))
         rows.append(Row(f"an image of {size} px, {1 / fast:.0f} images per second", slow, fast, ratio(slow, fast)))
@@ -57,11 +57,11 @@ def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
 def index(folder: Path, setting: Setting) -> list[Row]:
     """An index of Objects365's size, beside pycocotools on a tenth of it."""
     tenth, whole = folder / "tenth.json", folder / "whole.json"
-    index_speed.write(tenth, setting.images // 10, setting.boxes // 10)
+    index_speed.write_annotations(tenth, setting.images // 10, setting.boxes // 10)
     peer = index_speed.opening_with_pycocotools(tenth)
-    index_speed.write(whole, setting.images, setting.boxes)
+    index_speed.write_annotations(whole, setting.images, setting.boxes)
     built = index_speed.building(whole, folder / "index")
-    opened, sampled = index_speed.opening(folder / "index"), index_speed.sampling(folder / "index")
+    opened, sampled = index_speed.opening(folder / "index"), index_speed.reading_images(folder / "index")
     size = f"{setting.images:,} images with {setting.boxes:,} boxes"
     return [
         Row(
@@ -108,7 +108,7 @@ def demand(folder: Path, large: Row, setting: Setting) -> str:
     )
 
 
-def page(sections: Mapping[str, Sequence[Row]], threads: int, needed: str) -> str:
+def speed_page(sections: Mapping[str, Sequence[Row]], threads: int, needed: str) -> str:
     """The figures as Markdown."""
     blocks = [
         "# Benchmarks",

@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from rich.console import Console
-
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.history import is_evaluated
+from trex2_lightning.evaluation.tables import console
 
-NOISE = 0.01  # a smaller difference in AP is none
-console = Console()
+AP_NOISE = 0.01  # a smaller difference in AP is none
 
 Run = TypeVar("Run")
 Runs = Mapping[str, Mapping[int, Run]]  # by row and seed
@@ -27,7 +25,7 @@ class Trend(NamedTuple, Generic[Run]):
 
     claim: str
     difference: Difference[Run]  # positive: it holds
-    noise: float = NOISE
+    noise: float = AP_NOISE
 
 
 def finish(folder: Path, file: Path, overrides: Sequence[str]) -> None:

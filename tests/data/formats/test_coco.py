@@ -9,7 +9,7 @@ import pytest
 from coco_files import one_box
 
 from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import FORMAT as LVIS
 from trex2_lightning.data.formats.lvis import read_lvis

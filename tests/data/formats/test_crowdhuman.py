@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.crowdhuman import read_crowdhuman
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError

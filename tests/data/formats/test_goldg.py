@@ -9,7 +9,7 @@ import pytest
 from coco_files import BOX, SIZED
 
 from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.goldg import read_goldg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import read_lvis

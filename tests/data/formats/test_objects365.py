@@ -6,7 +6,7 @@ from typing import Any
 
 from coco_files import SIZED, one_box, written
 
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.objects365 import read_objects365
 from trex2_lightning.data.images.archives import ImageStore

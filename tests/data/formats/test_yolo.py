@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.yolo import read_yolo
 from trex2_lightning.errors import InputError
 

@@ -13,7 +13,7 @@ import torch
 
 from trex2_lightning.config import DataConfig, NegativesConfig, RhythmConfig, SetConfig, SplitConfig
 from trex2_lightning.data.annotations.annotated import annotate
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.records import ImageRecord, Records

@@ -117,16 +117,10 @@ def test_fusion_and_its_gradients_alone() -> None:
     ours = BiAttention(32, heads=4, hidden=64, drop_path=0.0)
     for parameter in theirs.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    names = {
-        "image_norm": "layer_norm_vision",
-        "prompt_norm": "layer_norm_text",
-        "image_query": "attn.vision_proj",
-        "prompt_key": "attn.text_proj",
-        "image_value": "attn.values_vision_proj",
-        "prompt_value": "attn.values_text_proj",
-        "image_output": "attn.out_vision_proj",
-        "prompt_output": "attn.out_text_proj",
-    }
+    attention = {"image_query": "vision", "prompt_key": "text", "image_value": "values_vision"}
+    attention |= {"prompt_value": "values_text", "image_output": "out_vision", "prompt_output": "out_text"}
+    names = {name: f"attn.{other}_proj" for name, other in attention.items()}
+    names |= {"image_norm": "layer_norm_vision", "prompt_norm": "layer_norm_text"}
     for name, other in names.items():
         ours.get_submodule(name).load_state_dict(theirs.get_submodule(other).state_dict())
     ours.image_scale.data, ours.prompt_scale.data = theirs.vision_param.data.clone(), theirs.text_param.data.clone()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore, image_size, stays_inside
 
 NO_BOX = (math.nan,) * 4

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.data.annotations.annotated import NOT_A_BOX, is_id, locate, numbers, places
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 
 Entry = dict[str, Any]
@@ -34,12 +34,11 @@ class Dialect(NamedTuple):
     only: str = ""  # the name of the one category that all boxes are of, whatever the file says
 
 
-NAN = float("nan")
-BLOCK = 2**20  # boxes that are looked up at once
+ROWS_AT_ONCE = 2**20  # boxes that are looked up at once
 NO_ID = 2**62  # annotations without an id are told apart by their place below its negative
 
 
-class Boxes:
+class BoxColumns:
     """The annotations of a file as columns."""
 
     def __init__(self, report: Report) -> None:
@@ -72,7 +71,7 @@ class Boxes:
         if type(area) not in (int, float) or not abs(area) < 1e30:
             if "area" in entry:
                 report.defect("box with an area that is not a finite number: its own is taken", where)
-            area = NAN
+            area = math.nan
         self.ids.append(entry["id"] if own_id else -len(self.ids) - NO_ID)
         self.image.append(entry["image_id"])
         self.category.append(self.category_ids.setdefault(entry["category_id"], len(self.category_ids)))
@@ -122,15 +121,15 @@ class Boxes:
         order = np.argsort(image_ids, kind="stable").astype(np.int32)
         owners = np.asarray(self.image)
         rows = np.empty(len(owners), np.int32)
-        for start in range(0, len(owners), BLOCK):
-            some = owners[start : start + BLOCK]
+        for start in range(0, len(owners), ROWS_AT_ONCE):
+            some = owners[start : start + ROWS_AT_ONCE]
             found = np.searchsorted(image_ids, some, sorter=order)
             row = order[np.minimum(found, len(image_ids) - 1)]
-            rows[start : start + BLOCK] = np.where(image_ids[row] == some, row, -1)
+            rows[start : start + ROWS_AT_ONCE] = np.where(image_ids[row] == some, row, -1)
         return rows
 
 
-class Images:
+class ImageColumns:
     """The images of a file as columns; the path of one that cannot be used is empty."""
 
     def __init__(self, store: ImageStore, report: Report, dialect: Dialect) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from trex2_lightning.data.annotations.report import BROKEN, Report
+from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.errors import InputError
 
 BLANK = re.compile(r"[ \t\n\r]*")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from trex2_lightning.data.annotations.annotated import Annotated, annotate, is_id
-from trex2_lightning.data.annotations.coco_columns import Boxes, Dialect, Entry, Images
+from trex2_lightning.data.annotations.coco_columns import BoxColumns, Dialect, Entry, ImageColumns
 from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -49,7 +49,7 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
     Raises:
         InputError: the file is not JSON, or lacks images, annotations or categories.
     """
-    images, boxes = Images(store, report, dialect), Boxes(report)
+    images, boxes = ImageColumns(store, report, dialect), BoxColumns(report)
     categories: list[Entry] = []
     for key, entry in json_lists(annotations, report, LISTS):
         if key == "images":
@@ -90,7 +90,7 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
         )
 
 
-def _is_heading(entry: Entry, categories: list[Entry], boxes: Boxes, report: Report) -> bool:
+def _is_heading(entry: Entry, categories: list[Entry], boxes: BoxColumns, report: Report) -> bool:
     """Roboflow's exports begin with a category 0 which only names the others' common group."""
     heading = entry["id"] == 0 and entry.get("supercategory") == "none" and 0 not in boxes.category_ids
     heading = heading and any(other.get("supercategory") == entry.get("name") for other in categories)

@@ -15,7 +15,7 @@ from trex2_lightning.data.annotations.annotated import Annotated, annotate
 from trex2_lightning.data.annotations.coco_columns import Dialect
 from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_object
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.images.transforms import read_image

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from trex2_lightning.data.annotations.annotated import Annotated, annotate
-from trex2_lightning.data.annotations.coco_columns import Boxes, Dialect, Entry, Images
+from trex2_lightning.data.annotations.coco_columns import BoxColumns, Dialect, Entry, ImageColumns
 from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
-from trex2_lightning.data.annotations.report import Report, clean
+from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -27,7 +27,7 @@ def read_goldg(annotations: Path, store: ImageStore, report: Report) -> Iterator
     Raises:
         InputError: the file is not JSON, or has no images.
     """
-    images, boxes = Images(store, report, Dialect(_file_names)), Boxes(report)
+    images, boxes = ImageColumns(store, report, Dialect(_file_names)), BoxColumns(report)
     captions: list[Any] = []
     spans: list[Spans] = []
     same: dict[Spans, Spans] = {}  # millions of boxes share some thousands

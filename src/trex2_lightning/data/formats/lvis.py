@@ -14,11 +14,11 @@ from typing import Any
 from trex2_lightning.data.annotations.annotated import Annotated
 from trex2_lightning.data.annotations.coco_columns import Dialect, Entry
 from trex2_lightning.data.annotations.format import Argument, Format
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
 
-GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
+FREQUENCY_GROUPS = {"r": "rare", "c": "common", "f": "frequent"}
 
 
 def read_lvis(annotations: Path, store: ImageStore, report: Report) -> Iterator[Annotated]:
@@ -58,4 +58,4 @@ def _name(category: Entry) -> Any:
     return name.replace("_", " ") if isinstance(name, str) else name
 
 
-LVIS = Dialect(_file_names, _name, lambda category: GROUPS.get(str(category.get("frequency")), ""), _verdict)
+LVIS = Dialect(_file_names, _name, lambda category: FREQUENCY_GROUPS.get(str(category.get("frequency")), ""), _verdict)

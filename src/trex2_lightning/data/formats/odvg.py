@@ -17,11 +17,11 @@ from typing import Any
 from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, numbers
 from trex2_lightning.data.annotations.format import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
-from trex2_lightning.data.annotations.report import BROKEN, Report, clean
+from trex2_lightning.data.annotations.reading_report import BROKEN, Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
-Box = tuple[float, ...]
+Corners = tuple[float, ...]
 
 
 def read_odvg(
@@ -70,7 +70,7 @@ FORMAT = Format(
 
 def _instances(
     detection: dict[str, Any], names: dict[int, str] | None, where: str, report: Report
-) -> Iterator[tuple[Box, str]]:
+) -> Iterator[tuple[Corners, str]]:
     for instance in dicts(detection.get("instances"), report, where):
         name = clean(instance.get("category"))
         if names is not None:
@@ -82,7 +82,7 @@ def _instances(
             report.defect("box of an unknown category", where)
 
 
-def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Box, str]]:
+def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Corners, str]]:
     for region in dicts(grounding.get("regions"), report, where):
         given = region.get("phrase")
         phrases = list(dict.fromkeys(filter(None, map(clean, given if isinstance(given, list) else [given]))))

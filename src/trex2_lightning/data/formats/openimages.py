@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from array import array
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -21,13 +22,12 @@ import numpy as np
 
 from trex2_lightning.data.annotations.annotated import Annotated, annotate, locate, places
 from trex2_lightning.data.annotations.format import Argument, Format
-from trex2_lightning.data.annotations.report import BROKEN, Report
+from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
 BOX_COLUMNS = ("ImageID", "LabelName", "XMin", "YMin", "XMax", "YMax", "IsGroupOf")
 LABEL_COLUMNS = ("ImageID", "LabelName", "Confidence")
-NAN = float("nan")
 
 
 def read_openimages(
@@ -235,4 +235,4 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        return NAN
+        return math.nan

@@ -11,7 +11,7 @@ from pathlib import Path
 from trex2_lightning.data.annotations.annotated import Annotated
 from trex2_lightning.data.annotations.coco_columns import Dialect
 from trex2_lightning.data.annotations.format import Argument, Format
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
 

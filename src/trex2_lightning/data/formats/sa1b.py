@@ -11,6 +11,7 @@ another image it means something else.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,9 @@ from typing import Any
 
 from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, xywh
 from trex2_lightning.data.annotations.format import Argument, Format
-from trex2_lightning.data.annotations.report import Report
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
-
-NAN = float("nan")
 
 
 def read_sa1b(annotations: Path, store: ImageStore, report: Report, more_than: int = 1) -> Iterator[Annotated]:
@@ -92,4 +91,4 @@ def _category(entry: dict[str, Any]) -> str:
 
 
 def _area(value: Any) -> float:
-    return float(value) if type(value) in (int, float) and abs(value) < 1e30 else NAN
+    return float(value) if type(value) in (int, float) and abs(value) < 1e30 else math.nan

@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, annotate, locate
 from trex2_lightning.data.annotations.format import Argument, Format
-from trex2_lightning.data.annotations.report import Report, clean
+from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 from numpy.typing import NDArray
 
-BLOCK = 2**24  # bytes that are read at once for a checksum
+BYTES_AT_ONCE = 2**24  # bytes that are read at once for a checksum
 
 
 class Column:
@@ -50,8 +50,8 @@ class Column:
     def checksum(self) -> int:
         """CRC-32 of the rows."""
         crc = 0
-        for start in range(0, self._length * self._row_bytes, BLOCK):
-            crc = zlib.crc32(os.pread(self._file.fileno(), BLOCK, self._begin + start), crc)
+        for start in range(0, self._length * self._row_bytes, BYTES_AT_ONCE):
+            crc = zlib.crc32(os.pread(self._file.fileno(), BYTES_AT_ONCE, self._begin + start), crc)
         return crc
 
 

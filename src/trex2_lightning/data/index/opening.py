@@ -11,13 +11,13 @@ import torch
 
 from trex2_lightning.data.annotations.annotated import Annotated
 from trex2_lightning.data.annotations.format import Format
-from trex2_lightning.data.annotations.report import Report, changed_boxes
+from trex2_lightning.data.annotations.reading_report import Report, changed_boxes
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def open_records(annotations: Path, images: Path, form: Format) -> Records:
@@ -99,7 +99,7 @@ def _images(read: Sequence[Annotated], labels: Mapping[str, int]) -> list[ImageR
 
 def _log(records: Records, report: Report) -> None:
     if records.num_dropped or records.num_clipped:
-        logger.warning(
+        log.warning(
             "%s: %d boxes without area in their image dropped, %d boxes clipped to their image",
             records.annotations,
             records.num_dropped,
@@ -107,4 +107,4 @@ def _log(records: Records, report: Report) -> None:
         )
     for reason, number in report.counts.items():
         if not reason.startswith("box "):
-            logger.warning("%s: %d x %s (%s)", records.annotations, number, reason, report.examples[reason])
+            log.warning("%s: %d x %s (%s)", records.annotations, number, reason, report.examples[reason])

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trex2_lightning.data.annotations.report import changed_boxes
+from trex2_lightning.data.annotations.reading_report import changed_boxes
 from trex2_lightning.data.index.columns import Column, Strings
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError

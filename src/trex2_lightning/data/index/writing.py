@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from trex2_lightning.data.annotations.annotated import NO_FILE, NO_IMAGE, Annotated
-from trex2_lightning.data.annotations.report import Report, clean
+from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.index.columns import ColumnWriter
 from trex2_lightning.data.index.reading import COLUMNS, EVERYTHING, SUMMARY, VERSION, Index
 from trex2_lightning.errors import InputError

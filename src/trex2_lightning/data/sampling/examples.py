@@ -18,7 +18,7 @@ from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.stream import Sample
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 class TrainImages(Dataset[Example]):
@@ -44,7 +44,7 @@ class TrainImages(Dataset[Example]):
                 last = error
                 if not warned[index]:
                     warned[index] = True
-                    logger.warning("%s; skipped in training", error)
+                    log.warning("%s; skipped in training", error)
         key = f"sets.{chosen.name}" if chosen.name else "nameless" if chosen.kind == "nameless" else "train"
         raise ImageError(f"{last}; nor can any other training image: check data.root and data.{key}.images")
 

@@ -14,7 +14,7 @@ from scipy.ndimage import minimum_filter
 
 SUPERSAMPLING = 2
 COLOUR_JITTER = 14.0  # standard deviation per channel
-NOISE = 10.0  # standard deviation per channel and pixel
+PIXEL_NOISE = 10.0  # standard deviation per channel and pixel
 MAX_LINES = 4  # of clutter
 COLOURS = {
     "red": (215, 35, 35),
@@ -78,7 +78,7 @@ def draw(instances: list[Instance], side: int, fills: tuple[str, ...], rng: np.r
     for instance in sorted(instances, key=_area, reverse=True):
         colour = COLOURS[instance.colour] + rng.normal(0, COLOUR_JITTER, 3)
         paint(canvas, instance.outline, colour, fills[rng.integers(len(fills))], rng)
-    noisy = np.asarray(canvas) + NOISE * rng.standard_normal((side, side, 3), dtype=np.float32)
+    noisy = np.asarray(canvas) + PIXEL_NOISE * rng.standard_normal((side, side, 3), dtype=np.float32)
     return Image.fromarray(noisy.round().clip(0, 255).astype(np.uint8))
 
 

@@ -21,7 +21,7 @@ NAMELESS = "nameless"  # a further split, of things that have no name and are in
 RELATIONS = {"relations": 300, "relations_train": 1500}  # further splits, whose categories are phrases; their images
 GROUPS = ("frequent", "common", "rare", "composed", "novel")
 
-BLOCK = 6000  # training images over which the long tail is dealt out
+TAIL_BLOCK = 6000  # training images over which the long tail is dealt out
 RARE_INSTANCES = (4, 14)  # per block
 MAX_OBJECTS = 8
 MAX_COPIES = 3  # of a category in a row: without them a visual prompt finds only itself
@@ -115,8 +115,8 @@ def plan(config: ShapesConfig, split: str) -> list[NDArray[np.int64]]:
     """Which categories (indices into `categories`, repeated for copies) are in each image of a split."""
     if split != "train":
         return _deal(config, split, PRESETS[config.preset].num_images[split], block=0)
-    blocks = range(-(-config.num_train // BLOCK))
-    return [image for block in blocks for image in _deal(config, split, BLOCK, block)][: config.num_train]
+    blocks = range(-(-config.num_train // TAIL_BLOCK))
+    return [image for block in blocks for image in _deal(config, split, TAIL_BLOCK, block)][: config.num_train]
 
 
 def place(preset: str, planned: NDArray[np.int64], rng: np.random.Generator) -> list[Instance]:

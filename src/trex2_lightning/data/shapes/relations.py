@@ -16,7 +16,7 @@ from trex2_lightning.data.shapes.layout import ASPECT, MAX_ANGLE, PRESETS
 
 SIDES = (("left of", "right of"), ("above", "below"))  # of a horizontal row, of a vertical one
 NUM_TARGETS, NUM_ANCHORS = 4, 3  # kinds of lookalikes and of things between them
-SIZES = (0.15, 0.24)  # long side of a box as a share of the image's
+RELATION_SIZES = (0.15, 0.24)  # long side of a box as a share of the image's
 SLACK = 0.045  # by which a thing may leave its place in the rows, as a share of the image's side
 
 
@@ -54,7 +54,7 @@ def _kinds(preset: str) -> tuple[list[str], list[str]]:
 def _put(category: int, name: str, centre: np.ndarray, side: int, rng: np.random.Generator) -> Instance:
     """A thing in a random pose, its box around `centre` (x, y) in pixels."""
     colour, shape = name.split()
-    size = side * rng.uniform(*SIZES)
+    size = side * rng.uniform(*RELATION_SIZES)
     outline = pose(OUTLINES[shape], size, rng.uniform(*ASPECT), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
     extent = outline.box()[1]
     x, y = (centre - extent / 2).tolist()

@@ -48,7 +48,7 @@ from trex2_lightning.data.shapes.layout import (
 from trex2_lightning.data.shapes.relations import phrases, place_relations
 from trex2_lightning.errors import InputError
 
-FORMAT = 1  # raise it whenever the pictures or the files change
+SHAPES_FORMAT = 1  # raise it whenever the pictures or the files change
 MARKER = "shapes.json"  # holds the parameters of a finished folder
 
 # What every image shows -> what of it is annotated, and the categories.
@@ -65,7 +65,7 @@ def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
         InputError: `root` holds something else or cannot be written, or a parameter makes no sense.
     """
     _check(config)
-    parameters = {"format": FORMAT, **asdict(config)}
+    parameters = {"format": SHAPES_FORMAT, **asdict(config)}
     folder = Path(root) if root else _cache_folder(parameters)
     if _is_finished(folder, parameters):
         return folder
