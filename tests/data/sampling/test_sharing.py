@@ -48,6 +48,13 @@ def test_each_category_of_the_first_brings_others_equally_often() -> None:
     assert 80 <= others[1] <= 120
 
 
+def test_any_image_of_a_category_may_be_the_other() -> None:
+    shared = index([{0}] * 6)
+    others = Counter(shared.batch(2, 2, np.random.default_rng(seed))[1] for seed in range(200))
+    assert set(others) == {0, 1, 3, 4, 5}
+    assert min(others.values()) > 20
+
+
 def test_any_images_follow_where_those_run_out_and_all_once_more_where_there_are_no_others() -> None:
     for batch in batches(3, 4):
         assert batch[:2] == [3, 2]
