@@ -36,8 +36,7 @@ class VisualPromptEncoder(nn.Module):
         self.box_embedding = ExemplarEmbedding(4, width, config.combine)
         self.point_embedding = ExemplarEmbedding(2, width, config.combine)
         self.blocks = nn.ModuleList(
-            VisualPromptBlock(config.order, width, heads, levels, points, config.ffn, dropout)
-            for _ in range(config.layers)
+            VisualPromptBlock(config, width, heads, levels, points, dropout) for _ in range(config.layers)
         )
         nn.init.xavier_uniform_(self.content)
         nn.init.xavier_uniform_(self.class_token)
@@ -91,22 +90,15 @@ class VisualPromptBlock(nn.Module):
     """Deformable cross-attention, self-attention within each category, feed-forward, each with post-normalisation."""
 
     def __init__(
-        self,
-        order: Literal["cross_first", "self_first"],
-        width: int,
-        heads: int,
-        levels: int,
-        points: int,
-        ffn: int,
-        dropout: float,
+        self, config: VisualPromptConfig, width: int, heads: int, levels: int, points: int, dropout: float
     ) -> None:
         super().__init__()
-        self.cross_first = order == "cross_first"
+        self.cross_first = config.order == "cross_first"
         self.cross_attention = DeformableAttention(width, heads, levels, points)
         self.cross_norm = nn.LayerNorm(width)
         self.self_attention = Attention(width, heads, dropout)
         self.self_norm = nn.LayerNorm(width)
-        self.feed_forward = FeedForward(width, ffn, dropout)
+        self.feed_forward = FeedForward(width, config.ffn, dropout)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, position: Tensor, reference: Tensor, features: FeatureMaps, attend: Tensor) -> Tensor:

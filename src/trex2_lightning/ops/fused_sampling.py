@@ -123,15 +123,19 @@ def _axis(place, size):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _point(locations, weights, item, live, width, height):  # type: ignore[no-untyped-def]
-    """Of each query's point: the axes' `_axis`, its weight, and NaN where its place is no number, else 0."""
+def _point(locations, weights, item, live, levels, LEVEL: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """Of each query's point the axes' `_axis`, its weight, and NaN where its place is no number, else 0; of its level
+    width, height and first token."""
+    height = tl.load(levels + 3 * LEVEL)
+    width = tl.load(levels + 3 * LEVEL + 1)
+    start = tl.load(levels + 3 * LEVEL + 2)
     x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
     y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
     left, right_share, in_x = _axis(x, width)
     top, bottom_share, in_y = _axis(y, height)
     weight = tl.load(weights + item, mask=live, other=0.0)
     spoiled = tl.where((x == x) & (y == y), 0.0, float("nan"))
-    return left, right_share, top, bottom_share, in_x & in_y, weight, spoiled
+    return left, right_share, top, bottom_share, in_x & in_y, weight, spoiled, width, height, start
 
 
 @triton.jit
@@ -155,13 +159,10 @@ def _sample(  # type: ignore[no-untyped-def]
     row = (image * Q + query) * H + head
     total = tl.zeros((BLOCK, WIDTH), tl.float32)
     for level in tl.static_range(L):
-        height = tl.load(levels + 3 * level)
-        width = tl.load(levels + 3 * level + 1)
-        start = tl.load(levels + 3 * level + 2)
         for point in tl.static_range(P):
             item = row * (L * P) + level * P + point
-            left, right, top, bottom, within, weight, spoiled = _point(
-                locations, weights, item, query < Q, width, height
+            left, right, top, bottom, within, weight, spoiled, width, height, start = _point(
+                locations, weights, item, query < Q, levels, level
             )
             for corner in tl.static_range(4):
                 place, share_x, share_y, there = _corner(
@@ -187,12 +188,11 @@ def _differentiate(  # type: ignore[no-untyped-def]
     own = live[:, None] & (channel < D)
     change = tl.load(grad + (row * D)[:, None] + channel, mask=own, other=0.0).to(tl.float32)
     for level in tl.static_range(L):
-        height = tl.load(levels + 3 * level)
-        width = tl.load(levels + 3 * level + 1)
-        start = tl.load(levels + 3 * level + 2)
         for point in tl.static_range(P):
             item = row * (L * P) + level * P + point
-            left, right, top, bottom, within, weight, spoiled = _point(locations, weights, item, live, width, height)
+            left, right, top, bottom, within, weight, spoiled, width, height, start = _point(
+                locations, weights, item, live, levels, level
+            )
             by_weight = tl.zeros((BLOCK,), tl.float32)
             by_x = tl.zeros((BLOCK,), tl.float32)
             by_y = tl.zeros((BLOCK,), tl.float32)
