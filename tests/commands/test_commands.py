@@ -25,6 +25,7 @@ from trex2_lightning.config import Config, save
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.evaluation.tables import ap_table
 from trex2_lightning.inference.predictor import Predictor
+from trex2_lightning.structures import Box, Point
 from trex2_lightning.training.fit import train
 
 TinyConfig = Callable[..., Config]
@@ -197,9 +198,9 @@ def test_predict_with_prompts_of_all_sources(
     expected = predictor.mixed(
         ("red block",),
         [
-            (other, {"red block": [(1, 1, 20, 20)], "spot": [(7, 8)]}),
-            (image, {"red block": [(5, 6, 30, 40)]}),
-            (image, {"cell": [(5, 6, 30, 40), (20, 10, 45, 30)], "dot": [(12, 30)]}),
+            (other, {"red block": [Box(1, 1, 20, 20)], "spot": [Point(7, 8)]}),
+            (image, {"red block": [Box(5, 6, 30, 40)]}),
+            (image, {"cell": [Box(5, 6, 30, 40), Box(20, 10, 45, 30)], "dot": [Point(12, 30)]}),
         ],
         "mean",
     )
