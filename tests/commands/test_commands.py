@@ -190,7 +190,7 @@ def test_predict_with_prompts_of_all_sources(
     call(predict_command, *common, *prompts, "--save-prompts", file, "--output", tmp_path / "a")
     call(predict_command, *common, "--prompts", file, "--negative", "cell", "--output", tmp_path / "b")
     detections = json.loads((tmp_path / "a" / "1.json").read_text())["detections"]
-    assert {detection["name"] for detection in detections} <= {"red block", "dot", "spot"}
+    assert {detection["name"] for detection in detections} == {"red block", "dot", "spot"}
     assert detections == json.loads((tmp_path / "b" / "1.json").read_text())["detections"]
 
     predictor = Predictor.from_checkpoint(visual_checkpoint)
