@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from running import TINY, TINY_MODEL
 
 from trex2_lightning.commands.prepare import main as prepare_data
-from trex2_lightning.config import Config, load, save, to_dict
+from trex2_lightning.config import Config, load, save
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.training.build import build_module
 
@@ -64,13 +64,16 @@ class Workshop:
         state, ready = None, self.folder / "ready"
         for kind, visual in (("text", 0), ("visual", 1)):
             config = tiny_config(self.folder, f"train.rhythm.visual={visual}", "eval.references=[1]")
-            state = state or build_module(config).state_dict()
+            module = build_module(config)
+            state = state or module.state_dict()
+            checkpoint = {"state_dict": state}
+            module.on_save_checkpoint(checkpoint)
             (ready / kind / "checkpoints").mkdir(parents=True)
             save(config, ready / kind / "config.yaml")
             (ready / kind / "evaluation.json").write_text(json.dumps({"ap": {"text": {"all": 0.5}}}))
             for name in ("best", "last"):
                 file = ready / kind / "checkpoints" / f"{name}.ckpt"
-                torch.save({"config": to_dict(config), "state_dict": state}, file)
+                torch.save(checkpoint, file)
         shutil.copy(ready / "visual" / "checkpoints" / "best.ckpt", self.folder / "FILE")
         predictor = Predictor.from_checkpoint(self.folder / "FILE")
         predictor.save(predictor.text(("tuned",)), self.folder / "tuned.safetensors")

@@ -98,7 +98,12 @@ def run_tests(tests: Sequence[str], mutant: Mutant | None = None) -> int:
         options = ["-x", "-q", "-m", "not slow and not ci", "-p", "no:cacheprovider", "--basetemp", f"{folder}/tests"]
         command = [sys.executable, "-m", "pytest", *options, *(str(TESTS / test) for test in tests)]
         paths = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-        settings = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        settings = {
+            "PYTHONPATH": paths,
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "OMP_NUM_THREADS": "1",
+            "TRITON_INTERPRET": "1",
+        }
         try:
             return subprocess.run(
                 command, cwd=TESTS.parent, env=os.environ | settings, capture_output=True, timeout=SECONDS

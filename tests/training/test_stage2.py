@@ -17,7 +17,7 @@ from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.structures import Batch
+from trex2_lightning.structures import Batch, Box
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
@@ -160,7 +160,7 @@ def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
 ) -> None:
     """Whatever their own rhythm, and after a resume; of an older checkpoint its rhythm tells."""
     short, image = ("train.max_steps=1", "train.ema_decay=0"), tiny_coco / "test" / "1.jpg"
-    marked = {"cell": [(5, 6, 30, 40)]}
+    marked = {"cell": [Box(5, 6, 30, 40)]}
     start = checkpoint
     for name, visual, expected in (("again", 0, False), ("stage2", 1, True), ("text", 0, True)):
         rhythm = f"train.rhythm.visual={visual}"

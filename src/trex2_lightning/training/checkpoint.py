@@ -76,6 +76,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
     migrate(checkpoint, path)
+    if not isinstance(checkpoint.get("visual_trained"), bool):
+        raise InputError(f"{path} is not a checkpoint of this project: it does not say whether it knows visual prompts")
     return checkpoint
 
 
