@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from trex2_lightning.config import Config, load
-from trex2_lightning.data.annotations.annotated import Annotated, Report
+from trex2_lightning.data.annotations.cleaning import Annotated, Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index

@@ -31,8 +31,9 @@ from trex2_lightning.data.images.transforms import ImageError
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.mixture import TrainSet, with_nameless
+from trex2_lightning.data.sampling.rhythm import turn
 from trex2_lightning.data.sampling.sharing import SharedCategories
-from trex2_lightning.data.sampling.stream import Sample, TrainStream, turn
+from trex2_lightning.data.sampling.stream import Sample, TrainStream
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trex2_lightning.config import load
 from trex2_lightning.data.sampling.collate import Example, collate_train
-from trex2_lightning.data.sampling.stream import ImageSource, PromptKind
+from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind
 from trex2_lightning.structures import Batch, NoisedQueries, PromptTokens
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule

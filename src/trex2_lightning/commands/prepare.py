@@ -12,8 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.format import Argument, Format, option_name
+from trex2_lightning.data.annotations.cleaning import Annotated
+from trex2_lightning.data.annotations.declaration import Argument, Format, option_name
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats import every_format, format_named
 from trex2_lightning.data.index.reading import Index

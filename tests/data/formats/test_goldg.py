@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from coco_files import BOX, SIZED
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.goldg import read_goldg
 from trex2_lightning.data.images.archives import ImageStore

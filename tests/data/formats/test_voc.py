@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.voc import read_voc
 from trex2_lightning.data.images.archives import ImageStore

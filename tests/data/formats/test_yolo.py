@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.yolo import read_yolo
 from trex2_lightning.errors import InputError

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_train, pad
-from trex2_lightning.data.sampling.stream import PromptKind
+from trex2_lightning.data.sampling.rhythm import PromptKind
 
 NAMES = ("cat", "dog", "cow")
 

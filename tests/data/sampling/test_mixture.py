@@ -12,14 +12,15 @@ import pytest
 import torch
 
 from trex2_lightning.config import DataConfig, NegativesConfig, RhythmConfig, SetConfig, SplitConfig
-from trex2_lightning.data.annotations.annotated import annotate
+from trex2_lightning.data.annotations.cleaning import annotate
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_mixture
 from trex2_lightning.data.sampling.mixture import TrainSet, phrase_dictionary, read_mixture
-from trex2_lightning.data.sampling.stream import Sample, TrainStream, turn
+from trex2_lightning.data.sampling.rhythm import turn
+from trex2_lightning.data.sampling.stream import Sample, TrainStream
 from trex2_lightning.errors import InputError
 
 RHYTHM = RhythmConfig(visual=2, text=1)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trex2_lightning.data.annotations.annotated import NOT_A_BOX, is_id, locate, numbers, places
+from trex2_lightning.data.annotations.cleaning import NOT_A_BOX, is_id, locate, numbers, places
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 

@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 from functools import cache
 
-from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.errors import InputError
 
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trex2_lightning.data.annotations.annotated import Annotated, annotate, dicts, locate, xywh
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore

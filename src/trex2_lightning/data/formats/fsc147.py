@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate
 from trex2_lightning.data.annotations.coco_columns import Dialect
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_object
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect

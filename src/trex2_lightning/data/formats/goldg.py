@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate
 from trex2_lightning.data.annotations.coco_columns import BoxColumns, Dialect, Entry, ImageColumns
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore

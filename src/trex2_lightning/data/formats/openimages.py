@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from trex2_lightning.data.annotations.annotated import Annotated, annotate, locate, places
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, locate, places
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.coco_columns import Dialect
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore

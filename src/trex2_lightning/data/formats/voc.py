@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
-from trex2_lightning.data.annotations.annotated import NO_BOX, Annotated, annotate, locate
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, locate
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trex2_lightning.data.annotations.annotated import NO_FILE, NO_IMAGE, Annotated, annotate
-from trex2_lightning.data.annotations.format import Argument, Format
+from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotated, annotate
+from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
 from trex2_lightning.errors import InputError

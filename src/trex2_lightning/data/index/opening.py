@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trex2_lightning.data.annotations.annotated import Annotated
-from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.annotations.cleaning import Annotated
+from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.annotations.reading_report import Report, changed_boxes
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import open_index

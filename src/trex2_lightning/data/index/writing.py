@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.annotated import NO_FILE, NO_IMAGE, Annotated
+from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotated
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.index.columns import ColumnWriter
 from trex2_lightning.data.index.reading import COLUMNS, EVERYTHING, SUMMARY, VERSION, Index

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from trex2_lightning.data.sampling.exemplars import sample_exemplars
 from trex2_lightning.data.sampling.mixture import TrainSet
-from trex2_lightning.data.sampling.stream import ImageSource, PromptKind
+from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind
 from trex2_lightning.data.sampling.vocabulary import batch_vocabulary
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 

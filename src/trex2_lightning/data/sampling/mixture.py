@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
-from trex2_lightning.data.annotations.format import Format
+from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import format_named
 from trex2_lightning.data.index.opening import open_records
 from trex2_lightning.data.index.reading import SUMMARY, Index

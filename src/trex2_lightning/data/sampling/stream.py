@@ -3,14 +3,14 @@ any rank can enter anywhere.
 
 Position p counts the images that a stream has given since step 0 over all ranks. Which image it is and how it is
 augmented follow from p and the run's seed alone, so a run resumes exactly, and W ranks together see the images that one
-would see. Which kind of prompt an iteration has, and which set its images come from, follows from the optimizer step.
+would see.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,12 +19,8 @@ from torch.utils.data import Sampler
 
 from trex2_lightning.config import ExemplarsConfig, RhythmConfig
 from trex2_lightning.data.sampling.mixture import TrainSet
-from trex2_lightning.structures import ExemplarKind
+from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind, exemplar_kind, mix, turn
 
-PromptKind = ExemplarKind | Literal["text"]  # what the images of a batch are asked with
-# Where they come from: as they are, those that share a category with the batch's first, those with phrases of captions,
-# or those without names.
-ImageSource = Literal["any", "cross_image", "grounding", "nameless"]
 VISUAL_STREAMS: dict[ImageSource, int] = {"any": 2, "cross_image": 5, "nameless": 8}
 
 
@@ -36,48 +32,6 @@ class Sample(NamedTuple):
     kind: PromptKind = "text"
     source: ImageSource = "any"
     number: int = 0  # of the data set
-
-
-class Turn(NamedTuple):
-    """An optimizer step's place in the rhythm."""
-
-    visual: bool
-    before: int  # steps of the same kind, set and source before it
-    source: ImageSource = "any"
-    number: int = 0  # of the data set
-
-
-def turn(step: int, rhythm: RhythmConfig, sets: Sequence[TrainSet], *, cross_image: float = 0.0) -> Turn:
-    """What an optimizer step is made of: `rhythm.visual` visual steps in a row, then `rhythm.text` with text.
-
-    Spread evenly, the sets have their shares of the text and of the visual steps, and `cross_image` is a share of every
-    set's visual steps with names.
-    """
-    cycle, place = divmod(step, rhythm.visual + rhythm.text)
-    if place >= rhythm.visual:
-        number, before = _deal(cycle * rhythm.text + place - rhythm.visual, [some.text for some in sets])
-        return Turn(False, before, "grounding" if sets[number].kind == "grounding" else "any", number)
-    number, before = _deal(cycle * rhythm.visual + place, [some.visual for some in sets])
-    if sets[number].kind == "nameless":
-        return Turn(True, before, "nameless", number)
-    chosen, before = _dealt(before, cross_image)
-    return Turn(True, before, "cross_image" if chosen else "any", number)
-
-
-def _deal(number: int, weights: Sequence[float]) -> tuple[int, int]:
-    """To whom an item is dealt, where all have evenly spread shares, and how many of their own come before it."""
-    for last in reversed(range(1, len(weights))):  # each against all before it
-        chosen, number = _dealt(number, weights[last] / (sum(weights[: last + 1]) or 1))
-        if chosen:
-            return last, number
-    return 0, number
-
-
-def _dealt(number: int, share: float) -> tuple[bool, int]:
-    """Whether an item is among an evenly spread share of all, and how many of its own side come before it."""
-    before = int(number * share)
-    chosen = int((number + 1) * share) > before
-    return chosen, before if chosen else number - before
 
 
 class TrainStream(Sampler[list[Sample]]):
@@ -138,7 +92,7 @@ class TrainStream(Sampler[list[Sample]]):
             place = (before * self.accumulate + part) * self.world + self.rank
             positions = range(place * self.batch_size, (place + 1) * self.batch_size)
             stream = _Stream(self.seed, VISUAL_STREAMS[source] if visual else 0, chosen.name)
-            kind: PromptKind = self._visual_kind(step) if visual else "text"
+            kind: PromptKind = exemplar_kind(step, self.seed, self.exemplars) if visual else "text"
             if source == "cross_image":
                 images = self._sharing(chosen, place, stream)
             else:
@@ -147,10 +101,6 @@ class TrainStream(Sampler[list[Sample]]):
                 Sample(image, stream.seed(1, position), kind, source, number)
                 for image, position in zip(images, positions, strict=True)
             ]
-
-    def _visual_kind(self, step: int) -> ExemplarKind:
-        """Drawn for all ranks together: what takes no part in a step gets no gradient on any of them."""
-        return "point" if _mix(self.seed, 4, step) < self.exemplars.points * 2**63 else "box"
 
     def _sharing(self, chosen: TrainSet, place: int, stream: _Stream) -> list[int]:
         assert chosen.shared is not None
@@ -166,7 +116,7 @@ class _Stream(NamedTuple):
     name: str  # of the set
 
     def seed(self, use: int, place: int) -> int:
-        return _mix(self.run_seed, self.number + use, place, *self.name.encode())
+        return mix(self.run_seed, self.number + use, place, *self.name.encode())
 
     def image(self, position: int, count: int) -> int:
         """Which of `count` images is at a position."""
@@ -188,8 +138,3 @@ def rank_order(num_images: int, batch_size: int, rank: int, world: int) -> list[
 @lru_cache(maxsize=16)  # a batch lies in two epochs at most, unless the data set is tiny; the streams take turns
 def _permutation(n: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-
-
-def _mix(*entropy: int) -> int:
-    """63 bits that look random, whatever regular numbers they come from."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trex2_lightning.data.annotations.annotated import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 
