@@ -76,8 +76,8 @@ type: $(INSTALLED)  ## check types
 	$(BIN)/mypy
 
 .PHONY: docs
-docs: $(INSTALLED)  ## write what docs/architecture.md shows of the code
-	$(PY) tests/docs/architecture.py
+docs: $(INSTALLED)  ## write what the documents show of the code
+	$(PY) tests/docs/generated.py
 
 clean:  ## remove build outputs and caches; runs/ and .venv stay
 	rm -rf build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import wandb
+from omegaconf import OmegaConf
 from PIL import Image
 
 from trex2_lightning import config
@@ -67,6 +68,15 @@ def test_folders_are_compared(make_run: MakeRun, tmp_path: Path, capsys: pytest.
     assert sorted(settings) == ["| model.fusion | late | early |", "| optim.lr | 0.001 | 0.002 |"]
     assert Image.open(output / "ap.png").width > 500
     assert "comparison.md and ap.png" in capsys.readouterr().out
+
+
+def test_runs_of_different_formats_differ_in_settings_of_both_alone(make_run: MakeRun, tmp_path: Path) -> None:
+    new, old = make_run("new", 0.7), make_run("old", 0.4)
+    values = OmegaConf.load(old / "config.yaml")
+    del values["format"]
+    values.eval.backend = "pycocotools"
+    OmegaConf.save(values, old / "config.yaml")
+    assert compare.settings_block({"new": facts(str(new)), "old": facts(str(old))}).lines == []
 
 
 def test_a_w_and_b_run_is_like_its_folder(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,10 +177,10 @@ def test_exemplars_are_those_of_the_data_set(tiny_config: TinyConfig) -> None:
         evaluate(config, build_module(config), "test", ["exemplars"])
 
 
-@pytest.mark.parametrize(("metric", "needed"), [("lvis", "lvis"), ("counting", "fsc147 or fscd_lvis")])
+@pytest.mark.parametrize(("metric", "needed"), [("lvis", "which categories they judge"), ("counting", "how many")])
 def test_a_metric_wants_its_data(tiny_config: TinyConfig, metric: str, needed: str) -> None:
     config = tiny_config(f"eval.metric={metric}")
-    with pytest.raises(InputError, match=f"eval.metric={metric} needs data.format={needed}, but it is coco"):
+    with pytest.raises(InputError, match=f"eval.metric={metric} needs images that say {needed}.*data.format=coco"):
         evaluate(config, build_module(config), "val", ["text"])
 
 

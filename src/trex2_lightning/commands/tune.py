@@ -14,7 +14,7 @@ from trex2_lightning.inference.tuning import exemplars, tune
 
 
 def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
-    """`tune_prompts.py --ckpt FILE --data FILE [--images DIR] --category NAME ... --output FILE`"""
+    """`tune_prompts.py --ckpt FILE --data FILE [--format NAME] [--images DIR] --category NAME ... --output FILE`"""
     parser = argparse.ArgumentParser(
         prog,
         description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
@@ -25,9 +25,11 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
         "--data",
         type=Path,
         required=True,
-        help="annotations of tens of images: a COCO JSON file, or an index that prepare_data.py has made of any format",
+        help="annotations of tens of images: a file of --format, or an index that prepare_data.py has made of any",
     )
-    parser.add_argument("--images", type=Path, help="folder of the images of a JSON file; an index knows its own")
+    direct = [name for name, form in every_format().items() if form.direct]
+    parser.add_argument("--format", choices=direct, default="coco", help="of the file (default: coco)")
+    parser.add_argument("--images", type=Path, help="folder of the images of a file; an index knows its own")
     parser.add_argument(
         "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
     )
@@ -41,10 +43,11 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
     parser.add_argument("--lr", type=float, default=0.03, help="learning rate of Adam (default: 0.03)")
     parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict.py --prompts")
     options = parser.parse_args(arguments)
-    if options.data.suffix == ".json" and options.images is None:
+    form = every_format()[options.format]
+    if form.is_direct(options.data) and options.images is None:
         raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")
     predictor = Predictor.from_checkpoint(options.ckpt)
-    records = open_records(options.data, options.images or Path(), every_format()["coco"])
+    records = open_records(options.data, options.images or Path(), form)
     names, visual = tuple(options.category), options.start == "visual"
     if visual and not predictor.module.visual_trained:
         raise InputError(

@@ -130,15 +130,15 @@ class DataConfig:
             )
         for name, files in self.sets.items():
             _check_set(f"data.sets.{name}", files)
-        if self.sets and self.format != "coco":
-            raise ConfigError(f"data.sets are read from files: data.format={self.format} has none, leave it out")
+        if self.sets and self.format == "shapes":
+            raise ConfigError("data.sets are read from files: data.format=shapes has none, leave it out")
         if self.sets and self.limit:
             raise ConfigError(f"data.limit={self.limit} is of data.train alone: leave it out where data.sets has sets")
 
 
 def _check_set(key: str, files: SetConfig) -> None:
     if not files.annotations:
-        raise ConfigError(f"{key}.annotations is missing: name an index, or a COCO JSON file, relative to data.root")
+        raise ConfigError(f"{key}.annotations is missing: name an index or a file of its format, relative to data.root")
     check_not_negative(key, files, "text", "visual")
     if files.kind == "grounding" and files.visual:
         raise ConfigError(f"{key}.visual={files.visual}: a set of kind=grounding is for text alone")

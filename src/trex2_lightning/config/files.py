@@ -1,8 +1,8 @@
 """Experiment files and checkpoints to configurations, and back.
 
 An experiment file names at most one parent (`base: ../base.yaml`, relative to the file) and states only what differs;
-the command line adds `key=value`. What is saved has a format number, and earlier formats are read too (migrations.py);
-a file without one is of today's.
+the command line adds `key=value`. What is saved has a format number, and earlier formats are read too (migrations.py).
+A file without one is written by hand, in today's format.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)
 
 
 class DetectionDataModule(lightning.LightningDataModule):
-    """Batches of a data set in COCO format, of a benchmark in its own, of an index, or of the synthetic `shapes`.
+    """Batches of files in a format that is read directly, of an index, or of the synthetic `shapes`.
 
     After `setup` the records of the stage's splits are there, and `names`: what evaluation prompts, in label order.
     The trainer must have `use_distributed_sampler=False`, and sees the whole run as one epoch.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import wandb
 from omegaconf import OmegaConf
 
+from trex2_lightning.config.migrations import migrate
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.costs import NUM_NAMES, Cost
 from trex2_lightning.evaluation.curves import curve
@@ -108,16 +109,15 @@ def _of_folder(folder: Path) -> RunFacts:
     if not config.is_file():
         raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that scripts/train.py has written")
     settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
-    assert isinstance(settings, dict)
     ap = average_precision(folder) | _ap({name: points[-1][1] for name, points in history.items()}, "val")
     latency = read_json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
-    return RunFacts(flat({str(key): value for key, value in settings.items()}, "."), ap, history, latency)
+    return RunFacts(_settings(settings, config), ap, history, latency)
 
 
 def _of_wandb(name: str) -> RunFacts:
     try:
         run = wandb.Api().run(name)
-        settings, summary = flat(dict(run.config), "."), dict(run.summary)
+        settings, summary = _settings(dict(run.config), name), dict(run.summary)
         rows = list(run.scan_history())
     except (wandb.Error, ValueError) as error:
         raise InputError(
@@ -151,3 +151,9 @@ def _ap(figures: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
 def _curve(history: History) -> Sequence[tuple[int, float]]:
     """AP on seen categories where the data set has these, else of all."""
     return history.get("val/ap/seen") or history.get("val/ap", [])
+
+
+def _settings(values: Any, source: str | Path) -> dict[str, Any]:
+    """By dotted key, those of a run of an earlier format in today's."""
+    migrate({"config": values}, source)
+    return flat(values, ".")

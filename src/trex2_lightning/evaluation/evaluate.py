@@ -117,7 +117,7 @@ def _given_exemplars(records: Records) -> dict[int, Tensor]:
     for image in records.images:
         if image.exemplars is None:
             raise InputError(
-                f"{records.annotations}: its images have no exemplars, which FSC-147 and FSCD-LVIS have: "
+                f"{records.annotations}: its images have no exemplars, as those of counting benchmarks have: "
                 "set data.format, or leave the protocol exemplars out"
             )
         given[image.id] = xyxy_to_cxcywh(image.exemplars / torch.tensor([image.width, image.height] * 2))

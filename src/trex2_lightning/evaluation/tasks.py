@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from trex2_lightning.config import Config, SplitConfig, TaskConfig
+from trex2_lightning.data.index.opening import is_there
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.report import EvaluationReport
@@ -27,7 +28,7 @@ def evaluate_tasks(
     """
     tasks = {name: _of_task(config, task) for name, task in _named(config).items()}
     files = {name: Path(own.data.root) / getattr(own.data, split).annotations for name, own in tasks.items()}
-    if missing := [str(file) for file in files.values() if not file.is_file()]:
+    if missing := [str(file) for file in files.values() if not is_there(file)]:
         raise InputError(
             f"{len(missing)} of {len(tasks)} tasks have no annotation file, such as {'; '.join(missing[:3])}: "
             "set data.root= to the benchmark's folder"

@@ -1,4 +1,4 @@
-"""Drawings for people: boxes on a picture, sheets of pictures, curves."""
+"""Drawings for people: boxes on a picture, sheets of pictures."""
 
 from __future__ import annotations
 

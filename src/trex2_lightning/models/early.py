@@ -49,7 +49,7 @@ class EarlyFusionDetector(PromptedDetector):
 
         Raises:
             InputError: more than `max_tokens` where a gradient is wanted; losses need all queries' logits. Training
-                leaves out categories before (`ops.prompts.fitting`).
+                leaves out categories before (`ops.prompt_tokens.fitting`).
         """
         indices = parts(prompts, self.max_tokens)
         if len(indices) == 1:

@@ -1,1 +1,1 @@
-"""Pure functions on tensors."""
+"""Functions on tensors that know neither models nor data, and what goes over ranks."""

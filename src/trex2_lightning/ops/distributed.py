@@ -1,6 +1,6 @@
-"""Several processes, or one: the only place that asks whether a run is distributed.
+"""Several processes, or one: the only place that asks torch whether a run is distributed.
 
-Every function is a collective: all ranks call it at the same time.
+What goes over ranks is a collective: all ranks call it at the same time.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-QUERIES_OF_A_PROGRAM = 32  # of a program
+QUERIES_OF_A_PROGRAM = 32
 WARPS = 4
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from trex2_lightning.data.sampling.references import References
 from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.distributed import sum_over_ranks
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.structures import Batch, Prompts, PromptTokens
@@ -66,5 +67,4 @@ class ReferenceEncoder(L.LightningModule):
         return vectors
 
     def on_predict_epoch_end(self) -> None:
-        reduce = self.trainer.strategy.reduce
-        self.total, self.count = reduce(self.total, reduce_op="sum"), reduce(self.count, reduce_op="sum")
+        self.total, self.count = sum_over_ranks(self.total), sum_over_ranks(self.count)

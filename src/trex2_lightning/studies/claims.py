@@ -25,7 +25,7 @@ NAME_FORMS = (
     "a {}",
     "a small {} in the picture",
     "a small {} shaped like this one in the picture",
-)  # of a name
+)
 NUM_ASKED = 10  # categories whose AP is watched
 NUM_OTHERS = (0, 20, 70)  # names that join them
 ON_RELATIONS = ["data.test.annotations=relations.json", "data.test.images=relations"]

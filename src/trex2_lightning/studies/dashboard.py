@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import wandb
+
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.costs import VOCABULARIES, Cost
 from trex2_lightning.studies.fusion_page import SHOWN_GROUPS
@@ -21,8 +23,6 @@ def save_workspace(entity: str, project: str, group: str) -> str:
         InputError: as `workspace`, or W&B did not take it.
     """
     board = workspace(entity, project, group)
-    import wandb
-
     try:
         board.save()
     except (wandb.Error, OSError, ValueError) as error:

@@ -51,7 +51,7 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
     limit = reference.config.max_text_len
     [sentence], chunks = _sentences(few, limit), _sentences(many, limit)
     theirs = ask(sentence)
-    difference = _outputs_differ(
+    differ = _outputs_differ(
         theirs, early.decode(early.encode_image(images), early.encode_prompts(Prompts(few))), sentence.shape[1]
     )
     largest = float(theirs.logits[..., : sentence.shape[1]].abs().max())
@@ -71,7 +71,7 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
             f"largest difference of boxes and of logits, which reach {largest:.1f}",
             None,
             None,
-            f"{difference:.1e}",
+            f"{differ:.1e}",
             "<= 1e-4",
         ),
         Row(f"{what}, {len(few)} names, {cached}", peer, phrases, ratio(peer, phrases), ">= 2"),

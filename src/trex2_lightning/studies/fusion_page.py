@@ -21,7 +21,7 @@ class Cell(NamedTuple):
     """A trained cell of one seed."""
 
     ap: dict[str, dict[str, float]]  # by prompt and category group
-    measures: dict[str, Any]  # as `ablation_fusion.measured` gives them
+    measures: dict[str, Any]  # as `fusion_ablation.measured` gives them
     seconds_per_step: float
     memory_gib: float
 

@@ -30,7 +30,7 @@ Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]  # pixels (B, 3, H, W) a
 
 
 def loaders(folder: Path, size: int) -> tuple[Batches, Batches]:
-    """What reads the files of `write` once, in batches: PIL and pycocotools, and ours."""
+    """What reads the files of `write_images` once, in batches: PIL and pycocotools, and ours."""
     files = SplitConfig("train.json", "train")
     data = DataConfig(
         root=str(folder), train=files, val=files, size=size, max_size=MAX_SIZE, batch_size=BATCH_SIZE, num_workers=0

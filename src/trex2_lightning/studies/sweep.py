@@ -38,11 +38,11 @@ def finish(folder: Path, file: Path, overrides: Sequence[str]) -> None:
 
 
 def script(name: str, folder: Path, *arguments: str) -> None:
-    """Run a script on one thread; what it prints goes to a file beside the run."""
+    """Run a command on one thread; what it prints goes to a file beside the run."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(f".{name}.log")
     with log.open("w") as stream:
-        command = [sys.executable, str(Path("scripts", f"{name}.py")), *arguments]
+        command = [sys.executable, "-m", "trex2_lightning", name, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode
     if status:

@@ -65,12 +65,18 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
             if image.judged is not None
         }
         if len(federated) < len(truth):
-            raise ConfigError(f"eval.metric=lvis needs data.format=lvis, but it is {config.data.format}")
+            raise ConfigError(
+                f"eval.metric=lvis needs images that say which categories they judge, but {records.annotations} "
+                f"of data.format={config.data.format} does not say it for all"
+            )
         return LvisMetric(truth, federated, records.names, records.groups)
     limit = config.eval.max_detections
     if config.eval.metric == "coco":
         return DetectionMetric(truth, records.names, records.groups, max_detections=limit)
     counts = {i.id: i.num_objects for i in records.images if i.num_objects is not None}
     if len(counts) < len(truth):
-        raise ConfigError(f"eval.metric=counting needs data.format=fsc147 or fscd_lvis, but it is {config.data.format}")
+        raise ConfigError(
+            f"eval.metric=counting needs images that say how many objects they have, but "
+            f"{records.annotations} of data.format={config.data.format} does not say it for all"
+        )
     return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, max_detections=limit)

@@ -39,7 +39,7 @@ class DetectionModule(L.LightningModule):
     Args:
         detector: the model.
         criterion: output and targets to weighted loss terms.
-        prompting: what a training batch is asked with; its memory bank is saved with the checkpoints.
+        training_prompts: what a training batch is asked with; its memory bank is saved with the checkpoints.
         optimizer: learning rates and schedule.
         denoising: how ground truth is noised.
         resolved_config: plain values, written into every checkpoint so that it can be rebuilt from the file alone.
@@ -53,7 +53,7 @@ class DetectionModule(L.LightningModule):
         self,
         detector: PromptedDetector,
         criterion: Criterion,
-        prompting: TrainingPrompts,
+        training_prompts: TrainingPrompts,
         optimizer: OptimConfig,
         denoising: DenoisingConfig,
         resolved_config: dict[str, Any],
@@ -65,7 +65,7 @@ class DetectionModule(L.LightningModule):
         super().__init__()
         self.detector = detector
         self.criterion = criterion
-        self.prompting = prompting
+        self.training_prompts = training_prompts
         self.protocols: dict[str, Measurement] = {}
         self.regions: RegionClassifier | None = None
         self.figures: dict[str, dict[str, float]] = {}
@@ -82,7 +82,7 @@ class DetectionModule(L.LightningModule):
         """One iteration with text or with visual prompts, as the batch has them."""
         features = self.detector.encode_image(batch.images)
         generator = self._generator(batch_idx)
-        asked = self.prompting(self.detector, batch, features, generator)
+        asked = self.training_prompts(self.detector, batch, features, generator)
         num_queries = self.detector.selection.num_queries
         noised = noise_queries(asked.targets, asked.num_categories, num_queries, self._denoising, generator)
         output = self.detector.decode(features, asked.prompts, noised)
@@ -173,14 +173,14 @@ class DetectionModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._resolved_config
         checkpoint["visual_trained"] = self.visual_trained
-        if self.prompting.memory_bank is not None:
-            checkpoint["memory_bank"] = self.prompting.memory_bank.state_dict()
+        if self.training_prompts.memory_bank is not None:
+            checkpoint["memory_bank"] = self.training_prompts.memory_bank.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
         self.visual_trained |= checkpoint["visual_trained"]
-        if self.prompting.memory_bank is not None:
-            self.prompting.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
+        if self.training_prompts.memory_bank is not None:
+            self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch, left_out: int) -> None:
         """The loss and its terms, apart by what the images were asked with, and what the step had to do without."""

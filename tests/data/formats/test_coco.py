@@ -153,10 +153,11 @@ def test_a_file_larger_than_the_window_is_read_whole(pictures: Pictures, monkeyp
         assert [image.boxes.tolist() for image in parts] == [image.boxes.tolist() for image in whole]
 
 
-def test_roboflow_heads_its_categories_with_their_group(pictures: Pictures) -> None:
+@pytest.mark.parametrize("number", [0, 5])
+def test_roboflow_heads_its_categories_with_their_group(pictures: Pictures, number: int) -> None:
     value = content()
     value["categories"] = [
-        {"id": 0, "name": "animals", "supercategory": "none"},
+        {"id": number, "name": "animals", "supercategory": "none"},
         {"id": 10, "name": "dog", "supercategory": "animals"},
         {"id": 20, "name": "cat", "supercategory": "animals"},
     ]

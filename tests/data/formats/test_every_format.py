@@ -21,7 +21,6 @@ from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.data.sampling.mixture import read_mixture
 from trex2_lightning.errors import InputError
 
-ROOT = Path(__file__).parents[3]
 INDEXED = [name for name, form in every_format().items() if form.indexed]
 
 
@@ -93,13 +92,3 @@ def test_every_format_has_its_help(name: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         prepare_data([name, "--help"])
     assert "folder to write the index to" in capsys.readouterr().out
-
-
-def test_the_page_has_the_table_of_the_declarations() -> None:
-    head = "| format | data set | an image judges | `kind` in `data.sets` | read from |\n|---|---|---|---|---|\n"
-    rows = ""
-    for form in every_format().values():
-        kinds = ", ".join(f"`{kind}`" for kind in form.kinds) or "none"
-        places = ["an index"] * form.indexed + [f"`{form.direct}` files"] * bool(form.direct)
-        rows += f"| `{form.name}` | {form.data_sets} | {form.judges} | {kinds} | {', '.join(places)} |\n"
-    assert head + rows in (ROOT / "docs" / "data.md").read_text(), f"docs/data.md has to have\n{head}{rows}"

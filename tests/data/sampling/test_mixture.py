@@ -122,6 +122,18 @@ def test_a_batch_says_which_set_it_is_of() -> None:
     assert collate_mixture([example([0], number=1)], sets, 0, 4).data_set == "two"
 
 
+@pytest.mark.parametrize(
+    ("some", "use"),
+    [
+        (SetConfig("a.json", kind="grounding", text=1, format="lvis"), "detection"),
+        (SetConfig("a.json", text=1, format="fsc147"), "evaluation alone"),
+    ],
+)
+def test_a_format_is_asked_for_what_it_has(tmp_path: Path, some: SetConfig, use: str) -> None:
+    with pytest.raises(InputError, match=rf"^data\.sets\.a\.kind={some.kind}: the format {some.format} is for {use}; "):
+        read_mixture(DataConfig(root=str(tmp_path), sets={"a": some}), RhythmConfig())
+
+
 def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Path) -> None:
     sets = {
         "o365": SetConfig("indexes/o365", text=1, format="objects365"),

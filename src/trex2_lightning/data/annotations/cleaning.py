@@ -26,13 +26,13 @@ NO_IMAGE = "image that cannot be read"
 class Annotated(NamedTuple):
     """One image and its n boxes."""
 
-    path: str  # of a file, or within an archive (`data.archives`)
+    path: str  # of a file, or within an archive (`data.images.archives`)
     width: int  # pixels
     height: int
     boxes: NDArray[np.float32]  # (n, 4) xyxy in pixels, within the image and with an area there
     names: Sequence[str]  # n category names or phrases; of nameless data, any key of a category within its image
     crowd: NDArray[np.bool_]  # (n,) the box surrounds a group or is to be ignored: no target; ignored in evaluation
-    area: NDArray[np.float32]  # (n,) of the object, square pixels; the box's where the file has none
+    area: NDArray[np.float32]  # (n,) of the object, square pixels; the box's, as it is in the file, where there is none
     # Whose presence and all of whose boxes the data set knows here; None: every category of its vocabulary. A category
     # that is judged and has no box is absent; one with a box that is not judged may have more of them.
     judged: Sequence[str] | None = None

@@ -36,7 +36,7 @@ FORMAT = Format(
     help="COCO's format",
     data_sets="COCO, Roboflow, ODinW, your own",
     judges="all categories",
-    kinds=("detection",),
+    kinds=("detection", "grounding", "nameless"),
     reader=read_coco,
     sources=(Argument("annotations", "JSON file, or a folder of Roboflow or ODinW with _annotations.coco.json"),),
     direct=".json",
@@ -91,11 +91,11 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
 
 
 def _is_heading(entry: Entry, categories: list[Entry], boxes: BoxColumns, report: Report) -> bool:
-    """Roboflow's exports begin with a category 0 which only names the others' common group."""
-    heading = entry["id"] == 0 and entry.get("supercategory") == "none" and 0 not in boxes.category_ids
+    """Roboflow's exports have a category without boxes which only names the others' common group."""
+    heading = entry.get("supercategory") == "none" and entry["id"] not in boxes.category_ids
     heading = heading and any(other.get("supercategory") == entry.get("name") for other in categories)
     if heading:
-        report.count("category that only heads the others (Roboflow)", f"category 0, {entry.get('name')}")
+        report.count("category that only heads the others (Roboflow)", f"category {entry['id']}, {entry.get('name')}")
     return heading
 
 

@@ -65,7 +65,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     """RGB image, turned upright by its EXIF orientation.
 
     Args:
-        path: a file of any format and colour mode that Pillow reads, or a member of an archive (`data.archives`).
+        path: a file of any format and colour mode that Pillow reads, or an archive's member (`data.images.archives`).
         size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
 
     Raises:

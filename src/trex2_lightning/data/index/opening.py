@@ -13,7 +13,7 @@ from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.annotations.reading_report import Report, changed_boxes
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.index.reading import open_index
+from trex2_lightning.data.index.reading import SUMMARY, open_index
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
 
@@ -39,6 +39,11 @@ def open_records(annotations: Path, images: Path, form: Format) -> Records:
             "make an index of it with scripts/prepare_data.py"
         )
     return open_index(annotations)
+
+
+def is_there(annotations: Path) -> bool:
+    """Whether it is a file, or the folder of an index."""
+    return annotations.is_file() or (annotations / SUMMARY).is_file()
 
 
 def read_records(annotations: Path, images: Path, form: Format) -> Records:

@@ -27,7 +27,7 @@ from trex2_lightning.data.index.columns import Column, Strings
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
 
-VERSION = 1
+VERSION = 2  # 1 has the area of the clipped box where the file has none
 SUMMARY = "index.json"
 CONTENT: dict[str, type] = {  # of `index.json`, beside its version
     **dict.fromkeys(("settings", "counts", "examples", "columns"), dict),
@@ -71,7 +71,7 @@ class Index(Sequence[ImageRecord]):
         summary: what `index.json` says.
 
     Args:
-        folder: as `data.index_build.build_index` left it.
+        folder: as `data.index.writing.build_index` left it.
 
     Raises:
         InputError: there is no index, it is of another version, or a column has not the length that it was left with.

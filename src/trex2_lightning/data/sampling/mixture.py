@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import format_named
-from trex2_lightning.data.index.opening import open_records
-from trex2_lightning.data.index.reading import SUMMARY, Index
+from trex2_lightning.data.index.opening import is_there, open_records
+from trex2_lightning.data.index.reading import Index
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.vocabulary import negative_pool
@@ -45,13 +45,20 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     """The sets of `data.sets` that have steps in the rhythm.
 
     Raises:
-        InputError: a set is missing or broken, or its format unknown; the message has the commands that prepare all
-            that are missing.
+        InputError: a set is missing or broken, its format unknown or of another kind; the message has the commands
+            that prepare all that are missing.
     """
     root = Path(config.root)
     used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
     forms = {name: format_named(some.format, f"data.sets.{name}.format") for name, some in used.items()}
-    missing = [name for name, some in used.items() if not _is_there(root / some.annotations)]
+    for name, form in forms.items():  # of an index, the format is only told where it is missing
+        is_read = form.is_direct(root / used[name].annotations)
+        if used[name].kind not in form.kinds and (is_read or not form.kinds):
+            raise InputError(
+                f"data.sets.{name}.kind={used[name].kind}: the format {form.name} is for "
+                f"{' or '.join(form.kinds) or 'evaluation alone'}; set data.sets.{name}.kind= or leave the set out"
+            )
+    missing = [name for name, some in used.items() if not is_there(root / some.annotations)]
     if missing:
         ways = "; ".join(_preparation(root / used[name].annotations, forms[name]) for name in missing)
         raise InputError(
@@ -137,7 +144,3 @@ def _preparation(place: Path, form: Format) -> str:
     if form.is_direct(place) or not form.indexed:
         return f"{place} is a file of the format {form.name} to be put there"
     return f"python scripts/prepare_data.py {form.name} {form.usage} {place}"
-
-
-def _is_there(annotations: Path) -> bool:
-    return annotations.is_file() or (annotations / SUMMARY).is_file()

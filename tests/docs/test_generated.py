@@ -1,4 +1,4 @@
-"""docs/architecture.md shows the layers and rooms as they are, and no other document has a list of them."""
+"""The documents show layers, rooms and formats as they are, and no other document has a list of the layers."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import re
 from pathlib import Path
 
 import pytest
-from architecture import LAYERS, PACKAGE, PAGE, generated, picture
 from documents import DOCS
+from generated import LAYERS, PACKAGE, PAGE, generated, parts, picture
 
 QUESTION = re.compile(r"^\| (.*\?) \| `([\w/.]+)` \|$", re.MULTILINE)
 PATH = re.compile(r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?|structures\.py)`")
 
 
-def test_the_page_is_what_the_code_says() -> None:
-    assert generated(PAGE.read_text()) == PAGE.read_text(), "run `make docs`"
+@pytest.mark.parametrize("page", parts(), ids=lambda page: page.name)
+def test_a_page_is_what_the_code_says(page: Path) -> None:
+    assert generated(page) == page.read_text(), "run `make docs`"
 
 
 def test_the_picture_has_every_layer_in_its_place() -> None:
     bricks = [re.findall(r"\w+", line) for line in picture(LAYERS).splitlines() if line.startswith("|")]
     assert bricks == LAYERS[::-1]
     assert len({len(line) for line in picture(LAYERS).splitlines()[1:-1]}) == 1
+
+
+def test_a_page_without_marks_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("nothing is marked here")
+    monkeypatch.setattr("generated.parts", lambda: {page: {"picture": "a wall"}})
     with pytest.raises(ValueError, match="needs one place"):
-        generated("nothing is marked here")
+        generated(page)
 
 
 def test_a_moved_layer_changes_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("architecture.LAYERS", [*LAYERS[:-2], LAYERS[-1], LAYERS[-2]])
-    assert generated(PAGE.read_text()) != PAGE.read_text()
+    monkeypatch.setattr("generated.LAYERS", [*LAYERS[:-2], LAYERS[-1], LAYERS[-2]])
+    assert generated(PAGE) != PAGE.read_text()
 
 
 def test_every_question_is_answered_by_a_file() -> None:

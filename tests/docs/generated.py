@@ -1,6 +1,7 @@
-"""Writes what docs/architecture.md shows of the code: the layers, from the table of the layering test, and the rooms.
+"""Writes what the documents show of the code: in architecture.md the layers, from the table of the layering test, and
+the rooms; in data.md the formats.
 
-`make docs` calls it; `test_architecture.py` holds that the page is what it writes.
+`make docs` calls it; `test_generated.py` holds that the pages are what it writes.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import ast
 import re
 import sys
 from pathlib import Path
+
+from trex2_lightning.data.formats import every_format
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -19,15 +22,23 @@ PAGE = ROOT / "docs" / "architecture.md"
 WIDTH = 84  # characters of a picture, a common multiple of the numbers of siblings
 
 
-def generated(text: str) -> str:
+def generated(page: Path) -> str:
     """The page with all that stands between its marks written anew."""
-    parts = {"picture": picture(LAYERS), "data": picture(ROOMS["data"]), "rooms": rooms()}
-    for name, content in parts.items():
+    text = page.read_text()
+    for name, content in parts()[page].items():
         marked = re.compile(rf"(<!-- {name}: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
         if len(marked.findall(text)) != 1:
-            raise ValueError(f"{PAGE.name} needs one place `<!-- {name}: ... -->` with its `<!-- end -->`")
+            raise ValueError(f"{page.name} needs one place `<!-- {name}: ... -->` with its `<!-- end -->`")
         text = marked.sub(lambda found, content=content: f"{found[1]}{content}\n{found[2]}", text)
     return text
+
+
+def parts() -> dict[Path, dict[str, str]]:
+    """Of each page, by their marks."""
+    return {
+        PAGE: {"picture": picture(LAYERS), "data": picture(ROOMS["data"]), "rooms": rooms()},
+        ROOT / "docs" / "data.md": {"formats": formats()},
+    }
 
 
 def picture(layers: list[list[str]]) -> str:
@@ -58,6 +69,16 @@ def rooms() -> str:
     return "\n".join(lines)
 
 
+def formats() -> str:
+    """The declarations of all formats."""
+    lines = ["| format | data set | an image judges | `kind` in `data.sets` | read from |", "|---|---|---|---|---|"]
+    for form in every_format().values():
+        kinds = ", ".join(f"`{kind}`" for kind in form.kinds) or "none"
+        places = ["an index"] * form.indexed + [f"`{form.direct}` files"] * bool(form.direct)
+        lines.append(f"| `{form.name}` | {form.data_sets} | {form.judges} | {kinds} | {', '.join(places)} |")
+    return "\n".join(lines)
+
+
 def sentence(file: Path) -> str:
     """The first paragraph of a file's docstring."""
     found = ast.get_docstring(ast.parse(file.read_text()))
@@ -73,4 +94,5 @@ def _joint(above: list[str], below: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(generated(PAGE.read_text()))
+    for file in parts():
+        file.write_text(generated(file))
