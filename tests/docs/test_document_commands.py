@@ -68,7 +68,8 @@ def test_every_block_says_what_it_is(path: Path) -> None:
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)
 def test_a_command_within_a_line_stands_in_a_block_too(path: Path) -> None:
     written = {command.line for other in DOCS for command in commands(other)}
-    written |= {"trex2 --help", "trex2 COMMAND ...", *(f"trex2 {name} ..." for name in trex2_commands())}
+    written |= {f"{program} COMMAND ..." for program in ("trex2", "python -m trex2_lightning")}
+    written |= {"trex2 --help", *(f"trex2 {name} ..." for name in trex2_commands())}
     for span in spans(path):
         if span.startswith("make "):
             dry(shlex.split(span))
