@@ -1,4 +1,4 @@
-"""What travels between data, models, losses and metrics: one NamedTuple for each thing.
+"""What travels between data, models, losses and metrics, and what a person marks.
 
 B images, C categories in the batch vocabulary, T prompt tokens (T = C for phrases and visual prompts),
 M exemplar boxes per category, S image tokens over all L levels, D model width, Q queries, N noised queries,
