@@ -42,6 +42,7 @@ ROOMS = {
 WHOLE_CONFIG = {"training", "evaluation", "inference", "studies", "commands"}  # others take their own part of it
 MOST_LINES = 300
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
+TESTS = sorted(Path(__file__).parent.rglob("*.py"))
 
 
 def level(layers: list[list[str]], part: str) -> int:
@@ -100,7 +101,7 @@ def test_imports(file: Path) -> None:
     assert violations(place_of(file), file.read_text()) == []
 
 
-@pytest.mark.parametrize("file", FILES, ids=place_of)
+@pytest.mark.parametrize("file", [*FILES, *TESTS], ids=lambda file: str(file.relative_to(PACKAGE.parents[1])))
 def test_a_file_is_short(file: Path) -> None:
     assert len(file.read_text().splitlines()) <= MOST_LINES
 

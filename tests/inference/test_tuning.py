@@ -18,7 +18,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
 from trex2_lightning.structures import Box, Prompts
-from trex2_lightning.training.build import build_datamodule, build_module
+from trex2_lightning.training.build import build_datamodule
 
 NAMES = ("red block", "green block", "blue block")
 
@@ -26,12 +26,6 @@ NAMES = ("red block", "green block", "blue block")
 @pytest.fixture
 def config(tiny_config: Callable[..., Config]) -> Config:
     return tiny_config("train.rhythm.visual=1", "eval.batch_size=1")
-
-
-@pytest.fixture
-def predictor(config: Config) -> Predictor:
-    torch.manual_seed(0)
-    return Predictor(config, build_module(config))
 
 
 @pytest.fixture

@@ -1,113 +1,18 @@
 """What every (granularity, fusion) cell promises, whatever its weights and whichever way it is prompted."""
 
-import copy
-import functools
 import inspect
 
 import pytest
 import torch
+from detector_parts import KINDS, PHRASES, QUERIES, assert_same_boxes, find, padded, prompts_of, random_images, scores
 
-from trex2_lightning.config import BackboneConfig, LossConfig, ModelConfig, TextConfig, TransformerConfig
+from trex2_lightning.config import LossConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
-from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.detector import QuerySelection
 from trex2_lightning.models.late import LateFusionDetector
-from trex2_lightning.ops.prompt_tokens import average
-from trex2_lightning.ops.scores import category_scores
-from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
-
-CELLS = [("phrase", "late"), ("word", "late"), ("phrase", "early"), ("word", "early")]
-PHRASES = ("red star", "blue ring", "green moon", "a cross")
-QUERIES = 20
-KINDS = ["text", "box", "point"]
-
-
-@pytest.fixture(params=CELLS, ids="-".join)
-def detector(request):
-    return random_detector(*request.param)
-
-
-@pytest.fixture(params=["phrase", "word"])
-def late(request):
-    return random_detector(request.param, "late")
-
-
-@pytest.fixture(params=["phrase", "word"])
-def early(request):
-    return random_detector(request.param, "early")
-
-
-def random_detector(granularity, fusion):
-    model = built(granularity, fusion)
-    torch.manual_seed(0)  # of what the test draws
-    return copy.deepcopy(model)
-
-
-@functools.cache
-def built(granularity, fusion):
-    torch.manual_seed(0)
-    model = build_detector(
-        ModelConfig(
-            granularity=granularity,
-            fusion=fusion,
-            width=32,
-            num_levels=3,
-            num_queries=QUERIES,
-            backbone=BackboneConfig("test_resnet", out_indices=[2, 3, 4]),
-            text=TextConfig(name="custom", width=32, layers=1, heads=2),
-            transformer=TransformerConfig(encoder_layers=1, decoder_layers=2, heads=4, ffn=64),
-        )
-    )
-    for parameter in model.parameters():  # out of the symmetric start: offsets, box heads and biases say something
-        parameter.data += 0.05 * torch.randn_like(parameter)
-    return model.eval()
-
-
-def random_images(batch=2, size=64):
-    generator = torch.Generator().manual_seed(1)
-    return Images(
-        torch.randn(batch, 3, size, size, generator=generator),
-        torch.ones(batch, size, size, dtype=torch.bool),
-        torch.full((batch, 2), size),
-    )
-
-
-def prompts_of(kind, order=(0, 1, 2, 3), images=slice(None)):
-    """The four categories in some order; two images show the first two, only the second image the other two."""
-    if kind == "text":
-        return Prompts(tuple(PHRASES[i] for i in order))
-    generator = torch.Generator().manual_seed(2)
-    boxes = 0.2 + 0.4 * torch.rand(2, 4, 3, 4, generator=generator)
-    valid = torch.rand(2, 4, 3, generator=generator) > 0.5
-    valid[:, :, 0] = torch.tensor([[True, True, False, False], [True] * 4])
-    valid[0, 2:] = False
-    order = list(order)
-    return Prompts(exemplars=Exemplars(boxes[images, order], valid[images, order], kind))
-
-
-def find(detector, images, prompts, noised=None):
-    features = detector.encode_image(images)
-    return detector.decode(features, detector.encode_prompts(prompts, features), noised)
-
-
-def padded(images, extra=32):
-    """The same images with a border of `extra` pixels right and below."""
-    return Images(
-        torch.nn.functional.pad(images.pixels, (0, extra, 0, extra)),
-        torch.nn.functional.pad(images.valid, (0, extra, 0, extra)),
-        images.sizes,
-    )
-
-
-def assert_same_boxes(one, other):
-    torch.testing.assert_close(one.queries.boxes, other.queries.boxes, rtol=1e-4, atol=1e-5)
-
-
-def scores(output):
-    """Of the categories, whatever their tokens: (B, Q, C)."""
-    return category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
+from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, Targets
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -308,46 +213,3 @@ def test_initial_scores_are_the_prior():
 def test_more_queries_than_tokens_is_an_error_that_says_what_to_do(detector):
     with pytest.raises(InputError, match=r"model\.num_queries=20.*data\.size"):
         find(detector, random_images(size=24), Prompts(PHRASES))
-
-
-def test_prompt_tokens_of_phrases(detector):
-    prompts = detector.encode_prompts(Prompts(PHRASES))
-    assert isinstance(prompts, PromptTokens)
-    assert prompts.valid.all()
-    if detector.text_encoder.granularity == "phrase":
-        assert prompts.category.tolist() == [0, 1, 2, 3]
-        assert torch.equal(prompts.attend, torch.eye(4, dtype=torch.bool))
-    else:
-        assert prompts.category.tolist() == [0, 0, -1, 1, 1, -1, 2, 2, -1, 3, 3, -1]
-        assert torch.equal(prompts.attend, torch.block_diag(*[torch.ones(3, 3)] * 4).bool())
-    assert prompts.embed.shape == (1, len(prompts.category), 32)
-
-
-def test_prompt_tokens_of_exemplars(detector):
-    features = detector.encode_image(random_images())
-    prompts = detector.encode_prompts(prompts_of("box"), features)
-    assert prompts.embed.shape == (2, 4, 32)
-    assert prompts.category.tolist() == [0, 1, 2, 3]
-    assert prompts.valid.tolist() == [[True, True, False, False], [True] * 4]
-
-
-def test_exemplars_prompt_where_phrases_name_their_categories(detector):
-    features = detector.encode_image(random_images())
-    visual = detector.encode_prompts(prompts_of("box"), features)
-    both = detector.encode_prompts(prompts_of("box")._replace(phrases=PHRASES), features)
-    torch.testing.assert_close(both.embed, visual.embed)
-    assert torch.equal(both.valid, visual.valid)
-
-
-def test_exemplars_of_other_images_are_generic_prompts_of_any_image(detector):
-    references = detector.encode_image(random_images())
-    generic = average(detector.encode_prompts(prompts_of("box"), references))
-    output = detector.decode(detector.encode_image(random_images(batch=3)), generic)
-    assert output.queries.logits.shape == (2, 3, QUERIES, 4)
-
-
-def test_prompts_that_cannot_be_encoded_say_what_to_do(detector):
-    with pytest.raises(InputError, match="give phrases or exemplars"):
-        detector.encode_prompts(Prompts())
-    with pytest.raises(InputError, match=r"reference=encode_image\(images\)"):
-        detector.encode_prompts(prompts_of("box"))

@@ -1,93 +1,18 @@
-"""What each protocol asks an image for, with a detector whose vectors say what it was shown."""
+"""What each protocol asks an image for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from glass import IMAGES, NAMES, Glass, ask, batch_of, image
 
-from trex2_lightning.config import Config
-from trex2_lightning.metrics.regions import RegionAccuracy
-from trex2_lightning.models.build import build_detector
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, from_words
 from trex2_lightning.prompting import protocols
-from trex2_lightning.prompting.protocols import (
-    PROTOCOLS,
-    Hinted,
-    Interactive,
-    Mixed,
-    Prompting,
-    Text,
-    WrongPictures,
-    promptings,
-)
-from trex2_lightning.prompting.reference_encoder import ReferenceEncoder
-from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.structures import Batch, Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
-from trex2_lightning.training.build import build_datamodule
-from trex2_lightning.training.trainer import build_evaluator
+from trex2_lightning.prompting.protocols import PROTOCOLS, Hinted, Interactive, Mixed, Text, WrongPictures, promptings
 
-TinyConfig = Callable[..., Config]
-NAMES = ("cat", "dog", "cow", "hen")
 GREY = 0.0
-
-
-class Glass:
-    """A detector whose visual vectors are (mean box of the exemplars, how many, grey value of the picture)."""
-
-    decoder = SimpleNamespace(width=6)
-
-    def encode_image(self, images: Images) -> FeatureMaps:
-        batch = len(images.pixels)
-        tokens = images.pixels.mean((1, 2, 3))[:, None, None].expand(batch, 4, 6)
-        valid, ratios = torch.ones(batch, 4, dtype=torch.bool), torch.ones(batch, 1, 2)
-        return FeatureMaps(tokens, tokens, valid, ((2, 2),), ratios, tokens)
-
-    def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        shown = prompts.exemplars
-        if shown is None:
-            return from_vectors(torch.tensor([[[float(len(name))] * 6 for name in prompts.phrases]]))
-        assert reference is not None
-        boxes = shown.boxes[..., :2] if shown.kind == "point" else shown.boxes
-        boxes = torch.nn.functional.pad(boxes, (0, 4 - boxes.shape[-1]))
-        count = shown.valid.sum(-1, keepdim=True)
-        mean = (boxes * shown.valid[..., None]).sum(2) / count.clamp(min=1)
-        grey = reference.tokens[:, None, :1, 0].expand_as(count)
-        return from_vectors(torch.cat([mean, count, grey], -1), shown.valid.any(-1))
-
-
-def image(image_id: int, labels: Sequence[int], grey: float = 0.5) -> tuple[Targets, float]:
-    boxes = torch.rand(len(labels), 4, generator=torch.Generator().manual_seed(image_id))
-    return Targets(torch.tensor(labels, dtype=torch.int64), boxes, image_id), grey
-
-
-def batch_of(*images: tuple[Targets, float]) -> Batch:
-    targets, greys = zip(*images, strict=True)
-    pixels = torch.tensor(greys)[:, None, None, None].expand(-1, 3, 8, 8)
-    valid = torch.ones(len(targets), 8, 8, dtype=torch.bool)
-    return Batch(Images(pixels, valid, torch.full((len(targets), 2), 8)), Prompts(NAMES), targets)
-
-
-def ask(prompting: Prompting, *batches: Batch) -> list[dict[int, list[float]]]:
-    """For each image category to vector, of the valid ones."""
-    detector: Any = Glass()
-    prompting.start()
-    asked = []
-    for batch in batches:
-        prompts = prompting(detector, batch, detector.encode_image(batch.images))
-        count = len(batch.targets)
-        embed, valid = prompts.embed.expand(count, -1, -1), prompts.valid.expand(count, -1)
-        asked += [
-            dict(zip(prompts.category[some].tolist(), vectors[some].tolist(), strict=True))
-            for vectors, some in zip(embed, valid, strict=True)
-        ]
-    return asked
-
-
-IMAGES = (image(7, [2, 0, 2, 2], 0.1), image(8, []), image(9, [1, 1, 0], 0.3), image(4, [2], 0.4))
 
 
 # Interactive
@@ -221,98 +146,3 @@ def test_permuted_names_are_the_same_names_and_none_is_at_its_place(count: int) 
         assert sorted(shuffled) == sorted(names)
         assert all(a != b for a, b in zip(names, shuffled, strict=True))
     assert protocols.permuted(names, 3) == protocols.permuted(names, 3)
-
-
-# References
-
-
-def test_a_reference_shows_all_its_boxes_of_what_it_was_drawn_for() -> None:
-    """Image 9 was drawn second for category 1, and not for 0; category 3 has no image."""
-    encoder = ReferenceEncoder(Glass(), {7: {2: 0, 0: 0}, 9: {1: 1}, 4: {1: 0}}, 2, 4)  # type: ignore[arg-type]
-    other = image(4, [1], 0.4)
-    for batch in (batch_of(IMAGES[0], IMAGES[2]), batch_of(other)):
-        encoder.predict_step(batch)
-    prompts = encoder.prompts
-    assert prompts.valid.tolist() == [[True, True, True, False], [False, True, False, False]]
-    target = IMAGES[0][0]
-    expected = [*target.boxes[[0, 2, 3]].mean(0).tolist(), 3, 0.1]
-    assert prompts.embed[0, 2].tolist() == pytest.approx(expected)
-    assert prompts.embed[1, 1, 4:].tolist() == pytest.approx([2, 0.3])
-    assert prompts.embed[0, 1].tolist() == pytest.approx([*other[0].boxes[0].tolist(), 1, 0.4])
-
-
-def test_an_image_that_is_seen_twice_counts_once() -> None:
-    encoder = ReferenceEncoder(Glass(), {7: {2: 0, 0: 0}}, 1, 4)  # type: ignore[arg-type]
-    encoder.predict_step(batch_of(IMAGES[0]))
-    once = encoder.prompts.embed.clone()
-    encoder.predict_step(batch_of(IMAGES[0]))
-    torch.testing.assert_close(encoder.prompts.embed, once)
-
-
-def test_references_are_those_of_a_slow_loop(square_coco: Any, tiny_config: TinyConfig) -> None:
-    """Image by image and category by category, with a real detector."""
-    torch.manual_seed(0)
-    config = tiny_config(f"data.root={square_coco}", "eval.batch_size=4")
-    detector = build_detector(config.model).eval()
-    data = build_datamodule(config)
-    data.setup("test")
-    names = data.test_records.names
-    drawn = data.draw_references(names, 3)
-    encoder = ReferenceEncoder(detector, drawn, 3, len(names))
-    build_evaluator(config).predict(encoder, datamodule=data, return_predictions=False)
-
-    expected, valid = torch.zeros_like(encoder.prompts.embed), torch.zeros(3, len(names), dtype=torch.bool)
-    data.eval_batch_size = 1
-    with torch.inference_mode():
-        for batch in data.predict_dataloader():
-            [target] = batch.targets
-            features = detector.encode_image(batch.images)
-            for category, place in drawn[target.image_id].items():
-                boxes = target.boxes[target.labels == category]
-                shown = Exemplars(boxes[None, None], torch.ones(1, 1, len(boxes), dtype=torch.bool))
-                prompts = detector.encode_prompts(Prompts(exemplars=shown), features)
-                expected[place, category] = prompts.embed[0, 0]
-                valid[place, category] = True
-    assert valid.sum() >= 5
-    assert torch.equal(encoder.prompts.valid, valid)
-    torch.testing.assert_close(encoder.prompts.embed, expected, rtol=1e-4, atol=1e-4)
-
-
-# Regions
-
-
-class Mirror(Glass):
-    """Names are unit vectors; a box is seen as its own four coordinates."""
-
-    def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
-        if prompts.exemplars is None:
-            return from_vectors(torch.eye(4)[None])
-        assert prompts.exemplars.boxes.shape[2] == 1, "each box alone"
-        return from_vectors(prompts.exemplars.boxes[:, :, 0])
-
-
-def classified(*images: tuple[list[int], list[list[float]]]) -> tuple[list[int], dict[str, float]]:
-    """Ranks of all boxes and the figures."""
-    targets = [
-        (Targets(torch.tensor(labels).long(), torch.tensor(boxes).view(-1, 4), i), 0.5)
-        for i, (labels, boxes) in enumerate(images)
-    ]
-    batch, accuracy, detector = batch_of(*targets), RegionAccuracy(["rare", "rare", "novel", ""]), Mirror()
-    regions = RegionClassifier(Text(), accuracy)
-    regions.start()
-    regions.update(detector, batch, detector.encode_image(batch.images))  # type: ignore[arg-type]
-    ranks = [rank for result in accuracy._results.values() for rank in result.ranks.tolist()]
-    return ranks, accuracy.compute()
-
-
-def test_a_region_is_named_by_the_most_similar_name() -> None:
-    best, third, last = [0.9, 0.2, 0.1, 0.3], [0.3, 0.4, 0.1, 0.2], [0.1, 0.6, 0.5, 0.4]
-    ranks, figures = classified(([0, 3], [best, third]), ([], []), ([0], [last]))
-    assert ranks == [0, 2, 3]
-    assert figures["top1"] == pytest.approx(1 / 3)
-    assert figures["top5"] == 1
-    assert figures["top1/rare"] == 0.5
-
-
-def test_names_that_are_equally_likely_are_no_answer() -> None:
-    assert classified(([1], [[0.5, 0.5, 0.5, 0.5]]))[0] == [3]

@@ -1,8 +1,9 @@
-"""Checkpoints of earlier formats load, start runs and are gone on from."""
+"""Checkpoints of earlier formats load, start runs and are gone on from; what is no checkpoint is refused."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from recorded_runs import CrashError, last_of
 from torch import Tensor
 
 from trex2_lightning.config import Config, files, from_dict, migrations
@@ -35,10 +37,6 @@ def checkpoint_of_format_0(cell: str) -> dict[str, Any]:
         for name, shape in shapes.items()
     }
     return {"config": config, "state_dict": state, "memory_bank": {"": {"cell": torch.randn(2, 32)}}}
-
-
-class CrashError(Exception):
-    """Stands for a real one."""
 
 
 def crash(module: DetectionModule, *_: Any) -> None:
@@ -91,7 +89,7 @@ def test_a_run_of_an_earlier_format_is_gone_on_with(tiny_config: TinyConfig, mon
         patch.setattr(DetectionModule, "on_train_batch_start", crash)
         with pytest.raises(CrashError):
             train(broken)
-    last = broken.folder / "checkpoints" / "last.ckpt"
+    last = last_of(broken)
     checkpoint = torch.load(last, weights_only=True)
     for part in ("state_dict", "current_model_state"):
         checkpoint[part] = {
@@ -105,7 +103,7 @@ def test_a_run_of_an_earlier_format_is_gone_on_with(tiny_config: TinyConfig, mon
     for module in (migrations, files):
         monkeypatch.setattr(module, "CONFIG_FORMAT", CONFIG_FORMAT + 1)
     train(broken, resume=True)
-    ends = [torch.load(c.folder / "checkpoints" / "last.ckpt", weights_only=True) for c in (whole, broken)]
+    ends = [torch.load(last_of(c), weights_only=True) for c in (whole, broken)]
     assert [end["config"]["format"] for end in ends] == [CONFIG_FORMAT, CONFIG_FORMAT + 1]
     for part in ("state_dict", "current_model_state"):
         assert all(torch.equal(tensor, ends[1][part][name]) for name, tensor in ends[0][part].items())
@@ -115,3 +113,56 @@ def test_a_checkpoint_of_a_newer_version_says_what_to_do(tmp_path: Path) -> None
     torch.save({"config": {"format": CONFIG_FORMAT + 1, "later": 1}, "state_dict": {}}, tmp_path / "new.ckpt")
     with pytest.raises(InputError, match=rf"new\.ckpt has format {CONFIG_FORMAT + 1}, but .*: update trex2_lightning$"):
         load_checkpoint(tmp_path / "new.ckpt")
+
+
+# What is no checkpoint
+
+
+class Payload:
+    """Reading it as an ordinary pickle would make a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"config": {}, "state_dict": Payload(tmp_path / "hacked")}, tmp_path / "x.ckpt")
+    with pytest.raises(InputError, match=r"x\.ckpt is not a checkpoint: .*could run code"):
+        load_checkpoint(tmp_path / "x.ckpt")
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged"),
+        (b"hello world", "is damaged"),
+        (b"\x2e" + bytes(range(60)), "is damaged"),
+        ("truncated", "is damaged"),
+        ({"state_dict": {}}, "lacks `config` and `state_dict`"),
+        ([1, 2], "lacks `config` and `state_dict`"),
+        ({"config": 5, "state_dict": {}}, "lacks `config` and `state_dict`"),
+        ({"config": {"gone": 1}, "state_dict": {}}, "gone: Key 'gone' not in 'Config'"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "x.ckpt"
+    if content == "truncated":
+        torch.save({"config": {}, "state_dict": {"a": torch.zeros(999)}}, path)
+        content = path.read_bytes()[:2000]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError) as error:
+        load_checkpoint(path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no checkpoint .*gone\.ckpt"):
+        load_checkpoint(tmp_path / "gone.ckpt")

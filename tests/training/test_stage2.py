@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recorded_runs import CrashError, interrupted_and_resumed, last_of
 from torch import Tensor
 
 from trex2_lightning.config import Config, load
@@ -34,14 +35,6 @@ EVERYTHING = (
     "train.total_batch=2",
     f"train={{max_steps: {STEPS}, val_every: {STEPS}, save_every: {SAVED_AT}}}",
 )
-
-
-class CrashError(Exception):
-    """Stands for a real one."""
-
-
-def last_of(config: Config) -> Path:
-    return config.folder / "checkpoints" / "last.ckpt"
 
 
 def add_nameless(root: Path) -> None:
@@ -78,13 +71,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
         losses = recorded(patch)
         train(whole)
     assert {source for _, source in losses} == {"text", "named", "cross", "nameless"}
-    with monkeypatch.context() as patch:
-        before = recorded(patch, CRASH_AT)
-        with pytest.raises(CrashError):
-            train(broken)
-    with monkeypatch.context() as patch:
-        after = recorded(patch)
-        train(broken, resume=True)
+    before, after = interrupted_and_resumed(broken, monkeypatch, CRASH_AT, recorded)
     assert before == losses[:CRASH_AT]
     assert after == losses[SAVED_AT:]
     one, other = (torch.load(last_of(config), weights_only=True) for config in (whole, broken))

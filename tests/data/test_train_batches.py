@@ -1,0 +1,112 @@
+"""Training batches: what is on their images, and what is left out or replaced."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from datamodule_parts import ALL_AUGMENTATIONS, datamodule, edit, fingerprint, truncate
+
+from trex2_lightning.config import AugmentConfig, NegativesConfig, RhythmConfig
+from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.errors import InputError
+
+
+def test_train_batches_hold_the_objects_where_they_are(tiny_coco: Path) -> None:
+    """Every box's centre has the color that its phrase names, whatever the augmentation."""
+    matches = []
+    for batch in datamodule(tiny_coco, steps=15, augment=AugmentConfig(vertical_flip=0.5, crop=0.5)).train_dataloader():
+        for index, target in enumerate(batch.targets):
+            height, width = (int(batch.images.valid[index].any(axis).sum()) for axis in (1, 0))
+            for box, label in zip(target.boxes.tolist(), target.labels.tolist(), strict=True):
+                pixel = batch.images.pixels[index, :, int(box[1] * height), int(box[0] * width)]
+                color = ("red", "green", "blue")[int(pixel.argmax())]
+                matches.append(batch.prompts.phrases[label] == f"{color} block")
+    assert len(matches) > 20
+    assert sum(matches) / len(matches) > 0.9  # objects may cover each other
+
+
+def test_items_depend_on_their_key_alone(tiny_coco: Path) -> None:
+    torch.manual_seed(0)
+    first = [fingerprint(batch) for batch in datamodule(tiny_coco, augment=ALL_AUGMENTATIONS).train_dataloader()]
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    again = [fingerprint(b) for b in datamodule(tiny_coco, augment=ALL_AUGMENTATIONS, num_workers=2).train_dataloader()]
+    assert again == first
+    assert torch.equal(torch.get_rng_state(), state)  # the model's random numbers are left alone
+
+
+def test_images_without_boxes_are_trained_on(tiny_coco: Path) -> None:
+    batches = list(datamodule(tiny_coco, steps=3).train_dataloader())  # one epoch
+    assert sorted(target.image_id for batch in batches for target in batch.targets) == [1, 2, 3, 4, 5, 6]
+    assert any(len(target.boxes) == 0 for batch in batches for target in batch.targets)
+
+
+def test_exemplars_lie_on_their_own_image_after_augmentation(tiny_coco: Path) -> None:
+    rhythm = RhythmConfig(visual=1, text=0)
+    num_exemplars = 0
+    for batch in datamodule(tiny_coco, steps=15, rhythm=rhythm, augment=ALL_AUGMENTATIONS).train_dataloader():
+        prompts = batch.prompts
+        for index, target in enumerate(batch.targets):
+            for category in range(len(prompts.phrases)):
+                chosen = prompts.exemplars.boxes[index, category][prompts.exemplars.valid[index, category]].tolist()
+                assert all(box in target.boxes[target.labels == category].tolist() for box in chosen)
+                num_exemplars += len(chosen)
+    assert num_exemplars > 20
+
+
+def test_limit_takes_the_first_images_with_boxes(tiny_coco: Path) -> None:
+    path = tiny_coco / "train.json"
+    annotations = [item for item in json.loads(path.read_text())["annotations"] if item["image_id"] != 1]
+    edit(path, annotations=annotations)
+    module = datamodule(tiny_coco, limit=2)
+    assert [image.id for image in module.train_records.images] == [2, 3]
+    assert {t.image_id for batch in module.train_dataloader() for t in batch.targets} == {2, 3}
+    edit(path, annotations=[])
+    with pytest.raises(InputError, match=r"no image has boxes, and data\.limit=2"):
+        datamodule(tiny_coco, limit=2).train_dataloader()
+
+
+def test_crowds_are_not_targets(tiny_coco: Path) -> None:
+    for split in ("train", "val"):
+        path = tiny_coco / f"{split}.json"
+        crowds = [item | {"iscrowd": 1} for item in json.loads(path.read_text())["annotations"]]
+        edit(path, annotations=crowds)
+    module = datamodule(tiny_coco)
+    for loader in (module.train_dataloader(), module.val_dataloader()):
+        assert all(len(target.boxes) == 0 for batch in loader for target in batch.targets)
+
+
+def test_held_out_names_are_never_negatives(tiny_coco: Path) -> None:
+    path = tiny_coco / "train.json"
+    edit(path, categories=[*json.loads(path.read_text())["categories"], {"id": 9, "name": "held-out block"}])
+    module = datamodule(tiny_coco, steps=10, negatives=NegativesConfig(count=80))
+    assert {len(batch.prompts.phrases) for batch in module.train_dataloader()} == {3}
+
+
+def test_unreadable_images_are_replaced_counted_and_reported_once(
+    tiny_coco: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    truncate(tiny_coco / "train" / "2.jpg")
+    module = datamodule(tiny_coco, steps=6)  # two epochs
+    with caplog.at_level(logging.WARNING):
+        batches = list(module.train_dataloader())
+    ids = [target.image_id for batch in batches for target in batch.targets]
+    assert len(ids) == 12
+    assert 2 not in ids
+    assert ids.count(3) == 4  # its own two places, and those of image 2
+    assert sum(batch.skipped for batch in batches) == 2
+    [message] = caplog.messages
+    assert "2.jpg: cannot be read" in message
+
+
+def test_all_images_unreadable_is_an_error(tiny_coco: Path) -> None:
+    for path in (tiny_coco / "train").iterdir():
+        truncate(path)
+    with pytest.raises(ImageError) as error:
+        list(datamodule(tiny_coco).train_dataloader())
+    assert "nor can any other training image" in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,35 @@
+"""The settings that a Grounding DINO's files say, and those that cannot be had or written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.hub.save import save_detector
+from trex2_lightning.models.hub.settings import model_config
+
+
+def test_an_architecture_without_a_setting_is_refused(saved: Path, tmp_path: Path) -> None:
+    values = json.loads((saved / "config.json").read_text()) | {"decoder_ffn_dim": 96}
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(InputError, match="decoder_ffn_dim=96"):
+        model_config(str(tmp_path))
+
+
+def test_what_a_config_does_not_say_is_what_the_reference_takes(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.GroundingDinoConfig().save_pretrained(tmp_path / "full")
+    (tmp_path / "brief").mkdir()
+    (tmp_path / "brief" / "config.json").write_text('{"model_type": "grounding-dino"}')
+    assert model_config(str(tmp_path / "brief")) == model_config(str(tmp_path / "full"))
+
+
+def test_only_a_grounding_dino_is_written(saved: Path, tmp_path: Path) -> None:
+    config = model_config(str(saved))
+    config.fusion = "late"
+    with pytest.raises(InputError, match=r"model\.fusion=early"):
+        save_detector(build_detector(config), config, tmp_path)

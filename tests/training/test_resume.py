@@ -1,0 +1,149 @@
+"""A run that was broken off goes on as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from recorded_runs import (
+    CrashError,
+    assert_same,
+    assert_same_end,
+    interrupted_and_resumed,
+    last_of,
+    read,
+    recorded_losses,
+    rows,
+)
+
+from trex2_lightning.config import Config, save
+from trex2_lightning.errors import InputError
+from trex2_lightning.training.fit import train
+from trex2_lightning.training.module import DetectionModule
+
+TinyConfig = Callable[..., Config]
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "resumed_at", "saving"),
+    [(8, 8, "train.val_every=2"), (11, 8, "train.val_every=2"), (14, 12, "train={val_every: 4, save_every: 3}")],
+    ids=["between two steps", "between the batches of a step", "after a step without an evaluation"],
+)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, stop_at: int, resumed_at: int, saving: str
+) -> None:
+    """Averaged weights, two batches a step, denoising and augmentation are on."""
+    settings = ("train.max_steps=8", "data.augment.crop=0.5", "data.augment.color_jitter=0.3", saving)
+    whole, broken = tiny_config("name=whole", *settings), tiny_config("name=broken", *settings)
+    assert (whole.accumulate, whole.train.ema_decay > 0, whole.loss.denoising.queries > 0) == (2, True, True)
+    with monkeypatch.context() as patch:
+        losses = recorded_losses(patch)
+        train(whole)
+    before, after = interrupted_and_resumed(broken, monkeypatch, stop_at, recorded_losses)
+    assert list(losses) == list(range(16))
+    assert before == {index: loss for index, loss in losses.items() if index < stop_at}
+    assert after == {index: loss for index, loss in losses.items() if index >= resumed_at}
+    assert_same_end(whole, broken)
+
+
+def test_a_crash_in_an_evaluation_does_no_harm(
+    tiny_coco: Path, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The averaged weights are in the place of the trained ones then: saving them would ruin the run."""
+    whole, broken = tiny_config("name=whole"), tiny_config("name=broken")
+    train(whole)
+    picture = tiny_coco / "val" / "1.jpg"
+    content = picture.read_bytes()
+
+    end = DetectionModule.on_train_batch_end
+
+    def damaging(self: DetectionModule, *arguments: Any) -> None:
+        if self.trainer.global_step == 4:
+            picture.write_bytes(content[:100])
+        end(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "on_train_batch_end", damaging)
+        with pytest.raises(InputError, match=r"1\.jpg"):
+            train(broken)
+    picture.write_bytes(content)
+    train(broken, resume=True)
+    assert_same_end(whole, broken)
+
+
+def test_a_crash_leaves_the_best_checkpoint_as_it_was(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config()
+    recorded_losses(monkeypatch, stop_at=6)
+    with pytest.raises(CrashError):
+        train(config)
+    assert read(config.folder / "checkpoints" / "best.ckpt")["global_step"] == 2
+
+
+def test_resuming_a_finished_run_leaves_it_as_it_is(tiny_config: TinyConfig) -> None:
+    config = tiny_config("train.max_steps=2")
+    train(config)
+    before = read(last_of(config))
+    train(config, resume=True)
+    assert_same(before, read(last_of(config)))
+
+
+KILLED = """
+import os, signal
+from trex2_lightning.commands import train
+from trex2_lightning.commands.terminal import command
+from trex2_lightning.training.module import DetectionModule
+
+step = DetectionModule.training_step
+
+def killed(self, batch, batch_idx):
+    if batch_idx == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(self, batch, batch_idx)
+
+DetectionModule.training_step = killed
+command(train.main)
+"""
+
+
+@pytest.mark.ci
+def test_twenty_steps_after_a_real_kill_are_the_same(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    settings = ("train.max_steps=26", "train.val_every=6", "data.augment.crop=0.5", "data.num_workers=1")
+    whole, broken = tiny_config("name=whole", *settings), tiny_config("name=broken", *settings)
+    train(whole)
+    save(broken, tmp_path / "broken.yaml")
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "broken.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}  # sums depend on it
+    killed = subprocess.run(command, capture_output=True, env=environment, timeout=200)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert read(last_of(broken))["global_step"] == 6
+    train(broken, resume=True)
+    losses, resumed = ([row["loss"] for row in rows(config) if row["loss"]] for config in (whole, broken))
+    assert len(losses) == 26
+    assert resumed[-20:] == losses[-20:]
+    assert_same_end(whole, broken)
+
+
+def test_an_existing_run_is_not_overwritten(tiny_config: TinyConfig, checkpoint: Path) -> None:
+    written = checkpoint.stat().st_mtime_ns
+    with pytest.raises(InputError, match=r"already has a run: add --resume"):
+        train(tiny_config("train.max_steps=1"))
+    assert checkpoint.stat().st_mtime_ns == written
+
+
+def test_there_must_be_a_run_to_resume(tiny_config: TinyConfig) -> None:
+    config = tiny_config()
+    with pytest.raises(InputError, match=r"nothing to resume in .*tiny"):
+        train(config, resume=True)
+    assert not config.folder.exists()
+
+
+def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig, checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="has another architecture"):
+        train(tiny_config("train.max_steps=2", "model.num_queries=30"), resume=True)

@@ -1,0 +1,73 @@
+"""The start of a run: its phrases are read, and the weights that it begins with fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from recorded_runs import last_of, read
+
+from trex2_lightning.config import Config
+from trex2_lightning.errors import InputError
+from trex2_lightning.training.fit import train
+
+TinyConfig = Callable[..., Config]
+
+
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ([], r"data\.train"),
+        (
+            ["data.sets.captions={annotations: train.json, images: train, kind: grounding, text: 1}"],
+            r"data\.sets\.captions",
+        ),
+    ],
+)
+def test_a_phrase_that_the_text_encoder_cannot_read_is_told_before_the_first_step(
+    tiny_coco: Path, tiny_config: TinyConfig, settings: list[str], source: str
+) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    content["categories"].append({"id": 99, "name": "a long, " * 9 + "winding road"})
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    config = tiny_config(*settings)
+    with pytest.raises(InputError, match=rf"^{source}: the phrase 'a long, .* reads 16: shorten it; mend the data"):
+        train(config)
+    assert not config.folder.exists()
+
+
+# Starting from a checkpoint
+
+
+def test_a_run_starts_from_the_weights_of_another(tiny_config: TinyConfig) -> None:
+    first = tiny_config("name=first")
+    train(first)
+    second = tiny_config(
+        "name=second", f"train.init_from={last_of(first)}", "train.max_steps=1", "train.ema_decay=0", "seed=5",
+        "optim.lr=0", "optim.lr_text=0", "optim.lr_backbone=0",
+    )  # fmt: skip
+    module = train(second)
+    start, end = read(last_of(first))["state_dict"], dict(module.named_parameters())
+    for name, parameter in end.items():
+        assert torch.equal(parameter, start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("change", "tensor"),
+    [
+        ("model.num_queries=30", r"detector\.selection\.content: \(20, 32\) in the file, \(30, 32\) in the model"),
+        ("model.transformer.decoder_layers=3", r"missing in the file, .* in the model"),
+        ("model.transformer.decoder_layers=1", r"in the file, nothing in the model"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_by_name(
+    tiny_config: TinyConfig, checkpoint: Path, change: str, tensor: str
+) -> None:
+    config = tiny_config("name=other", f"train.init_from={checkpoint}", change)
+    with pytest.raises(InputError, match=f"has another architecture than the configured model.*{tensor}") as error:
+        train(config)
+    assert "\n" not in str(error.value)
+    assert not config.folder.exists()
