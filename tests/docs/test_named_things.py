@@ -13,6 +13,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 from documents import DOCS, ROOT, code, snippets
 
+from trex2_lightning import structures
 from trex2_lightning.config import Config
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -112,3 +113,15 @@ def test_the_parameter_table_is_what_its_snippet_counts(
         counted.setdefault(part, []).append(count)
     rows = re.findall(r"^\| `?(\w+)`?[^|]* \| ([\d,]+) \| ([\d,]+) \|$", path.read_text(), re.MULTILINE)
     assert {part: list(counts) for part, *counts in rows} == counted
+
+
+def test_the_interface_has_every_structure_with_its_fields() -> None:
+    kinds = {name: kind for name, kind in vars(structures).items() if hasattr(kind, "_fields")}
+    rows = dict(
+        re.findall(r"^\| `(\w+)` \| .*? \| (.*) \|$", (ROOT / "docs" / "interface.md").read_text(), re.MULTILINE)
+    )
+    assert set(kinds) - set(rows) == set()
+    for name, kind in kinds.items():
+        told = set(re.findall(r"`(\w+)[^`]*`", rows[name]))
+        assert set(kind._fields) - told == set(), name
+        assert told - set(kind._fields) == set(), name

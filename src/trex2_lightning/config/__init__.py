@@ -1,4 +1,4 @@
-"""The whole configuration as dataclasses: every field has one meaning and is read in one place.
+"""The whole configuration as dataclasses: every field has one meaning, and code outside reads it.
 
 UNKNOWN facts of the papers have reasoned defaults, listed in docs/deviations.md.
 """
