@@ -35,6 +35,7 @@ ROOMS = {
         ["annotations"],
         ["formats"],
         ["index"],
+        ["opening"],
         ["sampling", "shapes"],
         ["datamodule"],
     ],

@@ -12,7 +12,7 @@ from PIL import Image
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.formats.coco import FORMAT as COCO
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor

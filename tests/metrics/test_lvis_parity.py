@@ -15,7 +15,7 @@ import torch
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.formats.lvis import FORMAT as LVIS
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.metrics import lvis
 from trex2_lightning.metrics.detection import ImageResult
 from trex2_lightning.training.build import build_metric

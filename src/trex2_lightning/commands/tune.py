@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
 from trex2_lightning.data.formats import every_format
-from trex2_lightning.data.index.opening import open_records
+from trex2_lightning.data.opening import open_records
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune

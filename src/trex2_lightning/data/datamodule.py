@@ -16,7 +16,7 @@ from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
-from trex2_lightning.data.index.opening import open_records
+from trex2_lightning.data.opening import open_records
 from trex2_lightning.data.records import Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from trex2_lightning.config import Config, SplitConfig, TaskConfig
-from trex2_lightning.data.index.opening import is_there
+from trex2_lightning.data.opening import is_there
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.report import EvaluationReport

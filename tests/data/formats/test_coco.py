@@ -15,7 +15,7 @@ from trex2_lightning.data.formats.lvis import FORMAT as LVIS
 from trex2_lightning.data.formats.lvis import read_lvis
 from trex2_lightning.data.formats.objects365 import read_objects365
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]

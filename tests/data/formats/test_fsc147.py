@@ -7,7 +7,7 @@ from coco_files import box, written
 from PIL import Image
 
 from trex2_lightning.data.formats.fsc147 import FORMAT
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 

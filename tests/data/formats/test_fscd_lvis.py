@@ -7,7 +7,7 @@ import torch
 from coco_files import box, written
 
 from trex2_lightning.data.formats.fscd_lvis import FORMAT
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 

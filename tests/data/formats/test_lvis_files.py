@@ -9,7 +9,7 @@ import pytest
 from coco_files import box, one_box, written
 
 from trex2_lightning.data.formats.lvis import FORMAT
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 # See test_every_format.py.

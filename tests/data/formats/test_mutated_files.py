@@ -17,7 +17,7 @@ from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import read_lvis
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 COCO = {

@@ -6,7 +6,7 @@ from typing import Any
 from coco_files import box, written
 
 from trex2_lightning.data.formats.roboflow import FORMAT
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 
 
 def roboflow(*categories: tuple[str, str]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.index.opening import read_records
 from trex2_lightning.data.index.reading import Index, open_index
 from trex2_lightning.data.index.writing import build_index, is_current
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 

@@ -13,7 +13,7 @@ import pytest
 from trex2_lightning.config import DataConfig, RhythmConfig, ShapesConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.formats.coco import FORMAT as COCO
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.drawing import Instance
 from trex2_lightning.data.shapes.layout import PRESETS, RELATIONS, categories, image_rng

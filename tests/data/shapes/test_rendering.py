@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 
 from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data.formats.coco import FORMAT
-from trex2_lightning.data.index.opening import read_records
+from trex2_lightning.data.opening import read_records
 from trex2_lightning.data.shapes import layout, rendering
 from trex2_lightning.data.shapes.layout import PRESETS, SPLITS, categories
 from trex2_lightning.data.shapes.rendering import prepare, prepare_nameless

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import format_named
-from trex2_lightning.data.index.opening import is_there, open_records
 from trex2_lightning.data.index.reading import Index
+from trex2_lightning.data.opening import is_there, open_records
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.vocabulary import negative_pool

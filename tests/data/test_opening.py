@@ -12,7 +12,7 @@ from pycocotools import coco
 
 from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.voc import FORMAT as VOC
-from trex2_lightning.data.index.opening import open_records, read_records
+from trex2_lightning.data.opening import open_records, read_records
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 
