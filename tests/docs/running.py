@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 import shlex
 import shutil
@@ -82,9 +83,10 @@ def scripts_of(words: list[str]) -> list[tuple[str, list[str]]]:
 
 
 def dry(words: list[str]) -> list[str]:
-    """What `make` would do, but for the installation."""
+    """What `make` would do, but for the installation; a `make test` that this runs under hands nothing down."""
     call = ["make", "--no-print-directory", "-n", "-o", ".venv/.installed", *words[1:]]
-    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
+    own = {name: value for name, value in os.environ.items() if name not in ("ARGS", "MAKEFLAGS")}
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, env=own)
     if done.returncode:
         raise CommandError(f"`{shlex.join(words)}`: {done.stderr.strip()}")
     return done.stdout.splitlines()
