@@ -11,7 +11,7 @@ import torch
 
 from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.declaration import Format
-from trex2_lightning.data.annotations.reading_report import Report, changed_boxes
+from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import SUMMARY, open_index
 from trex2_lightning.data.records import ImageRecord, Records
@@ -58,18 +58,14 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
         raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder")
     report = Report(strict=True)
     read = list(form.reader(annotations, store=ImageStore([images], look=False), report=report))
-    dropped, clipped = changed_boxes(report.counts)
-    records = Records(
+    _log(annotations, report)
+    return Records(
         images=_images(read, {name: label for label, name in enumerate(report.names)}),
         names=tuple(report.names),
         category_ids=tuple(report.category_ids),
         groups=tuple(report.groups),
         annotations=annotations,
-        num_dropped=dropped,
-        num_clipped=clipped,
     )
-    _log(records, report)
-    return records
 
 
 def _images(read: Sequence[Annotated], labels: Mapping[str, int]) -> list[ImageRecord]:
@@ -102,14 +98,6 @@ def _images(read: Sequence[Annotated], labels: Mapping[str, int]) -> list[ImageR
     ]
 
 
-def _log(records: Records, report: Report) -> None:
-    if records.num_dropped or records.num_clipped:
-        log.warning(
-            "%s: %d boxes without area in their image dropped, %d boxes clipped to their image",
-            records.annotations,
-            records.num_dropped,
-            records.num_clipped,
-        )
+def _log(annotations: Path, report: Report) -> None:
     for reason, number in report.counts.items():
-        if not reason.startswith("box "):
-            log.warning("%s: %d x %s (%s)", records.annotations, number, reason, report.examples[reason])
+        log.warning("%s: %d x %s (%s)", annotations, number, reason, report.examples[reason])

@@ -35,5 +35,3 @@ class Records(NamedTuple):
     category_ids: tuple[int, ...]  # the file's ids of `names`
     groups: tuple[str, ...]  # the categories' `group`, "" where they have none
     annotations: Path  # the file
-    num_dropped: int = 0  # boxes without area inside their image
-    num_clipped: int = 0  # boxes that reached out of their image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,13 +100,6 @@ class Report:
                 self.category_ids.append(category_id)
                 self.groups.append(group)
         return by_id
-
-
-def changed_boxes(counts: Mapping[str, int]) -> tuple[int, int]:
-    """How many boxes a reader left out, and how many it clipped to their image, by what its report counts."""
-    boxes = {reason: number for reason, number in counts.items() if reason.startswith("box ")}
-    dropped = sum(number for reason, number in boxes.items() if ":" not in reason)
-    return dropped, sum(number for reason, number in boxes.items() if reason.endswith(": clipped"))
 
 
 def clean(name: Any) -> str:

@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trex2_lightning.data.annotations.reading_report import changed_boxes
 from trex2_lightning.data.index.columns import Column, Strings
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
@@ -144,15 +143,12 @@ def open_index(folder: Path) -> Records:
     """
     index = Index(folder)
     names = tuple(index.names)
-    dropped, clipped = changed_boxes(index.summary["counts"])
     return Records(
         images=index,
         names=names,
         category_ids=tuple(index.summary["category_ids"]) or tuple(range(1, len(names) + 1)),
         groups=tuple(index.summary["groups"]) or ("",) * len(names),
         annotations=folder,
-        num_dropped=dropped,
-        num_clipped=clipped,
     )
 
 
