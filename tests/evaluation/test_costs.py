@@ -62,7 +62,6 @@ def test_latency_is_of_three_steps_and_leaves_the_detector_as_it_was() -> None:
     before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
     found = costs.latency(one, NAMES, 64, min_seconds=0.001)
     assert min(found) > 0
-    assert found.total == sum(found)
     assert all(torch.equal(tensor, before[name]) for name, tensor in one.state_dict().items())
 
 

@@ -13,18 +13,21 @@ class ConfigError(InputError):
 
 
 def check_positive(section: str, values: Any, *names: str) -> None:
+    """Raises ConfigError: one of these settings of a section is less than 1."""
     for name in names:
         if getattr(values, name) < 1:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be at least 1")
 
 
 def check_not_negative(section: str, values: Any, *names: str) -> None:
+    """Raises ConfigError: one of these settings of a section is negative or not finite."""
     for name in names:
         if not 0 <= getattr(values, name) < math.inf:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must be a number that is not negative")
 
 
 def check_share(section: str, values: Any, *names: str) -> None:
+    """Raises ConfigError: one of these settings of a section is not from 0 to 1."""
     for name in names:
         if not 0 <= getattr(values, name) <= 1:
             raise ConfigError(f"{section}.{name}={getattr(values, name)} must lie between 0 and 1")

@@ -30,10 +30,6 @@ class Cost(NamedTuple):
     prompt: float  # encode_prompts
     decode: float  # decode, and the scores of all names
 
-    @property
-    def total(self) -> float:
-        return self.image + self.prompt + self.decode
-
 
 def latency(detector: PromptedDetector, names: Sequence[str], size: int, min_seconds: float = MIN_SECONDS) -> Cost:
     """Median milliseconds for one square image of `size` pixels that is asked for all `names`, on PyTorch's threads."""
@@ -64,6 +60,7 @@ def gflops(detector: PromptedDetector, names: Sequence[str], size: int) -> Cost:
 
 
 def num_parameters(module: nn.Module) -> int:
+    """Numbers that training may change, and those that are frozen."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

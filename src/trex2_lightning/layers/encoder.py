@@ -20,6 +20,7 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(self, features: FeatureMaps) -> FeatureMaps:
+        """The same maps with new `tokens` (B, S, D)."""
         reference = token_references(features)
         for layer in self.layers:
             features = features._replace(tokens=layer(features, reference))

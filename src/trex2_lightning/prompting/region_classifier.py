@@ -27,6 +27,7 @@ class RegionClassifier:
         self.accuracy.reset()
 
     def update(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> None:
+        """Add the boxes of B images, whose `features` are those of `encode_image`."""
         shown = [dict(enumerate(target.boxes[:, None])) for target in batch.targets]
         _, exemplars = stack_exemplars(shown, device=features.tokens.device)
         vectors = detector.encode_prompts(Prompts(exemplars=exemplars), features).embed.float()  # (B, most boxes, D)

@@ -111,6 +111,7 @@ def train_early_fusion(config: Config, late: DetectionModule, folder: Path) -> t
 
 
 def with_cached_prompts(milliseconds: dict[str, float]) -> float:
+    """Milliseconds for an image whose prompts were encoded before."""
     return milliseconds["image"] + milliseconds["decode"]
 
 

@@ -50,10 +50,12 @@ def fastest(repeats: int, *sides: Callable[[], object]) -> list[float]:
 
 
 def ratio(peer: float, ours: float) -> str:
+    """How many times as much the peer takes."""
     return f"{peer / ours:.2f}"
 
 
 def difference(one: Tensor, two: Tensor) -> float:
+    """The largest, of any number."""
     return float((one - two).abs().max())
 
 

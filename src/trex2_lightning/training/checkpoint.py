@@ -82,6 +82,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:
+    """Fill a module with all of its tensors.
+
+    Args:
+        state: by name, as in the checkpoint.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        InputError: a tensor is missing, too much, or of another shape.
+    """
     own = module.state_dict()
     wrong = [
         f"{name}: {tuple(state[name].shape) if name in state else 'missing'} in the file, "

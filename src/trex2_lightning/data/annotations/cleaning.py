@@ -152,6 +152,7 @@ def places(owners: NDArray[Any], count: int) -> Iterator[list[int]]:
 
 
 def is_id(value: Any) -> bool:
+    """Whether it is a whole number of 64 bits."""
     return type(value) is int and abs(value) < 2**63
 
 
