@@ -86,7 +86,11 @@ def test_parity(tmp_path: Path, changes: dict[str, Any], sizes: list[tuple[int, 
     assert model_config(str(tmp_path / "written")) == config
 
 
-def test_fusion_and_its_gradients_alone() -> None:
+WAYS = pytest.mark.parametrize("way", ["by_scores", "by_kernels"], ids=["as on a CPU", "as on a GPU"])
+
+
+@WAYS
+def test_fusion_and_its_gradients_alone(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reference's layer scale of 1e-4 would hide errors of the fusion in the whole; here it is of order 1."""
     grounding_dino = pytest.importorskip("transformers.models.grounding_dino.modeling_grounding_dino")
     config = grounding_dino.GroundingDinoConfig(
@@ -109,6 +113,7 @@ def test_fusion_and_its_gradients_alone() -> None:
     valid, prompts_valid = torch.rand(2, 50) > 0.3, torch.rand(2, 9) > 0.3
     (image_out, _), (prompts_out, _) = theirs(image, prompts, ~valid, ~prompts_valid)
     expected = torch.autograd.grad((image_out.sin().sum() + prompts_out.sin().sum()), [image, prompts])
+    monkeypatch.setattr(ours, "by_scores", getattr(ours, way))
     found = ours(image, valid, prompts, prompts_valid)
     torch.testing.assert_close(found[0], image_out, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found[1], prompts_out, rtol=1e-4, atol=1e-5)
@@ -116,8 +121,10 @@ def test_fusion_and_its_gradients_alone() -> None:
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_fusion_without_a_valid_prompt_leaves_the_image_to_itself() -> None:
+@WAYS
+def test_fusion_without_a_valid_prompt_leaves_the_image_to_itself(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fusion = BiAttention(32, heads=2, hidden=32, drop_path=0.0)
+    monkeypatch.setattr(fusion, "by_scores", getattr(fusion, way))
     torch.nn.init.ones_(fusion.image_scale)
     image, prompts = torch.randn(1, 5, 32), torch.randn(1, 3, 32)
     out, _ = fusion(image, torch.ones(1, 5).bool(), prompts, torch.zeros(1, 3).bool())
