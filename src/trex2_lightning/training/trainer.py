@@ -16,12 +16,11 @@ from lightning.pytorch.callbacks import (
     LearningRateMonitor,
     ModelCheckpoint,
     RichProgressBar,
-    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
+from trex2_lightning.training.callbacks.averaging import RampedAveraging
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
 
@@ -116,7 +115,7 @@ def _devices(config: Config) -> dict[str, Any]:
 def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
-        RichProgressBar(),
+        RichProgressBar(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(),
@@ -126,9 +125,7 @@ def _callbacks(config: Config) -> list[Callback]:
         ModelCheckpoint(filename="last", **checkpoints),
     ]
     if config.train.ema_decay:
-        # One kernel for all weights; Lightning's EMAWeightAveraging takes one for each, a tenth of the demo's step.
-        average = get_ema_multi_avg_fn(config.train.ema_decay)
-        callbacks.insert(0, WeightAveraging(multi_avg_fn=average))
+        callbacks.insert(0, RampedAveraging(config.train.ema_decay))
     return callbacks
 
 
