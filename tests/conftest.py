@@ -13,6 +13,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from trex2_lightning.config import Config, load, save, to_dict
+from trex2_lightning.ops.deformable import level_table
+from trex2_lightning.structures import FeatureMaps
 
 COLORS = {"red block": (200, 30, 30), "green block": (30, 180, 30), "blue block": (30, 30, 200)}
 SIZES = {"train": 6, "val": 3, "test": 3}
@@ -32,6 +34,19 @@ def square_coco(tmp_path: Path) -> Path:
     for number, (split, num_images) in enumerate(SIZES.items()):
         _write_split(root, split, num_images, random.Random(number), sides=(64, 64))
     return root
+
+
+@pytest.fixture
+def maps() -> Callable[..., FeatureMaps]:
+    """`maps(tokens, valid, shapes)`: feature maps of images without padding."""
+
+    def made(tokens: torch.Tensor, valid: torch.Tensor, shapes: tuple[tuple[int, int], ...]) -> FeatureMaps:
+        ratios = torch.ones(len(tokens), len(shapes), 2)
+        return FeatureMaps(
+            tokens, torch.zeros_like(tokens), valid, shapes, level_table(shapes, tokens.device), ratios, tokens
+        )
+
+    return made
 
 
 @pytest.fixture

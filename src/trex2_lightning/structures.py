@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: training never mixes them (issue 85)
@@ -113,6 +115,7 @@ class FeatureMaps(NamedTuple):
     pos: Tensor  # (B, S, D) sine position plus level embedding
     valid: Tensor  # (B, S) bool
     shapes: tuple[tuple[int, int], ...]  # L x (height, width)
+    levels: Tensor  # (L, 3) int32, height, width and first token, for what runs on the device
     valid_ratios: Tensor  # (B, L, 2) share of width and height that is not padding
     neck: Tensor  # (B, S, D) the tokens as the neck made them, before any encoder
 
@@ -140,7 +143,7 @@ class NoisedQueries(NamedTuple):
 
     labels: Tensor  # (B, N) int64, category that the query claims to be
     boxes: Tensor  # (B, N, 4)
-    target: Tensor  # (B, N) int64, the target to recover, -1 for a negative, which must predict "nothing"
+    target: NDArray[np.int64]  # (B, N), the target to recover, -1 for a negative, which must predict "nothing"
     valid: Tensor  # (B, N) bool
     attend: Tensor  # (N + Q, N + Q) bool, rows see columns
 

@@ -19,7 +19,7 @@ def test_attention_equals_torch_with_its_mask_inverted():
 
 
 @pytest.mark.parametrize("coordinates", [2, 4])
-def test_deformable_attention_equals_the_reference(coordinates):
+def test_deformable_attention_equals_the_reference(coordinates, maps):
     grounding_dino = pytest.importorskip("transformers.models.grounding_dino.modeling_grounding_dino")
     shapes = ((5, 7), (3, 4))
     tokens = sum(h * w for h, w in shapes)
@@ -46,7 +46,7 @@ def test_deformable_attention_equals_the_reference(coordinates):
         spatial_shapes=torch.tensor(shapes),
         spatial_shapes_list=list(shapes),
     )[0]
-    torch.testing.assert_close(ours(query, reference, image, valid, shapes), expected)
+    torch.testing.assert_close(ours(query, reference, maps(image, valid, shapes)), expected)
 
 
 def test_heads_start_in_different_directions():
@@ -57,17 +57,18 @@ def test_heads_start_in_different_directions():
     )
 
 
-def test_deformable_attention_samples_in_float32_where_the_rest_is_half_precision():
+def test_deformable_attention_samples_in_float32_where_the_rest_is_half_precision(maps):
     shapes, attention = ((5, 7), (3, 4)), DeformableAttention(32, heads=4, levels=2, points=3)
     nn.init.normal_(attention.weights.weight)
     query, image, reference = torch.randn(2, 6, 32), torch.randn(2, 47, 32), torch.rand(2, 6, 2, 2)
     valid = torch.ones(2, 47, dtype=torch.bool)
-    expected = attention(query, reference, image, valid, shapes)
+    features = maps(image, valid, shapes)
+    expected = attention(query, reference, features)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = attention(query, reference, image, valid, shapes)
+        mixed = attention(query, reference, features)
     mixed.float().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in attention.parameters())
-    half = attention.bfloat16()(query.bfloat16(), reference.bfloat16(), image.bfloat16(), valid, shapes)
+    half = attention.bfloat16()(query.bfloat16(), reference.bfloat16(), features._replace(tokens=image.bfloat16()))
     assert mixed.dtype == half.dtype == torch.bfloat16
     torch.testing.assert_close(mixed.float(), expected, rtol=0.1, atol=0.1)
     torch.testing.assert_close(half.float(), expected, rtol=0.2, atol=0.2)

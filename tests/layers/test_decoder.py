@@ -12,6 +12,7 @@ def random_features(batch=1):
         pos=torch.randn(batch, 12, 16),
         valid=torch.ones(batch, 12, dtype=torch.bool),
         shapes=((3, 4),),
+        levels=torch.tensor([[3, 4, 0]]),
         valid_ratios=torch.ones(batch, 1, 2),
         neck=torch.randn(batch, 12, 16),
     )

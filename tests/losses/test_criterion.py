@@ -2,6 +2,7 @@
 
 from math import log
 
+import numpy as np
 import pytest
 import torch
 from criterion_parts import CATEGORY, CRITERION, NAMES, TINY_BOXES, TINY_TARGET, on_paper, random_batch, random_output
@@ -56,7 +57,10 @@ def test_loss_per_box_does_not_depend_on_the_number_of_images() -> None:
     twice = DetectorOutput(
         *(Detections(d.logits.repeat(1, 2, 1, 1), d.boxes.repeat(1, 2, 1, 1)) for d in output[:3]), output.prompts
     )
-    noised_twice = NoisedQueries(*(tensor.repeat(2, *[1] * (tensor.ndim - 1)) for tensor in noised[:4]), noised.attend)
+    labels, boxes, target, valid, attend = noised
+    noised_twice = NoisedQueries(
+        *(torch.cat([x, x]) for x in (labels, boxes)), np.r_[target, target], torch.cat([valid] * 2), attend
+    )
     for name, loss in CRITERION(twice, targets * 2, None, noised_twice).items():
         torch.testing.assert_close(loss, CRITERION(output, targets, None, noised)[name])
 

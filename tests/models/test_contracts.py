@@ -12,6 +12,7 @@ from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.models.detector import QuerySelection
 from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, Targets
 
 
@@ -98,7 +99,8 @@ def grown_coarse_levels(features):
     tokens, pos, valid = columns
     shapes = (features.shapes[0], *((h + 1, w + 1) for h, w in features.shapes[1:]))
     ratios = [[w / new_w, h / new_h] for (h, w), (new_h, new_w) in zip(features.shapes, shapes, strict=True)]
-    return FeatureMaps(tokens, pos, valid[..., 0].bool(), shapes, torch.tensor([ratios] * len(tokens)), tokens)
+    levels, ratios = level_table(shapes, tokens.device), torch.tensor([ratios] * len(tokens))
+    return FeatureMaps(tokens, pos, valid[..., 0].bool(), shapes, levels, ratios, tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,9 @@ import torch
 
 from trex2_lightning.config import VisualPromptConfig
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
+from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.ops.position import box_embedding
+from trex2_lightning.prompting.protocols import of_image
 from trex2_lightning.structures import Exemplars, FeatureMaps
 
 WIDTH = 16
@@ -36,6 +38,7 @@ def random_features(batch=2):
         pos=torch.randn(batch, tokens, WIDTH),
         valid=valid,
         shapes=SHAPES,
+        levels=level_table(SHAPES, valid.device),
         valid_ratios=torch.rand(batch, 2, 2) * 0.2 + 0.8,
         neck=torch.randn(batch, tokens, WIDTH),
     )
@@ -64,7 +67,7 @@ def one_category(model, boxes, features, kind):
     on_map = torch.stack([boxes * ratio.repeat(2)[:n] for ratio in features.valid_ratios[0]], 1)[None]  # (1, N, L, n)
 
     def cross(x, block):
-        read = block.cross_attention((x + shift)[None], on_map, tokens, features.valid, features.shapes)
+        read = block.cross_attention((x + shift)[None], on_map, features._replace(tokens=tokens))
         return block.cross_norm(x + read[0])
 
     def among(x, block):
@@ -91,7 +94,7 @@ def test_the_batch_equals_a_loop_over_images_and_categories(combine, order, sour
     boxes = boxes.double()
     got = model(Exemplars(boxes, valid, kind), features)
     for image, category in itertools.product(range(2), range(3)):
-        alone = FeatureMaps(*(x[image : image + 1] if torch.is_tensor(x) else x for x in features))
+        alone = of_image(features, image)
         expected = one_category(model, boxes[image, category][valid[image, category]], alone, kind)
         torch.testing.assert_close(got[image, category], expected)
 

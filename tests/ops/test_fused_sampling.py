@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trex2_lightning.layers.attention import DeformableAttention
 from trex2_lightning.ops import deformable
-from trex2_lightning.ops.deformable import deformable_sampling, sample_grid
+from trex2_lightning.ops.deformable import deformable_sampling, level_table, sample_grid
+from trex2_lightning.structures import FeatureMaps
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 SHAPES = ((5, 7), (3, 4), (1, 1))
@@ -36,7 +39,7 @@ def inputs_of(
 
 
 def fused(value: torch.Tensor, locations: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return kernel.fused_sampling(value, [side for shape in SHAPES for side in shape], locations, weights)
+    return kernel.fused_sampling(value, level_table(SHAPES, value.device), locations, weights)
 
 
 @pytest.mark.ci
@@ -115,9 +118,9 @@ def test_interpreted_gradients_are_taken_once() -> None:
 @interpreted
 def test_interpreted_registration_is_right() -> None:
     value, locations, weights = inputs_of(queries=3)
-    shapes = [side for shape in SHAPES for side in shape]
+    levels = level_table(SHAPES, value.device)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-    torch.library.opcheck(kernel.fused_sampling, (value, shapes, locations, weights), test_utils=checks)
+    torch.library.opcheck(kernel.fused_sampling, (value, levels, locations, weights), test_utils=checks)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -130,39 +133,51 @@ def test_on_a_gpu_the_kernel_is_taken_with_the_value_as_it_is(dtype: torch.dtype
         out = deformable_sampling(value, SHAPES, locations, weights)
         assert (out.shape, out.dtype, out.device.type) == ((2, 6, 32), dtype, "cuda")
         assert "deformable_sampling" in type(out.grad_fn).__name__
-        shapes = [side for shape in SHAPES for side in shape]
-        gradients = kernel._fused_gradients(out.detach(), value, shapes, locations.detach(), weights.float())
+        levels = level_table(SHAPES, value.device)
+        gradients = kernel._fused_gradients(out.detach(), value, levels, locations.detach(), weights.float(), True)
         assert [gradient.shape for gradient in gradients] == [value.shape, locations.shape, weights.shape]
         assert [gradient.dtype for gradient in gradients] == [dtype, torch.float32, torch.float32]
 
 
-def test_without_triton_a_gpu_samples_by_the_plain_form_and_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [(True, "Triton is missing"), (False, "Failed to find C compiler")],
+    ids=["triton", "compiler"],
+)
+def test_where_the_kernel_does_not_run_a_gpu_samples_by_the_plain_form_and_says_so_once(
+    missing: bool, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(deformable, "kernel", None)
-    deformable._tell_that_triton_is_missing.cache_clear()
+    def fails(*_: torch.Tensor) -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    broken = None if missing else SimpleNamespace(fused_sampling=fails)
+    monkeypatch.setattr(deformable, "kernel", broken)
+    deformable._kernel_runs.cache_clear()
     for _ in range(2):
         with FakeTensorMode():
             inputs = (torch.empty(2, 48, 4, 8, device="cuda"), torch.empty(2, 6, 4, 3, 2, 2, device="cuda"))
             out = deformable_sampling(inputs[0], SHAPES, inputs[1], torch.empty(2, 6, 4, 3, 2, device="cuda"))
         assert out.shape == (2, 6, 32)
-    assert [record.message[:18] for record in caplog.records] == ["Triton is missing:"]
+    deformable._kernel_runs.cache_clear()
+    [said] = [record.getMessage() for record in caplog.records]
+    assert reason in said
 
 
-def test_an_exported_graph_has_grid_sample() -> None:
+def test_an_exported_graph_has_grid_sample(maps: Callable[..., FeatureMaps]) -> None:
     layer = DeformableAttention(16, heads=2, levels=3, points=2).eval()
-    inputs = (torch.randn(1, 5, 16), torch.rand(1, 5, 3, 2), torch.randn(1, 48, 16), torch.ones(1, 48).bool())
+    features = maps(torch.randn(1, 48, 16), torch.ones(1, 48).bool(), SHAPES)
+    inputs = (torch.randn(1, 5, 16), torch.rand(1, 5, 3, 2), features.tokens)
 
     class Exported(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = layer
 
-        def forward(self, *given: torch.Tensor) -> torch.Tensor:
-            return self.layer(*given, SHAPES)
+        def forward(self, query: torch.Tensor, reference: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+            return self.layer(query, reference, features._replace(tokens=tokens))
 
     program = torch.export.export(Exported(), inputs)
     graphs = [module.graph for module in program.graph_module.modules() if isinstance(module, torch.fx.GraphModule)]
     names = [str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_function"]
     assert sum("grid_sampler" in name for name in names) == len(SHAPES)
-    torch.testing.assert_close(program.module()(*inputs), layer(*inputs, SHAPES), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(program.module()(*inputs), layer(*inputs[:2], features), rtol=1e-5, atol=1e-5)

@@ -63,7 +63,7 @@ def test_what_an_image_lacks_comes_from_the_others():
 
 
 SENTENCE = from_words(  # "[CLS] red star . ring . a blue moon . [SEP]"
-    torch.arange(5 * 4, dtype=torch.float32).view(5, 4, 1), torch.tensor([1, 3, 2, 4, 1])
+    torch.arange(5 * 4, dtype=torch.float32).view(5, 4, 1), [1, 3, 2, 4, 1]
 )
 
 
@@ -112,7 +112,7 @@ def test_parts_have_whole_categories_and_what_stands_around_them():
 
 def test_what_does_not_fit_is_left_out_name_by_name_and_present_ones_last():
     """Of "[CLS] a b . c . d e f . [SEP]", whose last name is in an image, two names are 9 or 8 of the 11 tokens."""
-    prompts = from_words(torch.arange(20.0).reshape(5, 4, 1), torch.tensor([1, 3, 2, 4, 1]))
+    prompts = from_words(torch.arange(20.0).reshape(5, 4, 1), [1, 3, 2, 4, 1])
     seen = set()
     for seed in range(20):
         found, numbers = fitting(prompts, torch.tensor([2]), 9, torch.Generator().manual_seed(seed))
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_left_out_name_by_name_and_present_ones_last():
 
 
 def test_one_name_stays_however_long_it_is():
-    prompts = from_words(torch.zeros(2, 4, 1), torch.tensor([4, 4]))
+    prompts = from_words(torch.zeros(2, 4, 1), [4, 4])
     found, numbers = fitting(prompts, torch.tensor([1, 1]), 2, torch.Generator().manual_seed(0))
     assert numbers.tolist() == [-1, 0]
     assert found.category.tolist() == [0, 0, 0, -1]

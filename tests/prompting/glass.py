@@ -24,7 +24,7 @@ class Glass:
         batch = len(images.pixels)
         tokens = images.pixels.mean((1, 2, 3))[:, None, None].expand(batch, 4, 6)
         valid, ratios = torch.ones(batch, 4, dtype=torch.bool), torch.ones(batch, 1, 2)
-        return FeatureMaps(tokens, tokens, valid, ((2, 2),), ratios, tokens)
+        return FeatureMaps(tokens, tokens, valid, ((2, 2),), torch.tensor([[2, 2, 0]]), ratios, tokens)
 
     def encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
         shown = prompts.exemplars

@@ -101,7 +101,7 @@ def test_hinted_text_is_text_for_the_categories_that_the_image_has() -> None:
 
 def test_separators_stay_where_text_has_some() -> None:
     """Around the names, and at the end of those that the image has; another name's would tell of it."""
-    words = from_words(torch.rand(4, 3, 6), torch.tensor([1, 3, 2, 1]))  # [CLS] hot dog . cat . [SEP]
+    words = from_words(torch.rand(4, 3, 6), [1, 3, 2, 1])  # [CLS] hot dog . cat . [SEP]
     text: Any = lambda *_: words  # noqa: E731
     prompts = Hinted(text)(Glass(), batch_of(image(9, [1, 3])), None)  # type: ignore[arg-type]
     assert prompts.valid.tolist() == [[True, False, False, False, True, True, True]]

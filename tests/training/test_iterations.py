@@ -263,3 +263,13 @@ def test_what_is_judged_goes_with_its_category_into_the_shared_vocabulary(scope:
     module.training_step(batch._replace(prompts=batch.prompts._replace(judged=judged)), 0)
     order = sorted(phrases) if scope == "world" else phrases
     assert seen[0].tolist() == [[phrase != "green moon" for phrase in order], [True] * len(phrases)]
+
+
+def test_every_rank_drops_other_things_and_a_resumed_step_the_same() -> None:
+    losses = {}
+    for rank, world in ((0, 2), (1, 2), (0, 2)):
+        module = module_of("model.transformer.dropout=0.5", "loss.denoising.queries=0", world=world, rank=rank)
+        torch.manual_seed(7)  # whatever was drawn before
+        loss = module.training_step(batch_of("text", [[0, 1], [1, 2]]), 3).item()
+        assert losses.setdefault(rank, loss) == loss
+    assert losses[0] != losses[1]

@@ -6,13 +6,13 @@ B batch, Q queries, N keys, h heads, L levels, P points, S image tokens, D width
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trex2_lightning.ops.deformable import deformable_sampling
+from trex2_lightning.structures import FeatureMaps
 
 
 class Attention(nn.Module):
@@ -60,34 +60,31 @@ class DeformableAttention(nn.Module):
         self,
         query: Tensor,
         reference: Tensor,
-        tokens: Tensor,
-        valid: Tensor,
-        shapes: Sequence[tuple[int, int]],
+        features: FeatureMaps,
     ) -> Tensor:
         """Each query reads the image around its reference.
 
         Args:
             query: (B, Q, D).
             reference: (B, Q, L, 2) points, or (B, Q, L, 4) cxcywh boxes, as shares of each padded map.
-            tokens: (B, S, D).
-            valid: (B, S) bool; other tokens read as zero.
-            shapes: L x (height, width).
+            features: of the image; tokens that are not valid read as zero.
 
         Returns:
             (B, Q, D)
         """
-        value = self.value(tokens).masked_fill(~valid[..., None], 0).unflatten(-1, (self.heads, -1))
+        value = self.value(features.tokens).masked_fill(~features.valid[..., None], 0).unflatten(-1, (self.heads, -1))
         offsets = self.offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.weights(query).unflatten(-1, (self.heads, self.levels * self.points)).softmax(-1)
         centre = reference[:, :, None, :, None, :2]  # (B, Q, 1, L, 1, 2)
         if reference.shape[-1] == 4:
             scale = reference[:, :, None, :, None, 2:] / (2 * self.points)
         else:
-            scale = 1 / torch.tensor([[w, h] for h, w in shapes], device=query.device)[:, None]  # (L, 1, 2)
+            scale = 1 / features.levels[:, None, :2].flip(-1)  # (L, 1, 2)
         full = torch.promote_types(value.dtype, torch.float32)  # half precision is too coarse for coordinates
         locations = centre.to(full) + offsets.to(full) * scale.to(full)
         with torch.autocast(query.device.type, enabled=False):
-            x = deformable_sampling(value, shapes, locations, weights.unflatten(-1, (self.levels, self.points)))
+            weights = weights.unflatten(-1, (self.levels, self.points))
+            x = deformable_sampling(value, features.shapes, locations, weights, features.levels)
         return self.output(x)
 
     def _init_parameters(self) -> None:

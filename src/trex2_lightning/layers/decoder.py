@@ -117,7 +117,7 @@ class DecoderLayer(nn.Module):
         if self.context_attention is not None and context is not None:
             seen = None if context_valid is None else context_valid[:, None]  # (B or 1, 1, T)
             x = self.context_norm(x + self.dropout(self.context_attention(x + position, context, context, seen)))
-        cross = self.cross_attention(x + position, reference, features.tokens, features.valid, features.shapes)
+        cross = self.cross_attention(x + position, reference, features)
         return self.feed_forward(self.cross_norm(x + self.dropout(cross)))
 
 

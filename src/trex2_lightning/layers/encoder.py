@@ -40,7 +40,7 @@ class DeformableEncoderLayer(nn.Module):
     def forward(self, features: FeatureMaps, reference: Tensor) -> Tensor:
         """Tokens (B, S, D) attend to tokens around `reference` (B, S, L, 2); returns (B, S, D)."""
         tokens = features.tokens
-        x = self.attention(tokens + features.pos, reference, tokens, features.valid, features.shapes)
+        x = self.attention(tokens + features.pos, reference, features)
         return self.feed_forward(self.norm(tokens + self.dropout(x)))
 
 

@@ -1,6 +1,6 @@
 """Losses between the visual and the text vectors of the same categories.
 
-B images, C categories in the batch vocabulary, A anchors: categories of an image that take part, D width.
+B images, C categories in the batch vocabulary, D width.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from trex2_lightning.config import AlignmentConfig
-from trex2_lightning.ops.prompt_tokens import average, from_vectors
+
+_IGNORED = -100
 
 
 def alignment_loss(visual: Tensor, text: Tensor, shown: Tensor, config: AlignmentConfig) -> Tensor:
@@ -51,17 +52,22 @@ def relation_loss(visual: Tensor, text: Tensor, shown: Tensor, config: Alignment
     Returns:
         The mean over the categories that any image shows; a zero that depends on `visual` where there is none.
     """
-    prototypes = average(from_vectors(visual, shown))
-    present = prototypes.valid[0]
-    seen = normalize(prototypes.embed[0, present], dim=-1)
-    named = normalize(text[0, present].detach(), dim=-1)
-    wanted = (named @ named.T / config.text_temperature).softmax(-1)
-    loss = cross_entropy(seen @ seen.T / config.visual_temperature, wanted, reduction="sum")
-    return loss / present.sum().clamp(min=1)
+    count = shown.sum(0)
+    present = count > 0
+    prototypes = visual.masked_fill(~shown[..., None], 0).sum(0) / count.clamp(min=1)[:, None]  # (C, D)
+    seen, named = normalize(prototypes, dim=-1), normalize(text[0].detach(), dim=-1)
+    lowest = torch.finfo(seen.dtype).min  # of what is not there; as a number, where nothing is
+    wanted = (named @ named.T / config.text_temperature).masked_fill(~present, lowest).softmax(-1)
+    likeness = (seen @ seen.T / config.visual_temperature).masked_fill(~present, lowest)
+    losses = cross_entropy(likeness, wanted, reduction="none").where(present, 0)
+    return losses.sum() / present.sum().clamp(min=1)
 
 
 def _info_nce(logits: Tensor, shown: Tensor) -> Tensor:
     """Mean over the anchors of the rows of `logits` (B, C, C), whose diagonal is to win."""
     anchors = shown & (shown.sum(1, keepdim=True) > 1)
-    rows = logits.masked_fill(~shown[:, None], -torch.inf)[anchors]  # (A, C)
-    return cross_entropy(rows, anchors.nonzero()[:, 1], reduction="sum") / anchors.sum().clamp(min=1)
+    # Of all rows, as choosing the anchors' would wait for the device; the others' are made finite and then ignored.
+    rows = logits.masked_fill(~shown[:, None], -torch.inf).masked_fill(~anchors[..., None], 0)
+    own = torch.arange(logits.shape[1], device=logits.device).where(anchors, _IGNORED)
+    loss = cross_entropy(rows.flatten(0, 1), own.flatten(), reduction="sum", ignore_index=_IGNORED)
+    return loss / anchors.sum().clamp(min=1)

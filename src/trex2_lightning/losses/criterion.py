@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import l1_loss
-from torchvision.ops import generalized_box_iou_loss
 
 from trex2_lightning.config import LossConfig
 from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
 from trex2_lightning.losses.matcher import HungarianMatcher
-from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy, generalized_iou
 from trex2_lightning.ops.distributed import mean_over_ranks
 from trex2_lightning.structures import CategoryVectors, Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
 
@@ -63,14 +64,18 @@ class Criterion(nn.Module):
         num_boxes, num_positives = self._normalisers(targets, noised, known.device)
         terms: dict[str, Tensor] = {}
         with torch.autocast(known.device.type, enabled=False):
-            for name, detections in (("queries", output.queries), ("proposals", output.proposals)):
-                detections = _full_precision(detections)
-                assigned = self.matcher(detections, output.prompts, targets)
+            predicted = {"queries": _full_precision(output.queries), "proposals": _full_precision(output.proposals)}
+            joined = Detections(
+                *(torch.cat([x.detach() for x in parts]) for parts in zip(*predicted.values(), strict=True))
+            )
+            matched = self.matcher(joined, output.prompts, targets)  # together, for one wait for the device
+            split = np.split(matched, [len(output.queries.logits)])
+            for (name, detections), assigned in zip(predicted.items(), split, strict=True):
                 losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"{name}/{term}": loss / num_boxes for term, loss in losses.items()}
             if noised is not None and output.noised is not None:
                 detections = _full_precision(output.noised)
-                assigned = noised.target.expand(detections.logits.shape[:3])
+                assigned = np.broadcast_to(noised.target, detections.logits.shape[:3])
                 known = known & noised.valid[..., None]  # (B, N, T)
                 losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"noised/{term}": loss / num_positives for term, loss in losses.items()}
@@ -86,19 +91,26 @@ class Criterion(nn.Module):
         return {name: weight * loss(*sides, config) for name, (weight, loss) in losses.items() if weight}
 
     def _losses(
-        self, detections: Detections, assigned: Tensor, targets: Sequence[Targets], prompts: PromptTokens, known: Tensor
+        self,
+        detections: Detections,
+        assigned: NDArray[np.int64],
+        targets: Sequence[Targets],
+        prompts: PromptTokens,
+        known: Tensor,
     ) -> dict[str, Tensor]:
-        """Weighted sums over layers, images and queries; `assigned` (K, B, Q) is the target of a query or -1."""
-        matched = assigned >= 0
-        image = matched.nonzero()[:, 1]
-        counts = torch.tensor([0, *(len(target.labels) for target in targets)], device=assigned.device)
-        index = assigned[matched] + counts.cumsum(0)[image]
-        labels = torch.full_like(assigned, -1)
-        labels[matched] = torch.cat([target.labels for target in targets])[index]
+        """Weighted sums over layers, images and queries; `assigned` (K, B, Q) is the target of a query or -1.
+
+        Which query has which target is known on the host, so indices are made there: the device is not waited for.
+        """
+        device, before = detections.boxes.device, np.cumsum([0, *(len(target.labels) for target in targets)])
+        flat = np.flatnonzero(assigned >= 0)
+        index = assigned.reshape(-1)[flat] + before[flat // assigned.shape[2] % len(targets)]
+        place, index = torch.from_numpy(np.stack([flat, index])).to(device, non_blocking=True)  # (n,) each
+        labels = torch.full(assigned.shape, -1, device=device)
+        labels.view(-1)[place] = torch.cat([target.labels for target in targets])[index]
         boxes = torch.cat([target.boxes for target in targets])[index].to(detections.boxes.dtype)
-        predicted = detections.boxes[matched]
-        # Boxes are shares of the image: a small object's area is of the order of torchvision's default eps.
-        giou = generalized_box_iou_loss(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes), reduction="sum", eps=1e-12)
+        predicted = detections.boxes.flatten(0, 2)[place]
+        giou = (1 - generalized_iou(cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(boxes))).sum()
         config, wanted = self.config, token_targets(labels, prompts.category)
         known = known | (wanted & prompts.valid[:, None])  # a marked object, whatever else of its category is there
         classification = focal_loss(detections.logits, wanted, known, config.focal_alpha, config.focal_gamma)
@@ -112,9 +124,9 @@ class Criterion(nn.Module):
         self, targets: Sequence[Targets], noised: NoisedQueries | None, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         """Target boxes and positive noised queries per rank, at least 1."""
-        num_boxes = torch.tensor(sum(len(target.labels) for target in targets), device=device)
-        num_positives = torch.zeros_like(num_boxes) if noised is None else (noised.target >= 0).sum()
-        counts = torch.stack([num_boxes, num_positives]).float()
+        boxes = sum(len(target.labels) for target in targets)
+        positives = 0 if noised is None else int((noised.target >= 0).sum())
+        counts = torch.tensor([boxes, positives], dtype=torch.float32).to(device, non_blocking=True)
         num_boxes, num_positives = mean_over_ranks(counts).clamp(min=1)
         return num_boxes, num_positives
 

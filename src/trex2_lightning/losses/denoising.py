@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -46,10 +47,10 @@ def noise_queries(
     layout = (len(targets), groups, 2, slots)
 
     device = targets[0].boxes.device
-    counts = torch.tensor([len(target.labels) for target in targets], device=device)
-    slot = torch.arange(slots, device=device)
-    valid = (slot < counts[:, None])[:, None, None].expand(layout)
-    negative = torch.tensor([False, True], device=device)[:, None].expand(layout)
+    real = np.arange(slots) < np.array([[len(target.labels)] for target in targets])  # (B, M)
+    target = np.where(real, np.arange(slots), -1)[:, None, None]
+    valid = torch.from_numpy(real).to(device, non_blocking=True)[:, None, None].expand(layout)
+    negative = torch.arange(2, device=device)[:, None].bool().expand(layout)
     labels = _pad([target.labels for target in targets], slots)[:, None, None].expand(layout)
     boxes = _pad([target.boxes for target in targets], slots)[:, None, None].expand(*layout, 4)
 
@@ -59,7 +60,7 @@ def noise_queries(
     return NoisedQueries(
         labels=labels.where(valid, 0),
         boxes=boxes,
-        target=slot.expand(layout).flatten(1).where(valid & ~negative.flatten(1), -1),
+        target=np.broadcast_to(np.concatenate([target, np.full_like(target, -1)], 2), layout).reshape(len(targets), -1),
         valid=valid,
         attend=_attend(groups, 2 * slots, num_queries, device),
     )
@@ -75,14 +76,16 @@ def _flip(labels: Tensor, num_categories: int, share: float, generator: torch.Ge
     """Replace a share of the labels (B, N) by random categories."""
     flipped = torch.rand(labels.shape, generator=generator) < share
     others = torch.randint(num_categories, labels.shape, generator=generator)
-    return torch.where(flipped.to(labels.device), others.to(labels.device), labels)
+    flipped, others = (x.to(labels.device, non_blocking=True) for x in (flipped, others))
+    return torch.where(flipped, others, labels)
 
 
 def _move_edges(boxes: Tensor, negative: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Move every edge of boxes (B, N, 4) inwards or outwards, further where `negative` (B, N)."""
     sign = torch.randint(2, boxes.shape, generator=generator) * 2 - 1
     share = torch.rand(boxes.shape, generator=generator)
-    shift = sign.to(boxes.device) * (share.to(boxes.device) + negative[..., None])
+    sign, share = (x.to(boxes.device, non_blocking=True) for x in (sign, share))
+    shift = sign * (share + negative[..., None])
     half = boxes[..., 2:].repeat(1, 1, 2) / 2
     moved = xyxy_to_cxcywh((cxcywh_to_xyxy(boxes) + scale * shift * half).clamp(0, 1))
     return moved.clamp(min=0)
@@ -90,7 +93,7 @@ def _move_edges(boxes: Tensor, negative: Tensor, scale: float, generator: torch.
 
 def _attend(groups: int, length: int, num_queries: int, device: torch.device) -> Tensor:
     """(N + Q, N + Q): a group sees itself and the real queries, which see only one another."""
-    group = torch.arange(groups, device=device).repeat_interleave(length)
+    group = torch.arange(groups, device=device)[:, None].expand(-1, length).flatten()
     attend = torch.ones(len(group) + num_queries, len(group) + num_queries, dtype=torch.bool, device=device)
     attend[:, : len(group)] = False
     attend[: len(group), : len(group)] = group[:, None] == group

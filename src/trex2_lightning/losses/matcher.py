@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchvision.ops import generalized_box_iou, sigmoid_focal_loss
@@ -17,7 +19,10 @@ from trex2_lightning.structures import Detections, PromptTokens, Targets
 
 
 class HungarianMatcher:
-    """Matches each decoder layer on its own; the costs of all layers and images leave the device in one transfer."""
+    """Matches each decoder layer on its own; the costs of all layers and images leave the device in one transfer.
+
+    It is the only one of a training step, and the step's only wait for the device.
+    """
 
     def __init__(self, cost: CostConfig, focal_alpha: float, focal_gamma: float) -> None:
         self.cost = cost
@@ -25,26 +30,30 @@ class HungarianMatcher:
         self.focal_gamma = focal_gamma
 
     @torch.no_grad()
-    def __call__(self, detections: Detections, prompts: PromptTokens, targets: Sequence[Targets]) -> Tensor:
+    def __call__(self, detections: Detections, prompts: PromptTokens, targets: Sequence[Targets]) -> NDArray[np.int64]:
         """Assign to every query the target that it must predict.
 
         Returns:
-            (K, B, Q) int64, an index into the image's targets, -1 for "nothing". Every target has exactly one query;
-            where there are more targets than queries, the dearest targets have none.
+            (K, B, Q), an index into the image's targets, -1 for "nothing". Every target has exactly one query; where
+            there are more targets than queries, the dearest targets have none.
 
         Raises:
             InputError: predictions or target boxes are not finite, as where training has diverged.
         """
-        num_layers, num_images, num_queries = detections.boxes.shape[:3]
+        num_images = detections.boxes.shape[1]
         valid = prompts.valid.expand(num_images, -1)
         classification = self._classification(detections.logits.masked_fill(~valid[:, None], 0))
         costs = [
             self._costs(classification[:, i], detections.boxes[:, i], prompts.category, valid[i], targets[i])
             for i in range(num_images)
         ]
-        costs = torch.cat(costs, -1).cpu().split([cost.shape[-1] for cost in costs], -1)
-        assigned = torch.full((num_layers, num_images, num_queries), -1)
-        for image, layers in enumerate(costs):
+        return self._assign(torch.cat(costs, -1).cpu(), targets)
+
+    def _assign(self, costs: Tensor, targets: Sequence[Targets]) -> NDArray[np.int64]:
+        """Of costs (K, Q, n) of the targets of all images, one after another."""
+        num_layers, num_queries, _ = costs.shape
+        assigned = np.full((num_layers, len(targets), num_queries), -1)
+        for image, layers in enumerate(costs.split([len(target.labels) for target in targets], -1)):
             if not layers.isfinite().all():
                 raise InputError(
                     f"the matching cost of image {targets[image].image_id} is not finite: its predictions or target "
@@ -53,8 +62,8 @@ class HungarianMatcher:
                 )
             for layer, cost in enumerate(layers.numpy()):
                 queries, matched = linear_sum_assignment(cost)
-                assigned[layer, image, queries] = torch.as_tensor(matched)
-        return assigned.to(detections.boxes.device)
+                assigned[layer, image, queries] = matched
+        return assigned
 
     def _classification(self, logits: Tensor) -> Tensor:
         """What it costs to call a token found rather than not, in the shape of the logits."""

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.weights import load_backbone_weights, timm_model
+from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
 
@@ -130,6 +131,7 @@ class Neck(nn.Module):
             pos=torch.cat(positions, 1),
             valid=torch.cat(valids, 1),
             shapes=tuple(shapes),
+            levels=level_table(shapes, joined.device),
             valid_ratios=torch.stack(ratios, 1),
             neck=joined,
         )

@@ -130,7 +130,7 @@ class PromptedDetector(nn.Module, ABC):
 
     def _noised_content(self, noised: NoisedQueries, prompts: PromptTokens) -> Tensor:
         """A noised query starts from the vector of the category that it claims to be: (B, N, D)."""
-        vectors = category_vectors(prompts).expand(len(noised.labels), -1, -1)
+        vectors = category_vectors(prompts, len(prompts.category)).expand(len(noised.labels), -1, -1)
         index = noised.labels[..., None].expand(-1, -1, vectors.shape[-1])
         return self.noised_content(vectors.gather(1, index))
 
@@ -147,6 +147,8 @@ def attention_with_noised(noised: NoisedQueries) -> Tensor:
 class SimilarityHead(nn.Module):
     """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias that starts at the `prior`.
 
+    In float32 under autocast too: bfloat16 has three digits, in which good detections tie.
+
     T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md). Without a prior
     there is neither, as in Grounding DINO.
     """
@@ -157,7 +159,9 @@ class SimilarityHead(nn.Module):
 
     def forward(self, x: Tensor, prompts: PromptTokens) -> Tensor:
         """(B, Q, D) -> (B, Q, T)."""
-        similarity = x @ prompts.embed.transpose(1, 2)
+        full = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            similarity = x.to(full) @ prompts.embed.to(full).transpose(1, 2)
         return similarity if self.bias is None else similarity / math.sqrt(x.shape[-1]) + self.bias
 
 
@@ -192,13 +196,18 @@ class QuerySelection(nn.Module):
                 f"with levels {features.shapes}: lower it, or raise data.size"
             )
         boxes, usable = anchors(features.shapes, features.valid, features.valid_ratios, self.anchor_size)
-        memory = self.norm(self.project(features.tokens.masked_fill(~usable[..., None], 0)))
-        logits = self.head(memory, prompts)  # (B, S, T)
-        best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
-        chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices[..., None]  # (B, Q, 1)
+        with torch.no_grad():  # the tokens that are not chosen have no gradient, so nothing of them need be kept
+            logits = self.head(self._memory(features.tokens, usable), prompts)  # (B, S, T)
+            best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
+            chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices[..., None]  # (B, Q, 1)
+        memory = self._memory(_taken(features.tokens, chosen), usable.gather(1, chosen[..., 0]))
+        proposals = Detections(self.head(memory, prompts)[None], self.box_head(memory, _taken(boxes, chosen))[None])
+        return self.content.expand(len(memory), -1, -1), proposals
 
-        def take(x: Tensor) -> Tensor:
-            return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))
+    def _memory(self, tokens: Tensor, usable: Tensor) -> Tensor:
+        return self.norm(self.project(tokens.masked_fill(~usable[..., None], 0)))
 
-        proposals = Detections(take(logits)[None], self.box_head(take(memory), take(boxes))[None])
-        return self.content.expand(len(proposals.logits[0]), -1, -1), proposals
+
+def _taken(x: Tensor, chosen: Tensor) -> Tensor:
+    """Rows `chosen` (B, Q, 1) of x (B, S, n): (B, Q, n)."""
+    return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))

@@ -79,8 +79,8 @@ class TextEncoder(nn.Module, ABC):
         """One vector per phrase: (C, W)."""
 
     @abstractmethod
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """Vectors (R, L, W) of every word and of the token that closes a name, and lengths (R,), as `from_words`."""
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+        """Vectors (R, L, W) of every word and of the token that closes a name, and R lengths, as `from_words`."""
 
     def _require_room(self, phrase: str, length: int) -> None:
         if length > self.context_length:
@@ -102,8 +102,7 @@ class ClipEncoder(TextEncoder):
 
     def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
         """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
-        rows = [torch.tensor(self.tokens(phrase)) for phrase in phrases]
-        return pad_sequence(rows, batch_first=True).to(self.projection.weight.device)
+        return _padded([self.tokens(phrase) for phrase in phrases], self.projection.weight.device)
 
     @property
     def context_length(self) -> int:
@@ -119,10 +118,11 @@ class ClipEncoder(TextEncoder):
         states, end_of_text = self._states(phrases)
         return states[torch.arange(len(states), device=states.device), end_of_text] @ self.tower.text_projection
 
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
         """The tower is causal: a word knows those before it, and end-of-text, which closes the name, all of them."""
-        states, end_of_text = self._states(phrases)
-        return states[:, 1:] @ self.tower.text_projection, end_of_text  # start-of-text sees nothing
+        states, _ = self._states(phrases)
+        lengths = [len(self.tokens(phrase)) - 1 for phrase in phrases]
+        return states[:, 1:] @ self.tower.text_projection, lengths  # start-of-text sees nothing
 
     def _states(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
         """(C, L, W) and the place of end-of-text (C,)."""
@@ -154,7 +154,7 @@ class BertEncoder(TextEncoder):
         start, end = self.tokenizer.special("[CLS]"), self.tokenizer.special("[SEP]")
         return self._states([[start, *self.tokens(phrase), end] for phrase in phrases])[0][:, 0]
 
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
         names = [self.tokens(phrase) for phrase in phrases]
         start, end, dot = (self.tokenizer.special(piece) for piece in ("[CLS]", "[SEP]", "."))
         return self._states([[start], *([*name, dot] for name in names), [end]])
@@ -171,11 +171,14 @@ class BertEncoder(TextEncoder):
         self._require_room(phrase, len(pieces) + 2)
         return pieces
 
-    def _states(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        device = self.projection.weight.device
-        tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows], device=device)
-        return self.tower(tokens.to(device), lengths), lengths
+    def _states(self, rows: list[list[int]]) -> tuple[Tensor, list[int]]:
+        device, lengths = self.projection.weight.device, [len(row) for row in rows]
+        return self.tower(_padded(rows, device), torch.tensor(lengths).to(device, non_blocking=True)), lengths
+
+
+def _padded(rows: list[list[int]], device: torch.device) -> Tensor:
+    """(R, L) int64, zeros behind the shorter ones."""
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device, non_blocking=True)
 
 
 def _require_words(phrases: Iterable[str]) -> None:

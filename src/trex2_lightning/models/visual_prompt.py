@@ -55,7 +55,8 @@ class VisualPromptEncoder(nn.Module):
             features = features._replace(tokens=features.neck)
         embedding = {"box": self.box_embedding, "point": self.point_embedding}[exemplars.kind]
         boxes = exemplars.boxes
-        whole = boxes.new_tensor([0.5, 0.5, 1, 1]).expand(*boxes.shape[:2], 1, 4)
+        whole = boxes.new_ones(*boxes.shape[:2], 1, 4)
+        whole[..., :2] = 0.5
         boxes = torch.cat([boxes, whole], 2)[..., : embedding.coordinates]  # (B, C, N, 2 or 4)
         content = torch.cat([self.content.expand(boxes.shape[2] - 1, -1), self.class_token])  # (N, D)
         x, position = embedding(boxes, content)
@@ -111,7 +112,7 @@ class VisualPromptBlock(nn.Module):
 
     def _read(self, x: Tensor, position: Tensor, reference: Tensor, features: FeatureMaps) -> Tensor:
         query = (x + position).flatten(1, 2)
-        read = self.cross_attention(query, reference, features.tokens, features.valid, features.shapes)
+        read = self.cross_attention(query, reference, features)
         return self.cross_norm(x + self.dropout(read.unflatten(1, x.shape[1:3])))
 
     def _aggregate(self, x: Tensor, position: Tensor, attend: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from trex2_lightning.errors import reason_of
+
 try:
     from trex2_lightning.ops import fused_sampling as kernel
 except ImportError:  # no Triton, as on systems that PyTorch brings none for
@@ -30,7 +32,9 @@ QUERIES = 1024  # whose sampling is computed at once where no gradient is taken:
 warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")  # of all users of the CPU, once a run
 
 
-def deformable_sampling(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
+def deformable_sampling(
+    value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor, levels: Tensor | None = None
+) -> Tensor:
     """Weighted sum of bilinear samples around each query's sampling points.
 
     Args:
@@ -38,24 +42,53 @@ def deformable_sampling(value: Tensor, shapes: Shapes, locations: Tensor, weight
         shapes: L x (height, width), S = sum of height * width.
         locations: (B, Q, h, L, P, 2) as (x, y), 0 and 1 being the borders of the padded map; outside samples 0.
         weights: (B, Q, h, L, P), summing to one over L and P.
+        levels: `level_table(shapes, value.device)`, for who calls often: on a GPU it would be made anew.
 
     Returns:
         (B, Q, D) of the value's type.
     """
     full = torch.promote_types(value.dtype, torch.float32)
     locations, weights = locations.to(full), weights.to(full)
-    if value.device.type == "cuda" and full == torch.float32 and not torch.compiler.is_exporting():
-        if kernel is not None:
-            return kernel.fused_sampling(value, [side for shape in shapes for side in shape], locations, weights)
-        _tell_that_triton_is_missing()
+    exporting = _exporting()
+    fused = value.device.type == "cuda" and full == torch.float32 and not exporting
+    if fused and (torch.compiler.is_compiling() or _kernel_runs(value.device)):
+        levels = level_table(shapes, value.device) if levels is None else levels
+        return kernel.fused_sampling(value, levels, locations, weights)
     # Of a CPU's time `sample_rows` takes a fourth, with the backward pass less than a third (docs/benchmarks.md).
-    sample = sample_rows if value.device.type == "cpu" and not torch.compiler.is_exporting() else sample_grid
+    sample = sample_rows if value.device.type == "cpu" and not exporting else sample_grid
     return sample(value.to(full), shapes, locations, weights).to(value.dtype)
 
 
+def level_table(shapes: Shapes, device: torch.device) -> Tensor:
+    """(L, 3) int32: height, width and first token of each level."""
+    rows, first = [], 0
+    for height, width in shapes:
+        rows.append((height, width, first))
+        first += height * width
+    return torch.tensor(rows, dtype=torch.int32).to(device, non_blocking=True)
+
+
+def _exporting() -> bool:
+    """PyTorch 2.6 tells it of TorchScript's exporter alone."""
+    return getattr(torch.compiler, "is_exporting", torch.onnx.is_in_onnx_export)()
+
+
 @cache
-def _tell_that_triton_is_missing() -> None:
-    log.warning("Triton is missing: deformable sampling takes ten times as long on this GPU; pip install triton")
+def _kernel_runs(device: torch.device) -> bool:
+    """Whether the kernel can be had on a GPU; told where it cannot, once."""
+    try:
+        if kernel is None:
+            raise ImportError("Triton is missing: pip install triton")
+        value, levels = torch.zeros(1, 1, 1, 16, device=device), level_table([(1, 1)], device)
+        kernel.fused_sampling(value, levels, value.new_zeros(1, 1, 1, 1, 1, 2), value.new_zeros(1, 1, 1, 1, 1))
+    except Exception as error:  # without a C compiler, with an old driver or card it may be anything
+        log.warning(
+            "the kernel of deformable sampling does not run on %s (%s): grid_sample is taken, in ten times the time",
+            device,
+            reason_of(error),
+        )
+        return False
+    return True
 
 
 def sample_grid(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ What goes over ranks is a collective: all ranks call it at the same time.
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, distributed
@@ -24,10 +25,11 @@ def own_rank() -> int:
 
 
 def from_every_rank(value: Value) -> list[Value]:
-    """The values of all ranks, in their order; any that pickles."""
+    """The values of all ranks, in their order; any that pickles. They go from host to host, no GPU is waited for."""
     gathered = [value] * num_ranks()
-    if _is_distributed():
-        distributed.all_gather_object(gathered, value)
+    world = distributed.group.WORLD if _is_distributed() else None
+    if world is not None:
+        distributed.all_gather_object(gathered, value, group=_of_hosts(world))
     return gathered
 
 
@@ -51,6 +53,14 @@ class _SumOverRanks(torch.autograd.Function):
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
         return _summed(gradient)
+
+
+@lru_cache(maxsize=1)
+def _of_hosts(world: distributed.ProcessGroup) -> distributed.ProcessGroup:
+    """All ranks of the default group, for what is in the host's memory."""
+    if distributed.get_backend(world) == "gloo":
+        return world
+    return cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))
 
 
 def _summed(x: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ B batch, S image tokens, Q queries, h heads, d channels per head, L levels, P po
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,15 +19,17 @@ from torch import Tensor
 
 QUERIES_OF_A_PROGRAM = 32
 WARPS = 4
+SIZES = ("S", "Q")  # change with the images; a kernel that is made for each would be compiled amid training
 
 
 @torch.library.custom_op("trex2_lightning::deformable_sampling", mutates_args=())
-def fused_sampling(value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor) -> Tensor:
+def fused_sampling(value: Tensor, levels: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """`deformable_sampling` in one kernel; differentiable once.
 
     Args:
         value: (B, S, h, d).
-        shapes: height and width of each of L levels, in a row: 2 L numbers.
+        levels: (L, 3) int32, height, width and first token of each: a tensor, as for numbers `torch.compile` would
+            compile anew with every size of images.
         locations: (B, Q, h, L, P, 2) float32.
         weights: (B, Q, h, L, P) float32.
 
@@ -39,48 +39,52 @@ def fused_sampling(value: Tensor, shapes: Sequence[int], locations: Tensor, weig
     value, locations, weights = value.contiguous(), locations.contiguous(), weights.contiguous()
     out = _empty_like_queries(value, locations)
     grid, sizes = _launch(value, locations)
-    levels = _levels(tuple(shapes), value.device)
-    _sample[grid](value, locations, weights, levels, out, **sizes, num_warps=WARPS)
+    with torch.cuda.device_of(value):  # Triton launches on the current one
+        _sample[grid](value, locations, weights, levels, out, **sizes, num_warps=WARPS)
     return out
 
 
 @torch.library.custom_op("trex2_lightning::deformable_sampling_backward", mutates_args=())
 def _fused_gradients(
-    grad: Tensor, value: Tensor, shapes: Sequence[int], locations: Tensor, weights: Tensor
+    grad: Tensor, value: Tensor, levels: Tensor, locations: Tensor, weights: Tensor, of_all: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Of value, locations and weights."""
+    """Of value, locations and weights; the first is empty unless `of_all`: features that are not trained need none."""
     grad, value = grad.contiguous(), value.contiguous()
     locations, weights = locations.contiguous(), weights.contiguous()
-    of_value = torch.zeros_like(value, dtype=torch.float32)
+    of_value = torch.zeros_like(value, dtype=torch.float32) if of_all else value.new_empty(0, dtype=torch.float32)
     of_locations, of_weights = torch.empty_like(locations), torch.empty_like(weights)
     grid, sizes = _launch(value, locations)
-    levels = _levels(tuple(shapes), value.device)
     gradients = (of_value, of_locations, of_weights)
-    _differentiate[grid](grad, value, locations, weights, levels, *gradients, **sizes, num_warps=WARPS)
+    with torch.cuda.device_of(value):
+        _differentiate[grid](
+            grad, value, locations, weights, levels, *gradients, **sizes, OF_VALUE=of_all, num_warps=WARPS
+        )
     return of_value.to(value.dtype), of_locations, of_weights
 
 
 @fused_sampling.register_fake
-def _(value: Tensor, _shapes: Sequence[int], locations: Tensor, _weights: Tensor) -> Tensor:
+def _(value: Tensor, _levels: Tensor, locations: Tensor, _weights: Tensor) -> Tensor:
     return _empty_like_queries(value, locations)
 
 
 @_fused_gradients.register_fake
 def _(
-    _grad: Tensor, value: Tensor, _shapes: Sequence[int], locations: Tensor, weights: Tensor
+    _grad: Tensor, value: Tensor, _levels: Tensor, locations: Tensor, weights: Tensor, of_all: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(x, memory_format=torch.contiguous_format) for x in (value, locations, weights))  # type: ignore[return-value]
+    of_locations, of_weights = (
+        torch.empty_like(x, memory_format=torch.contiguous_format) for x in (locations, weights)
+    )
+    return value.new_empty(value.shape if of_all else 0), of_locations, of_weights
 
 
-def _save(ctx: Any, inputs: tuple[Tensor, Sequence[int], Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
-    value, ctx.shapes, locations, weights = inputs
-    ctx.save_for_backward(value, locations, weights)
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, Tensor], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor]:
-    value, locations, weights = ctx.saved_tensors
-    of_value, of_locations, of_weights = _fused_gradients(grad, value, ctx.shapes, locations, weights)
-    return of_value, None, of_locations, of_weights
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, Tensor, Tensor]:
+    of_all = ctx.needs_input_grad[0]
+    of_value, of_locations, of_weights = _fused_gradients(grad, *ctx.saved_tensors, of_all)
+    return of_value if of_all else None, None, of_locations, of_weights
 
 
 fused_sampling.register_autograd(_backward, setup_context=_save)
@@ -104,16 +108,6 @@ def _launch(value: Tensor, locations: Tensor) -> tuple[tuple[int, int, int], dic
     }
 
 
-@lru_cache(maxsize=1024)  # once for each size of images, so that no layer waits for the host
-def _levels(shapes: tuple[int, ...], device: torch.device) -> Tensor:
-    """(L, 3) int32: height and width of each level, and which token is its first."""
-    rows, first = [], 0
-    for height, width in zip(shapes[::2], shapes[1::2], strict=True):
-        rows.append([height, width, first])
-        first += height * width
-    return torch.tensor(rows, dtype=torch.int32, device=device)
-
-
 @triton.jit
 def _axis(place, size):  # type: ignore[no-untyped-def]
     """The token before each place of an axis, the share of the one behind it, and whether either may be on the axis."""
@@ -123,12 +117,12 @@ def _axis(place, size):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _point(locations, weights, item, live, levels, LEVEL: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+def _point(locations, weights, item, live, levels, level):  # type: ignore[no-untyped-def]
     """Of each query's point the axes' `_axis`, its weight, and NaN where its place is no number, else 0; of its level
     width, height and first token."""
-    height = tl.load(levels + 3 * LEVEL)
-    width = tl.load(levels + 3 * LEVEL + 1)
-    start = tl.load(levels + 3 * LEVEL + 2)
+    height = tl.load(levels + 3 * level)
+    width = tl.load(levels + 3 * level + 1)
+    start = tl.load(levels + 3 * level + 2)
     x = tl.load(locations + 2 * item, mask=live, other=-2.0) * width - 0.5
     y = tl.load(locations + 2 * item + 1, mask=live, other=-2.0) * height - 0.5
     left, right_share, in_x = _axis(x, width)
@@ -148,7 +142,7 @@ def _corner(left, right_share, top, bottom_share, within, width, height, RIGHT: 
     return line * width + column, share_x, share_y, there
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _sample(  # type: ignore[no-untyped-def]
     value, locations, weights, levels, out, S, Q,  # noqa: N803
     H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
@@ -158,8 +152,8 @@ def _sample(  # type: ignore[no-untyped-def]
     channel = tl.arange(0, WIDTH)[None]
     row = (image * Q + query) * H + head
     total = tl.zeros((BLOCK, WIDTH), tl.float32)
-    for level in tl.static_range(L):
-        for point in tl.static_range(P):
+    for level in range(L):
+        for point in range(P):
             item = row * (L * P) + level * P + point
             left, right, top, bottom, within, weight, spoiled, width, height, start = _point(
                 locations, weights, item, query < Q, levels, level
@@ -176,10 +170,11 @@ def _sample(  # type: ignore[no-untyped-def]
     tl.store(out + (row * D)[:, None] + channel, total.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _differentiate(  # type: ignore[no-untyped-def]
     grad, value, locations, weights, levels, of_value, of_locations, of_weights, S, Q,  # noqa: N803
     H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
+    OF_VALUE: tl.constexpr,  # noqa: N803
 ):  # fmt: skip
     query = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     head, image = tl.program_id(1), tl.program_id(2).to(tl.int64)
@@ -187,8 +182,8 @@ def _differentiate(  # type: ignore[no-untyped-def]
     row = (image * Q + query) * H + head
     own = live[:, None] & (channel < D)
     change = tl.load(grad + (row * D)[:, None] + channel, mask=own, other=0.0).to(tl.float32)
-    for level in tl.static_range(L):
-        for point in tl.static_range(P):
+    for level in range(L):
+        for point in range(P):
             item = row * (L * P) + level * P + point
             left, right, top, bottom, within, weight, spoiled, width, height, start = _point(
                 locations, weights, item, live, levels, level
@@ -206,8 +201,9 @@ def _differentiate(  # type: ignore[no-untyped-def]
                 by_weight += likeness * share_x * share_y
                 by_x += likeness * (share_y if corner % 2 else -share_y)
                 by_y += likeness * (share_x if corner // 2 else -share_x)
-                moved = change * (weight * share_x * share_y)[:, None]
-                tl.atomic_add(of_value + token, moved, mask=mask, sem="relaxed")
+                if OF_VALUE:
+                    moved = change * (weight * share_x * share_y)[:, None]
+                    tl.atomic_add(of_value + token, moved, mask=mask, sem="relaxed")
             tl.store(of_weights + item, by_weight + spoiled, mask=live)
             tl.store(of_locations + 2 * item, by_x * weight * width + spoiled, mask=live)
             tl.store(of_locations + 2 * item + 1, by_y * weight * height + spoiled, mask=live)

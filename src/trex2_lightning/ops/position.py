@@ -17,8 +17,7 @@ def sine_embedding(x: Tensor, width: int, temperature: float = 10_000) -> Tensor
 
 def box_embedding(boxes: Tensor, width: int) -> Tensor:
     """Embed cxcywh boxes (..., 4) or points (..., 2) as (..., n * width), in DETR's order y, x, (w, h)."""
-    order = [1, 0, 2, 3][: boxes.shape[-1]]
-    return sine_embedding(boxes[..., order], width)
+    return sine_embedding(torch.cat([boxes[..., :2].flip(-1), boxes[..., 2:]], -1), width)
 
 
 def map_embedding(valid: Tensor, width: int, temperature: float = 20) -> Tensor:

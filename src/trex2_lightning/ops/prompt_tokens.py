@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,7 @@ def from_vectors(vectors: Tensor, valid: Tensor | None = None) -> PromptTokens:
     )
 
 
-def from_words(states: Tensor, lengths: Tensor) -> PromptTokens:
+def from_words(states: Tensor, lengths: Sequence[int]) -> PromptTokens:
     """Prompt tokens of names joined into one sentence, every word with its own vector (Grounding DINO section 3.4).
 
     A word sees the words of its own name and the token that closes it, no others; positions restart with every name.
@@ -35,28 +36,37 @@ def from_words(states: Tensor, lengths: Tensor) -> PromptTokens:
     Args:
         states: (R, L, D), a row for each name: its words, then the token that closes it. A row of length 1 is a token
             that stands between or around the names.
-        lengths: (R,) tokens of each row; what stands behind them is ignored.
+        lengths: R, tokens of each row; what stands behind them is ignored.
     """
-    real = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
-    row, position = real.nonzero(as_tuple=True)  # (T,)
-    number = (lengths > 1).cumsum(0) - 1
-    closing = position == lengths[row] - 1
+    sizes = np.array(lengths)
+    row = np.repeat(np.arange(len(sizes)), sizes)  # (T,)
+    position = np.arange(len(row)) - np.repeat(sizes.cumsum() - sizes, sizes)
+    closing = position == sizes[row] - 1
+    category = np.where(closing, -1, (np.cumsum(sizes > 1) - 1)[row])
+    layout = torch.from_numpy(np.stack([row, position, category])).to(states.device, non_blocking=True)
+    row, position, category = layout
     return PromptTokens(
-        embed=states[real][None],
-        valid=torch.ones_like(closing)[None],
-        category=number[row].masked_fill(closing, -1),
+        embed=states[row, position][None],
+        valid=torch.ones_like(row, dtype=torch.bool)[None],
+        category=category,
         attend=row[:, None] == row,
         position=position,
     )
 
 
-def category_vectors(prompts: PromptTokens) -> Tensor:
-    """One vector per category, the mean of its tokens: (B or 1, C, D)."""
-    real = prompts.category >= 0
-    category, embed = prompts.category[real], prompts.embed[:, real]
-    count = category.bincount()
-    total = embed.new_zeros(len(embed), len(count), embed.shape[-1]).index_add(1, category, embed)
-    return total / count.clamp(min=1)[:, None]
+def category_vectors(prompts: PromptTokens, num_categories: int | None = None) -> Tensor:
+    """One vector per category, the mean of its tokens: (B or 1, C, D).
+
+    Args:
+        prompts: of C categories.
+        num_categories: C or more, further rows being zero; None: looked up, for which a GPU is waited for.
+    """
+    size = int(prompts.category.max()) + 1 if num_categories is None else num_categories
+    category = prompts.category.where(prompts.category >= 0, size)  # the last row is that of no category
+    embed = prompts.embed
+    total = embed.new_zeros(len(embed), size + 1, embed.shape[-1]).index_add(1, category, embed)
+    count = embed.new_zeros(size + 1).index_add(0, category, torch.ones_like(category, dtype=embed.dtype))
+    return (total / count.clamp(min=1)[:, None])[:, :size]
 
 
 def by_category(prompts: PromptTokens) -> PromptTokens:
@@ -98,7 +108,7 @@ def with_vectors(prompts: PromptTokens, vectors: Sequence[Tensor]) -> PromptToke
     """Prompts of one vector per category, and behind them N further categories, whose vectors are (D,) each."""
     if not vectors:
         return prompts
-    more = torch.stack([*vectors]).to(prompts.embed).expand(len(prompts.embed), -1, -1)
+    more = torch.stack([*vectors]).to(prompts.embed, non_blocking=True).expand(len(prompts.embed), -1, -1)
     valid = torch.cat([prompts.valid, torch.ones_like(more[..., 0], dtype=torch.bool)], 1)
     return from_vectors(torch.cat([prompts.embed, more], 1), valid)
 

@@ -36,8 +36,13 @@ class MemoryBank:
             prompts: of batch size B, with one vector per category, as the images gave them.
             data_set: that the images are of, on all ranks.
         """
-        names = [phrases[category] for category in prompts.valid.nonzero()[:, 1].tolist()]
-        own = names, prompts.embed[prompts.valid].detach().float().cpu()
+        embed, valid = prompts.embed.detach().float(), prompts.valid[..., None].float()
+        self._keep(phrases, torch.cat([embed, valid], -1).cpu(), data_set)  # the device is waited for once
+
+    def _keep(self, phrases: Sequence[str], marked: Tensor, data_set: str) -> None:
+        """Of vectors (B, C, D + 1) whose last number is 1 where they are valid, else 0."""
+        shown = marked[..., -1] > 0
+        own = [phrases[category] for category in shown.nonzero()[:, 1].tolist()], marked[shown][:, :-1]
         kept = self._vectors.setdefault(data_set, {})
         for names, vectors in from_every_rank(own):
             for name, vector in zip(names, vectors, strict=True):

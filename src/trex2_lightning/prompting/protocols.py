@@ -236,6 +236,7 @@ def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
         pos=features.pos[own],
         valid=features.valid[own],
         shapes=features.shapes,
+        levels=features.levels,
         valid_ratios=features.valid_ratios[own],
         neck=features.neck[own],
     )

@@ -77,7 +77,7 @@ def _union(phrases: tuple[str, ...], device: torch.device) -> tuple[Tensor, tupl
     """Where the phrases stand in the vocabulary of all ranks, and that vocabulary."""
     union = tuple(sorted(set().union(*distributed.from_every_rank(phrases))))
     place = {phrase: number for number, phrase in enumerate(union)}
-    return torch.tensor([place[phrase] for phrase in phrases], device=device), union
+    return torch.tensor([place[phrase] for phrase in phrases]).to(device, non_blocking=True), union
 
 
 def _made_up(count: int) -> tuple[str, ...]:

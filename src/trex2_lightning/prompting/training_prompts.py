@@ -59,7 +59,7 @@ class TrainingPrompts:
         else:
             asked = self._shared(own, batch, generator)
             if self._aligned and given.phrases:
-                text = category_vectors(detector.text_encoder(given.phrases))
+                text = category_vectors(detector.text_encoder(given.phrases), len(given.phrases))
                 asked = asked._replace(vectors=CategoryVectors(text, own.embed, own.valid))
         return _fitted(asked, detector.max_tokens, generator)
 

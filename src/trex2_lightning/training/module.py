@@ -80,8 +80,11 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
+        position = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        # Dropout and the like, else the same on all ranks; a resumed run draws the same. Negative: not the generator's.
+        torch.manual_seed(-1 - self._seed * 1_000_003 - position)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + position)
         features = self.detector.encode_image(batch.images)
-        generator = self._generator(batch_idx)
         asked = self.training_prompts(self.detector, batch, features, generator)
         num_queries = self.detector.selection.num_queries
         noised = noise_queries(asked.targets, asked.num_categories, num_queries, self._denoising, generator)
@@ -191,14 +194,11 @@ class DetectionModule(L.LightningModule):
         self.left_out_categories += left_out
         self.log("loss", loss, prog_bar=True)
         self.log_dict({f"{kind}/{name}": term for name, term in terms.items()})
-        self.log("data/skipped_images", float(self.skipped_images))
+        counts = {"data/skipped_images": self.skipped_images}
         if self.detector.max_tokens is not None:
-            self.log("data/left_out_categories", float(self.left_out_categories))
-
-    def _generator(self, batch_idx: int) -> torch.Generator:
-        """Randomness that depends on the place in the run alone, so that a resumed run draws the same."""
-        position = batch_idx * self.trainer.world_size + self.trainer.global_rank
-        return torch.Generator().manual_seed(self._seed * 1_000_003 + position)
+            counts["data/left_out_categories"] = self.left_out_categories
+        for name, count in counts.items():  # as tensors: of a number Lightning makes one that the device is waited for
+            self.log(name, torch.full((), float(count), device=loss.device))
 
     def _log_figures(self, split: str) -> None:
         self.figures = {name: protocol.metric.compute() for name, protocol in self.protocols.items()}
