@@ -29,6 +29,29 @@ def test_train_batches_hold_the_objects_where_they_are(tiny_coco: Path) -> None:
     assert sum(matches) / len(matches) > 0.9  # objects may cover each other
 
 
+def test_batches_are_of_one_orientation_after_augmentation(tiny_coco: Path) -> None:
+    """Images 1 and 3 are portrait, four are landscape."""
+    found = []
+    for batch in datamodule(tiny_coco, steps=30, augment=ALL_AUGMENTATIONS).train_dataloader():
+        heights, widths = (batch.images.valid.any(axis).sum(1) for axis in (2, 1))
+        portrait = {target.image_id in {1, 3} for target in batch.targets}
+        assert (heights >= widths).all() if True in portrait else (heights <= widths).all()
+        found.append(portrait)
+    assert (found.count({True}), found.count({False})) == (10, 20)
+
+
+def test_an_orientation_of_fewer_images_than_a_step_shares_batches_and_the_log_says_it(
+    tiny_coco: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        loader = datamodule(tiny_coco, steps=3, accumulate=2).train_dataloader()
+    ids = [[target.image_id for target in batch.targets] for batch in loader]
+    assert sorted(image for batch in ids[:3] for image in batch) == [1, 2, 3, 4, 5, 6]
+    assert caplog.messages == [
+        "data.train: 2 images are portrait and 4 are not: fewer than an optimizer step's 4, so they share batches"
+    ]
+
+
 def test_items_depend_on_their_key_alone(tiny_coco: Path) -> None:
     torch.manual_seed(0)
     first = [fingerprint(batch) for batch in datamodule(tiny_coco, augment=ALL_AUGMENTATIONS).train_dataloader()]
@@ -97,7 +120,7 @@ def test_unreadable_images_are_replaced_counted_and_reported_once(
     ids = [target.image_id for batch in batches for target in batch.targets]
     assert len(ids) == 12
     assert 2 not in ids
-    assert ids.count(3) == 4  # its own two places, and those of image 2
+    assert ids.count(4) == 4  # its own two places, and those of image 2: image 3 is portrait
     assert sum(batch.skipped for batch in batches) == 2
     [message] = caplog.messages
     assert "2.jpg: cannot be read" in message

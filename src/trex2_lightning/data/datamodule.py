@@ -28,6 +28,7 @@ from trex2_lightning.data.sampling.mixture import (
     shared_categories,
     with_nameless,
 )
+from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.data.sampling.references import References, draw_references, relabelled
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import negative_pool, read_dictionary
@@ -181,7 +182,9 @@ class DetectionDataModule(lightning.LightningDataModule):
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
             sets = [TrainSet(records.images, records.names, pool, shared=shared)]
         share = self.config.nameless.share
-        return with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
+        sets = with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
+        least = self.config.batch_size * self._world * self.accumulate
+        return [some._replace(portrait=portrait_apart(some.images, least, some.key)) for some in sets]
 
     @property
     def num_train_images(self) -> int:

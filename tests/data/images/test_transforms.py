@@ -96,6 +96,16 @@ def test_crops_keep_a_box_and_its_label_in_step() -> None:
     assert min(counts) < 4  # crops did happen
 
 
+@pytest.mark.parametrize(("height", "width"), [(90, 100), (100, 100), (100, 90)])
+def test_a_crop_keeps_the_orientation(height: int, width: int) -> None:
+    torch.manual_seed(0)
+    crop = train_transform(DataConfig(size=100, max_size=100, augment=AugmentConfig(crop=1.0)))
+    picture, nearly_all = Image.new("RGB", (width, height)), [[1, 1, width - 1, height - 1]]
+    sizes = {crop(picture, target(nearly_all, [1], (height, width)))[0].shape[1:] for _ in range(60)}
+    assert all(h > w if height > width else h <= w for h, w in sizes if h != w)
+    assert len(sizes) > 10
+
+
 def test_an_image_without_boxes_can_be_cropped() -> None:
     transform = train_transform(DataConfig(size=32, max_size=64, augment=AugmentConfig(crop=1.0)))
     _, out = transform(Image.new("RGB", (40, 40)), target([], [], (40, 40)))

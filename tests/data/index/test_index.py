@@ -20,6 +20,7 @@ from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import Index, open_index
 from trex2_lightning.data.index.writing import build_index, is_current
 from trex2_lightning.data.opening import read_records
+from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.errors import InputError
 
 
@@ -76,6 +77,15 @@ def test_a_record_is_its_own_and_columns_are_arrays(tmp_path: Path) -> None:
     index[0].boxes.zero_()
     assert index[0].boxes.sum() > 0
     assert np.load(tmp_path / "index" / "labels.npy", mmap_mode="r").tolist() == [1, 1, 3, 3]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 99])
+def test_portrait_images_are_found_in_the_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    """Images are 40 x 30, 40 x 30 and 20 x 30."""
+    monkeypatch.setattr("trex2_lightning.data.index.reading.IMAGES_AT_ONCE", at_once)
+    index = build(tmp_path / "index")
+    monkeypatch.setattr(Index, "__getitem__", None)  # no record is made
+    assert portrait_apart(index, 1, "data.train").tolist() == [2]
 
 
 def test_nameless_categories_belong_to_one_image_each(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""Image files to normalised tensors: `torchvision.transforms.v2` with its bounding-box type, and nothing of our own.
+"""Image files to normalised tensors: `torchvision.transforms.v2` with its bounding-box type, and no transform that does
+more than call it.
 
 A transform takes a PIL image alone, or with a dictionary of `boxes` (`tv_tensors.BoundingBoxes`) and `labels`.
 """
@@ -6,6 +7,7 @@ A transform takes a PIL image alone, or with a dictionary of `boxes` (`tv_tensor
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +32,7 @@ def train_transform(config: DataConfig) -> v2.Compose:
         share = augment.color_jitter
         steps.append(v2.ColorJitter(brightness=share, contrast=share, saturation=share))
     if augment.crop:
-        # SSD's crop: some box has its centre inside, boxes whose centre is outside go.
-        steps.append(v2.RandomApply([v2.RandomIoUCrop()], p=augment.crop))
+        steps.append(_Crop(augment.crop))
     steps += [
         v2.SanitizeBoundingBoxes(),
         v2.RandomHorizontalFlip(augment.horizontal_flip),
@@ -84,6 +85,23 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
     if size and image.size != size[::-1]:
         raise ImageError(f"{path}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
     return image
+
+
+class _Crop(torch.nn.Module):
+    """SSD's crop: some box has its centre inside, boxes whose centre is outside go.
+
+    A landscape image stays landscape or becomes square, a portrait one stays portrait: what is padded to the size of
+    a batch's largest image keeps the orientation that its batch was made for.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.landscape = v2.RandomApply([v2.RandomIoUCrop(min_aspect_ratio=1.0)], p=probability)
+        self.portrait = v2.RandomApply([v2.RandomIoUCrop(max_aspect_ratio=1.0)], p=probability)
+
+    def forward(self, image: Tensor, target: dict[str, Any]) -> Any:
+        height, width = image.shape[-2:]
+        return (self.portrait if height > width else self.landscape)(image, target)
 
 
 def _resize_and_normalize(sizes: list[int], max_size: int) -> list[v2.Transform]:

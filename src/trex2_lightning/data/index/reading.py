@@ -33,6 +33,7 @@ CONTENT: dict[str, type] = {  # of `index.json`, beside its version
     **dict.fromkeys(("sources", "category_ids", "groups"), list),
     "nameless": bool,
 }
+IMAGES_AT_ONCE = 2**18  # some 14 MB of their column
 EVERYTHING = -1  # in place of a number of judged categories
 IMAGE = np.dtype(
     [
@@ -125,6 +126,14 @@ class Index(Sequence[ImageRecord]):
     def image_counts(self) -> NDArray[np.int64]:
         """(number of names,) how many images have a box of each."""
         return self._columns["name_images"].read(0, len(self.names))
+
+    def portrait(self) -> NDArray[np.int64]:
+        """(k,) places of the images that are higher than wide; no record is made, and memory is that of `k`."""
+        found = [np.zeros(0, np.int64)]
+        for start in range(0, len(self), IMAGES_AT_ONCE):
+            rows = self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
+            found.append(np.flatnonzero(rows["height"] > rows["width"]) + start)
+        return np.concatenate(found)
 
     def broken(self) -> list[str]:
         """The columns whose content is not what was written; reads all of it."""

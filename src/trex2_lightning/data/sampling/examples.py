@@ -15,6 +15,7 @@ from trex2_lightning.data.images.transforms import ImageError, read_image
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.collate import Example
 from trex2_lightning.data.sampling.mixture import TrainSet
+from trex2_lightning.data.sampling.orientation import in_place_of
 from trex2_lightning.data.sampling.stream import Sample
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 
@@ -22,7 +23,9 @@ log = logging.getLogger(__name__)
 
 
 class TrainImages(Dataset[Example]):
-    """Augmented images by `Sample`; an unreadable one gives way to the next of its set that can be read."""
+    """Augmented images by `Sample`; an unreadable one gives way to the next of its set that can be read, if there is
+    any of its orientation, as larger padding might not fit the memory.
+    """
 
     def __init__(self, sets: Sequence[TrainSet], transform: Callable[..., Any]) -> None:
         self.sets = sets
@@ -35,8 +38,7 @@ class TrainImages(Dataset[Example]):
         """Raises ImageError: no image can be read."""
         chosen, warned = self.sets[sample.number], self.warned[sample.number]
         images = chosen.images
-        for skipped in range(len(images)):
-            index = (sample.image + skipped) % len(images)
+        for skipped, index in enumerate(in_place_of(images, sample.image)):
             try:
                 example = _load(images[index], self.transform, sample.seed)
                 return example._replace(skipped=skipped, kind=sample.kind, source=sample.source, number=sample.number)
@@ -45,8 +47,7 @@ class TrainImages(Dataset[Example]):
                 if not warned[index]:
                     warned[index] = True
                     log.warning("%s; skipped in training", error)
-        key = f"sets.{chosen.name}" if chosen.name else "nameless" if chosen.kind == "nameless" else "train"
-        raise ImageError(f"{last}; nor can any other training image: check data.root and data.{key}.images")
+        raise ImageError(f"{last}; nor can any other training image: check data.root and {chosen.key}.images")
 
 
 class EvalImages(Dataset[Example]):

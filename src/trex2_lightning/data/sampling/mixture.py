@@ -39,6 +39,16 @@ class TrainSet(NamedTuple):
     visual: float = 1.0  # and of visual steps
     name: str = ""  # its order of images depends on it; "": the only set of its kind
     shared: SharedCategories | None = None  # needed for cross-image steps
+    portrait: NDArray[np.int64] = np.zeros(0, np.int64)  # (k,) images that have steps of their own, k / all of them
+
+    @property
+    def key(self) -> str:
+        """The setting that names it."""
+        return f"data.sets.{self.name}" if self.name else "data.nameless" if self.kind == "nameless" else "data.train"
+
+    @property
+    def portrait_share(self) -> float:
+        return len(self.portrait) / max(len(self.images), 1)
 
 
 def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:

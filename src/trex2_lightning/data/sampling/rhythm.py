@@ -1,4 +1,5 @@
-"""What an optimizer step is made of: text or exemplars, of which kind, and of which data set its images are.
+"""What an optimizer step is made of: text or exemplars, of which kind, of which data set its images are, and whether
+they are portrait.
 
 All of it follows from the step and the run's seed, and is the same on all ranks.
 """
@@ -24,26 +25,31 @@ class Turn(NamedTuple):
     """An optimizer step's place in the rhythm."""
 
     visual: bool
-    before: int  # steps of the same kind, set and source before it
+    before: int  # steps of the same kind, set, source and orientation before it
     source: ImageSource = "any"
     number: int = 0  # of the data set
+    portrait: bool = False  # the set's `portrait` images, else its others; cross-image steps have both
 
 
 def turn(step: int, rhythm: RhythmConfig, sets: Sequence[TrainSet], *, cross_image: float = 0.0) -> Turn:
     """What an optimizer step is made of: `rhythm.visual` visual steps in a row, then `rhythm.text` with text.
 
-    Spread evenly, the sets have their shares of the text and of the visual steps, and `cross_image` is a share of every
-    set's visual steps with names.
+    Spread evenly, the sets have their shares of the text and of the visual steps, `cross_image` is a share of every
+    set's visual steps with names, and of the other steps a set's portrait images have the share that they are of all.
     """
     cycle, place = divmod(step, rhythm.visual + rhythm.text)
     if place >= rhythm.visual:
         number, before = _deal(cycle * rhythm.text + place - rhythm.visual, [some.text for some in sets])
-        return Turn(False, before, "grounding" if sets[number].kind == "grounding" else "any", number)
-    number, before = _deal(cycle * rhythm.visual + place, [some.visual for some in sets])
-    if sets[number].kind == "nameless":
-        return Turn(True, before, "nameless", number)
-    chosen, before = _dealt(before, cross_image)
-    return Turn(True, before, "cross_image" if chosen else "any", number)
+        source: ImageSource = "grounding" if sets[number].kind == "grounding" else "any"
+    else:
+        number, before = _deal(cycle * rhythm.visual + place, [some.visual for some in sets])
+        source = "nameless" if sets[number].kind == "nameless" else "any"
+        if source == "any":
+            chosen, before = _dealt(before, cross_image)
+            if chosen:
+                return Turn(True, before, "cross_image", number)
+    portrait, before = _dealt(before, sets[number].portrait_share)
+    return Turn(place < rhythm.visual, before, source, number, portrait)
 
 
 def exemplar_kind(step: int, seed: int, shares: ExemplarsConfig) -> ExemplarKind:

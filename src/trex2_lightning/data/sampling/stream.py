@@ -1,5 +1,5 @@
-"""The order of the training images: for each data set one stream for text and one per source of visual prompts, which
-any rank can enter anywhere.
+"""The order of the training images: for each data set and orientation one stream for text and one per source of visual
+prompts, which any rank can enter anywhere.
 
 Position p counts the images that a stream has given since step 0 over all ranks. Which image it is and how it is
 augmented follow from p and the run's seed alone, so a run resumes exactly, and W ranks together see the images that one
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Sampler
 
@@ -22,6 +23,7 @@ from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind, exemplar_kind, mix, turn
 
 VISUAL_STREAMS: dict[ImageSource, int] = {"any": 2, "cross_image": 5, "nameless": 8}
+PORTRAIT = 11  # and more: numbers of the streams of portrait images
 
 
 class Sample(NamedTuple):
@@ -37,11 +39,13 @@ class Sample(NamedTuple):
 class TrainStream(Sampler[list[Sample]]):
     """Batches `start` to `stop` of one rank; slot j of batch m is position (m * world + rank) * batch_size + j.
 
-    m counts the batches of the same kind, set and source, so no stream loses or repeats an image because of another.
-    As many positions as the set has images are a new permutation of them. Of a cross-image batch this holds for the
-    first image alone, over the images that share a category with another; the rest of the batch follows from the first
-    and from m. The length is that of the whole run: Lightning adds the batches done before a restart to those it
-    fetches, and compares the sum with the length.
+    m counts the batches of the same kind, set, source and orientation, so no stream loses or repeats an image because
+    of another. As many positions as the set has images of the orientation are a new permutation of them, and where the
+    set's `portrait` is empty, all images are of one. Of a cross-image batch this holds for the first image alone, over
+    the images of any orientation that share a category with another; the rest of the batch follows from the first and
+    from m: to choose among those of the first's orientation would show some categories less often. The length is that
+    of the whole run: Lightning adds the batches done before a restart to those it fetches, and compares the sum with
+    the length.
 
     Args:
         sets: where the images come from.
@@ -71,6 +75,7 @@ class TrainStream(Sampler[list[Sample]]):
         exemplars: ExemplarsConfig | None = None,
     ) -> None:
         self.sets = sets
+        self._images = [_orientations(some) for some in sets]
         self.batch_size = batch_size
         self.seed = seed
         self.rank = rank
@@ -87,16 +92,19 @@ class TrainStream(Sampler[list[Sample]]):
     def __iter__(self) -> Iterator[list[Sample]]:
         for batch in range(self.start, self.stop):
             step, part = divmod(batch, self.accumulate)
-            visual, before, source, number = turn(step, self.rhythm, self.sets, cross_image=self.exemplars.cross_image)
-            chosen = self.sets[number]
+            visual, before, source, number, portrait = turn(
+                step, self.rhythm, self.sets, cross_image=self.exemplars.cross_image
+            )
+            chosen, own = self.sets[number], self._images[number][portrait]
             place = (before * self.accumulate + part) * self.world + self.rank
             positions = range(place * self.batch_size, (place + 1) * self.batch_size)
-            stream = _Stream(self.seed, VISUAL_STREAMS[source] if visual else 0, chosen.name)
+            first = PORTRAIT if portrait else 0
+            stream = _Stream(self.seed, first + (VISUAL_STREAMS[source] if visual else 0), chosen.name)
             kind: PromptKind = exemplar_kind(step, self.seed, self.exemplars) if visual else "text"
             if source == "cross_image":
                 images = self._sharing(chosen, place, stream)
             else:
-                images = [stream.image(position, len(chosen.images)) for position in positions]
+                images = [int(own[stream.image(position, len(own))]) for position in positions]
             yield [
                 Sample(image, stream.seed(1, position), kind, source, number)
                 for image, position in zip(images, positions, strict=True)
@@ -124,6 +132,13 @@ class _Stream(NamedTuple):
         return int(_permutation(count, self.seed(0, epoch))[place])
 
 
+def _orientations(some: TrainSet) -> tuple[Sequence[int] | NDArray[np.int64], NDArray[np.int64]]:
+    """The images that are not portrait, and those that are."""
+    if not len(some.portrait):
+        return range(len(some.images)), some.portrait
+    return np.delete(np.arange(len(some.images)), some.portrait), some.portrait
+
+
 def rank_order(num_images: int, batch_size: int, rank: int, world: int) -> list[int]:
     """Which images a rank evaluates: whole batches of those that one process would make, so that padding is the same.
 
@@ -135,6 +150,6 @@ def rank_order(num_images: int, batch_size: int, rank: int, world: int) -> list[
     return [image for start in starts for image in range(start, min(start + batch_size, num_images))]
 
 
-@lru_cache(maxsize=16)  # a batch lies in two epochs at most, unless the data set is tiny; the streams take turns
+@lru_cache(maxsize=32)  # a batch lies in two epochs at most, unless the data set is tiny; the streams take turns
 def _permutation(n: int, seed: int) -> Tensor:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
