@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 from datamodule_parts import ALL_AUGMENTATIONS, datamodule, edit, fingerprint, truncate
+from lightning.pytorch.utilities import rank_zero_only
 
 from trex2_lightning.config import AugmentConfig, NegativesConfig, RhythmConfig
+from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.images.transforms import ImageError
 from trex2_lightning.errors import InputError
 
@@ -40,13 +43,23 @@ def test_batches_are_of_one_orientation_after_augmentation(tiny_coco: Path) -> N
     assert (found.count({True}), found.count({False})) == (10, 20)
 
 
+@pytest.mark.parametrize(("accumulate", "world"), [(2, 1), (1, 2)])
 def test_an_orientation_of_fewer_images_than_a_step_shares_batches_and_the_log_says_it(
-    tiny_coco: Path, caplog: pytest.LogCaptureFixture
+    tiny_coco: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    accumulate: int,
+    world: int,
 ) -> None:
+    ids = []
     with caplog.at_level(logging.INFO):
-        loader = datamodule(tiny_coco, steps=3, accumulate=2).train_dataloader()
-    ids = [[target.image_id for target in batch.targets] for batch in loader]
-    assert sorted(image for batch in ids[:3] for image in batch) == [1, 2, 3, 4, 5, 6]
+        for rank in range(world):
+            monkeypatch.setattr(DetectionDataModule, "_world", world)
+            monkeypatch.setattr(DetectionDataModule, "_rank", rank)
+            monkeypatch.setattr(rank_zero_only, "rank", rank)
+            loader = datamodule(tiny_coco, steps=3, accumulate=accumulate).train_dataloader()
+            ids += [[target.image_id for target in batch.targets] for batch in loader]
+    assert Counter(image for batch in ids for image in batch) == dict.fromkeys([1, 2, 3, 4, 5, 6], 2)
     assert caplog.messages == [
         "data.train: 2 images are portrait and 4 are not: fewer than an optimizer step's 4, so they share batches"
     ]
