@@ -38,8 +38,10 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     options, overrides = parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
     trained, module = load_checkpoint(options.ckpt)
     config, benchmark = trained, ""
-    if overrides and overrides[0].endswith((".yaml", ".yml")) and "=" not in overrides[0]:
-        file = Path(overrides.pop(0))
+    files = [item for item in overrides if item.endswith((".yaml", ".yml")) and "=" not in item]
+    if files:
+        overrides.remove(files[0])
+        file = Path(files[0])
         config, benchmark = for_benchmark(config, file), file.stem
         if not any(item.startswith("data.root=") for item in overrides):
             raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")

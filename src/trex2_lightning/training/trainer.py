@@ -109,7 +109,22 @@ def _devices(config: Config) -> dict[str, Any]:
         "devices": train.devices,
         "num_nodes": train.nodes,
         "strategy": strategy,
+        "plugins": _slurm(),
+        # Under SLURM Lightning loads a checkpoint of its own that lies here over any weights; its default is the folder
+        # that the command was called in, which all runs share.
+        "default_root_dir": config.folder,
     }
+
+
+def _slurm() -> list[SLURMEnvironment]:
+    """Where SLURM started this process: the nodes joined as Lightning does, without its way to queue a job again.
+
+    That saves from within a signal's handler, where ranks are at different places, the weights may be the averaged ones
+    of an evaluation and a batch may be half done. The job files of experiments/slurm/ go on from `last.ckpt` instead.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return []
+    return [SLURMEnvironment(auto_requeue=False)]
 
 
 def _callbacks(config: Config) -> list[Callback]:
