@@ -147,3 +147,12 @@ def test_there_must_be_a_run_to_resume(tiny_config: TinyConfig) -> None:
 def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig, checkpoint: Path) -> None:
     with pytest.raises(InputError, match="has another architecture"):
         train(tiny_config("train.max_steps=2", "model.num_queries=30"), resume=True)
+
+
+@pytest.mark.parametrize("setting", ["optim.lr=5e-4", "optim.lr_backbone=0", "optim.weight_decay=0"])
+def test_what_a_resumed_optimizer_keeps_cannot_be_told_anew(
+    tiny_config: TinyConfig, checkpoint: Path, setting: str
+) -> None:
+    key = setting.split("=")[0]
+    with pytest.raises(InputError, match=rf"{key}=.*: a resumed run keeps its .*train\.init_from"):
+        train(tiny_config("train.max_steps=2", setting), resume=True)

@@ -23,6 +23,7 @@ from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
+from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
 def build_trainer(config: Config) -> L.Trainer:
@@ -109,7 +110,7 @@ def _devices(config: Config) -> dict[str, Any]:
         "devices": train.devices,
         "num_nodes": train.nodes,
         "strategy": strategy,
-        "plugins": _slurm(),
+        "plugins": [WholeCheckpointIO(), *_slurm()],
         # Under SLURM Lightning loads a checkpoint of its own that lies here over any weights; its default is the folder
         # that the command was called in, which all runs share.
         "default_root_dir": config.folder,
