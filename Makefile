@@ -16,7 +16,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 ablation-prompts ablation-fusion bench smoke test test-ci test-all mutants lint format type clean
+.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion bench smoke test test-ci test-all mutants lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ stage1: $(INSTALLED)  ## train with text prompts (GPUS=8, 0: CPU; NODES=; CONFIG
 stage2: CONFIG ?= experiments/stage2.yaml
 stage2: $(INSTALLED)  ## go on with visual prompts from stage 1, or from CKPT=FILE; all else as stage1
 	$(PY) scripts/train.py $(CONFIG) $(DEVICES) $(if $(CKPT),train.init_from=$(CKPT)) $(ARGS)
+
+preflight: CONFIG ?= experiments/stage1.yaml
+preflight: $(INSTALLED)  ## try a run before it takes days: memory, speed, loader, disk; all as stage1, and ARGS="--steps 20"
+	$(PY) scripts/preflight.py $(CONFIG) $(DEVICES) $(ARGS)
 
 ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic shapes, in hours on a CPU (ARGS="--seeds 0 1")
 	$(PY) scripts/ablation_prompts.py $(ARGS)

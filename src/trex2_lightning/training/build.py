@@ -34,9 +34,9 @@ def build_module(config: Config) -> DetectionModule:
     )
 
 
-def build_datamodule(config: Config) -> DetectionDataModule:
-    """The data of the run; the length of the training stream is that of the run."""
-    return DetectionDataModule(
+def build_datamodule(config: Config, kind: type[DetectionDataModule] = DetectionDataModule) -> DetectionDataModule:
+    """The data of the run, as that kind of datamodule; the length of the training stream is that of the run."""
+    return kind(
         config.data,
         seed=config.seed,
         total_steps=config.train.max_steps,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import Callback
 
 from trex2_lightning.config import Config, save
 from trex2_lightning.data.datamodule import DetectionDataModule
@@ -20,7 +22,13 @@ from trex2_lightning.training.trainer import build_trainer
 log = logging.getLogger(__name__)
 
 
-def train(config: Config, *, resume: bool = False) -> DetectionModule:
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    data: DetectionDataModule | None = None,
+    watching: Sequence[Callback] = (),
+) -> DetectionModule:
     """Train to `train.max_steps`, evaluating on the val split on the way.
 
     Writes `config.yaml`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to `config.folder`.
@@ -28,6 +36,8 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     Args:
         config: the run.
         resume: go on from `last.ckpt` of that folder.
+        data: what to train on in place of the run's own data.
+        watching: further callbacks.
 
     Raises:
         InputError: the folder already has a run and `resume` is not set, or has none and it is; or the
@@ -39,14 +49,14 @@ def train(config: Config, *, resume: bool = False) -> DetectionModule:
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     L.seed_everything(config.seed, workers=True, verbose=False)
-    trainer = build_trainer(config)
+    trainer = build_trainer(config, watching)
     start = config.train.init_from if not resume else ""
     if start and not Path(start).is_file():
         raise InputError(
             f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
             "train.init_from=FILE takes another"
         )
-    data = build_datamodule(config)
+    data = data or build_datamodule(config)
     data.prepare_data()
     data.setup("fit")
     module = build_module(config)

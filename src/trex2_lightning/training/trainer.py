@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from trex2_lightning.training.callbacks.resources import ResourceMonitor
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 
 
-def build_trainer(config: Config) -> L.Trainer:
-    """The Lightning trainer of a training run, which writes to `config.folder`.
+def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Trainer:
+    """The Lightning trainer of a training run, which writes to `config.folder`; `watching` are further callbacks.
 
     Raises:
         ConfigError: the machine has fewer devices than asked for, or nothing joins the nodes.
@@ -44,7 +45,7 @@ def build_trainer(config: Config) -> L.Trainer:
         check_val_every_n_epoch=None,
         log_every_n_steps=min(config.logging.every, train.max_steps),
         logger=_loggers(config),
-        callbacks=_callbacks(config),
+        callbacks=[*_callbacks(config), *watching],
         use_distributed_sampler=False,
         enable_model_summary=False,
     )

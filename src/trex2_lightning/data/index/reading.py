@@ -140,6 +140,14 @@ class Index(Sequence[ImageRecord]):
         written = self.summary["columns"]
         return [name for name, column in self._columns.items() if column.checksum() != written[name]["crc32"]]
 
+    def extents(self) -> NDArray[np.int64]:
+        """(3, n) height, width and number of boxes of all images; no record is made of them."""
+        found = [np.zeros((3, 0), np.int64)]
+        for start in range(0, len(self), IMAGES_AT_ONCE):
+            rows = self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
+            found.append(np.stack([rows[name].astype(np.int64) for name in ("height", "width", "num_boxes")]))
+        return np.concatenate(found, axis=1)
+
     def _rows(self, column: str, start: int, count: int) -> Tensor:
         return torch.from_numpy(self._columns[column].read(start, start + count))
 

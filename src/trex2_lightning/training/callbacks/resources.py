@@ -45,7 +45,7 @@ class ResourceMonitor(Callback):
             {
                 "resources/seconds_per_step": seconds_per_step,
                 "resources/images_per_second": self._total_batch / seconds_per_step,
-                "resources/memory_gib": _peak_memory(trainer.strategy.root_device) / GIB,
+                "resources/memory_gib": peak_memory(trainer.strategy.root_device) / GIB,
             }
         )
         self._open_window(trainer)
@@ -61,8 +61,8 @@ class ResourceMonitor(Callback):
         self._started = time.perf_counter()
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes."""
+def peak_memory(device: torch.device) -> int:
+    """Bytes, so far: allocated GPU memory, or resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
