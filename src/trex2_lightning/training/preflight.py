@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import signal
 import tempfile
@@ -32,11 +33,12 @@ from trex2_lightning.training.preflight_report import (
     does_not_fit,
     judge,
     no_room,
+    worker_killed,
 )
 
-FOLDER = ".preflight"  # in `output`, while it lasts
 LONGEST_LOADING = 60  # seconds that the loader is timed for
 MEMORY_ERRORS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")  # of CUDA, the CPU, cuBLAS and cuDNN
+WORKER_ENDS = ("killed by signal", "exited unexpectedly")
 
 
 def preflight(config: Config, steps: int) -> PreflightReport:
@@ -100,7 +102,7 @@ def preflight(config: Config, steps: int) -> PreflightReport:
 def shortened(config: Config, steps: int) -> Config:
     """The run with so many steps, an evaluation at their end, and no W&B, in a folder of its own."""
     trial = deepcopy(config)
-    trial.output = str(Path(config.output) / FOLDER)
+    trial.output = str(Path(config.output) / f".preflight-{config.name.replace('/', '-')}")
     trial.train.max_steps = trial.train.val_every = trial.train.save_every = steps
     trial.logging.wandb = "disabled"
     return trial
@@ -131,13 +133,13 @@ def _read_back(module: DetectionModule, trial: Config) -> str:
 
 
 def _explained(error: Exception, config: Config, watch: PreflightWatch) -> PreflightReport | None:
-    """None: of another kind than memory and disk."""
+    """None: of another kind than memory, disk and killed workers."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return no_room(config, _free(Path(config.output)), _free(Path(tempfile.gettempdir())))
     said = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in said for text in MEMORY_ERRORS):
         return does_not_fit(config, watch.batch)
-    return None
+    return worker_killed(config) if "DataLoader worker" in said and any(text in said for text in WORKER_ENDS) else None
 
 
 def _first_to_tell(folder: Path) -> bool:
@@ -161,4 +163,5 @@ def _free(folder: Path) -> int:
 
 
 def _num_cores() -> int:
-    return torch.multiprocessing.cpu_count()
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else torch.multiprocessing.cpu_count()

@@ -113,11 +113,11 @@ class ChosenSteps(Sampler[list[Sample]]):
                 yield others + samples[len(others) :]
 
 
-def batches_of(stream: TrainStream, step: int, count: int | None = None) -> Iterator[list[Sample]]:
-    """Those of one optimizer step, or the first ones."""
+def batches_of(stream: TrainStream, step: int) -> Iterator[list[Sample]]:
+    """Those of one optimizer step."""
     part = copy(stream)
     part.start = step * stream.accumulate
-    part.stop = part.start + (count or stream.accumulate)
+    part.stop = part.start + stream.accumulate
     return iter(part)
 
 
@@ -166,9 +166,11 @@ def _kind_of(stream: TrainStream, step: int) -> tuple[Any, ...]:
 
 
 def _widest(stream: TrainStream, run: Config, steps: Sequence[int], found: Extents) -> WidestStep:
-    """Of the steps of one kind, and the images of its set."""
+    """Of the steps of one kind, and the images of its set; the same on all ranks."""
+    first = copy(stream)
+    first.rank = 0
     portrait = {
-        step: {bool(found.portrait[sample.image]) for sample in next(batches_of(stream, step, 1))}
+        step: {bool(found.portrait[sample.image]) for sample in next(batches_of(first, step))}
         for step in steps[:BATCHES_LOOKED_AT]
     }
     mixed = any(len(orientations) > 1 for orientations in portrait.values())

@@ -116,6 +116,13 @@ def no_room(config: Config, free: int, free_for_writing: int) -> PreflightReport
     return PreflightReport(problems=(f"disk: too small to write a checkpoint: {way}",))
 
 
+def worker_killed(config: Config) -> PreflightReport:
+    """The report of a run one of whose loading processes was killed."""
+    way = "more shared memory (of a container: --shm-size), or fewer data.num_workers="
+    problem = f"loader: one of data.num_workers={config.data.num_workers} processes was killed, out of memory: {way}"
+    return PreflightReport(problems=(problem,))
+
+
 def _steps(watch: PreflightWatch) -> str:
     kinds = " and ".join(f"{count} {kind}" for kind, count in watch.kinds.items())
     return f"{kinds} steps, of which the first {watch.num_widest} the widest"
@@ -176,6 +183,8 @@ def _gradients(found: RunFigures) -> tuple[str, str]:
             f"gradients: not equal at {watch.unequal}: the ranks would train different models; a fault of a link "
             "between GPUs (NCCL_P2P_DISABLE=1 tells) or of this program: do not train like this"
         )
+    if len(found.ranks) == 1:
+        return "gradients    of one rank alone, nothing to compare", ""
     return f"gradients    equal on {len(found.ranks)} ranks in {watch.num_compared} steps", ""
 
 

@@ -87,7 +87,9 @@ class PreflightWatch(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, _module: LightningModule, batch: Batch, _number: int) -> None:
         self.batch = _size(batch, "text" if batch.prompts.exemplars is None else "visual")
-        self.largest = max(self.largest or self.batch, self.batch, key=lambda size: (size[1] * size[2], size.boxes))
+        self.largest = max(
+            self.largest or self.batch, self.batch, key=lambda size: (size.height * size.width, size.boxes)
+        )
         _synchronize(trainer)
         self._began = time.perf_counter()
 
