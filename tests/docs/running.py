@@ -60,6 +60,9 @@ def run(command: Command) -> None:
         raise CommandError(f"{command.place}: nothing runs `{command.line}`: mark its block <!-- not run: REASON -->")
     for script, arguments in calls:
         with ExitStack() as stack:
+            stack.enter_context(
+                patch("trex2_lightning.training.preflight_report.MOST_WAITING", 1.0)
+            )  # on busy machines
             for name in WORK.get(Path(script).stem, ()) if command.reason else ():
                 stack.enter_context(patch(name, MagicMock(name=name, return_value=[])))
             try:
@@ -105,13 +108,14 @@ def shrinking(script: str, arguments: list[str]) -> list[str]:
     """What a document's call needs on top to take seconds; a new training finds no older one in its folder."""
     if Path(script).stem == "tune_prompts":
         return ["--steps", "2"]
-    if Path(script).stem != "train":
+    if Path(script).stem not in ("train", "preflight"):
         return []
     file, *rest = [argument for argument in arguments if not argument.startswith("--")]
     written = load(file, rest)  # with the document's own values, which have to be right without ours too
-    if "--resume" not in arguments:
+    steps = ["--steps=2"] if Path(script).stem == "preflight" else []
+    if not steps and "--resume" not in arguments:
         shutil.rmtree(written.folder, ignore_errors=True)
-    return [*TINY, *(like_hub(written) if written.model.init_from else TINY_MODEL)]
+    return [*steps, *TINY, *(like_hub(written) if written.model.init_from else TINY_MODEL)]
 
 
 def like_hub(written: Config) -> list[str]:
