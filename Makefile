@@ -42,7 +42,7 @@ stage2: $(INSTALLED)  ## go on with visual prompts from stage 1, or from CKPT=FI
 
 preflight: CONFIG ?= experiments/stage1.yaml
 preflight: $(INSTALLED)  ## try a run before it takes days: memory, speed, loader, disk; all as stage1, and ARGS="--steps 20"
-	$(PY) scripts/preflight.py $(CONFIG) $(DEVICES) $(ARGS)
+	$(PY) scripts/preflight.py $(CONFIG) $(DEVICES) $(if $(CKPT),train.init_from=$(CKPT)) $(ARGS)
 
 ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic shapes, in hours on a CPU (ARGS="--seeds 0 1")
 	$(PY) scripts/ablation_prompts.py $(ARGS)

@@ -201,16 +201,16 @@ def test_what_cannot_begin_is_wrong_input(tiny_config: TinyConfig, tmp_path: Pat
         preflight(tiny_config(), 1)
 
 
-def test_make_preflight_tries_what_make_stage1_trains() -> None:
+def test_make_preflight_tries_what_make_stage2_trains() -> None:
     def started(target: str) -> list[str]:
-        call = ["make", "-n", target, "GPUS=16", "ARGS=data.root=x --steps 9"]
+        call = ["make", "-n", target, "GPUS=16", "CKPT=x.ckpt", "CONFIG=mine.yaml", "ARGS=data.root=x --steps 9"]
         lines = subprocess.run(call, cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
         [line] = [line for line in lines if "scripts/" in line]
         return shlex.split(line)[1:]
 
     script, *arguments = started("preflight")
     assert script == "scripts/preflight.py"
-    assert arguments == started("stage1")[1:]
+    assert arguments == started("stage2")[1:]
 
 
 # Two ranks, started as scripts/preflight.py is; FAULT names what goes wrong on the second.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -26,5 +27,8 @@ def main(arguments: list[str], prog: str = "preflight.py") -> None:
         console.print(line, highlight=False, soft_wrap=True, markup=False)
     for problem in report.problems:
         console.print(f"[red]will not do:[/red] {escape(problem)}", highlight=False, soft_wrap=True)
+    if report.waited_for:
+        sys.stdout.flush()
+        os._exit(1)  # an orderly end would first take leave of the other ranks
     if report.failed:
         sys.exit(1)

@@ -89,8 +89,9 @@ def preflight(config: Config, steps: int) -> PreflightReport:
         report = _explained(error, config, watch)
         if report is None:
             raise
+        report.waited_for = config.train.world_size > 1
         if not _first_to_tell(folder):
-            return PreflightReport(failed=True)
+            return PreflightReport(failed=True, waited_for=report.waited_for)
         if watch.trainer is not None and watch.trainer.strategy.launcher is not None:
             watch.trainer.strategy.launcher.kill(signal.SIGKILL)  # ranks that wait for this one
         return report

@@ -51,6 +51,7 @@ class PreflightReport:
     lines: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     failed: bool = False  # also where another rank tells why
+    waited_for: bool = False  # ranks may wait for this one in a collective, so that its end must not wait for them
 
     def __post_init__(self) -> None:
         self.failed |= bool(self.problems)
