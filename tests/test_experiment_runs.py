@@ -7,7 +7,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 
@@ -43,7 +45,7 @@ def as_shipped(path: Path, root: Path, output: Path) -> Config:
     model, rhythm = shipped.model, shipped.train.rhythm
     steps = rhythm.visual + rhythm.text + 1 if rhythm.visual else 2  # all kinds, and what comes after them
     own = [f"output={output}", f"train.max_steps={steps}", f"train.val_every={steps}", "optim.warmup_steps=1"]
-    own += [f"train.total_batch={2 * shipped.accumulate}"]
+    own += [f"train.total_batch={2 * shipped.accumulate}", "train.save_every=1"]
     own += [f"data.root={root / 'shapes' if shipped.data.format == 'shapes' else root}"]
     if shipped.data.train_sizes:
         own.append("data.train_sizes=[48, 64]")
@@ -104,7 +106,8 @@ def test_an_experiment_trains_and_evaluates_as_it_ships(
     index_sets(config, root)
     kinds: list[bool] = []
     losses: list[float] = []
-    step = DetectionModule.training_step
+    saved: list[int] = []
+    step, save = DetectionModule.training_step, L.Trainer.save_checkpoint
 
     def recorded(module: DetectionModule, batch: Batch, number: int) -> torch.Tensor:
         loss = step(module, batch, number)
@@ -112,10 +115,16 @@ def test_an_experiment_trains_and_evaluates_as_it_ships(
         losses.append(loss.item())
         return loss
 
+    def noted(trainer: L.Trainer, *arguments: Any, **options: Any) -> None:
+        saved.append(trainer.global_step)
+        save(trainer, *arguments, **options)
+
     monkeypatch.setattr(DetectionModule, "training_step", recorded)
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", noted)
     module = train(config)
     rhythm = shipped.train.rhythm
     assert len(losses) == config.train.max_steps * config.accumulate
+    assert sorted(set(saved)) == list(range(1, config.train.max_steps + 1))  # by train.save_every, evaluated or not
     assert (any(kinds), all(kinds)) == (rhythm.visual > 0, rhythm.text == 0)
     assert all(map(math.isfinite, losses))
     report = evaluate(config, module, "test", ["text", "interactive_box"] if rhythm.visual else ["text"])

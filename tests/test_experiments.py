@@ -97,16 +97,55 @@ def test_the_text_encoder_is_clip_b() -> None:
     assert encoder.projection.out_features == 256
 
 
-def test_cells_of_the_ablation_differ_in_the_two_choices_alone() -> None:
-    """What is compared is the granularity of a text prompt and its fusion with the image, nothing else."""
+def told_apart(files: list[str]) -> list[Config]:
+    """The configurations without the two choices, the name and the checkpoint that they start from, which are checked."""
     configs = []
-    for cell in CELLS:
-        config = load(EXPERIMENTS / "ablation" / f"{cell}.yaml")
-        assert config.name == f"ablation/{cell}"
+    for cell, file in zip(CELLS, files, strict=True):
+        config = load(EXPERIMENTS / f"{file}.yaml")
+        assert config.name == file
         assert f"{config.model.granularity}_{config.model.fusion}" == cell
-        config.name, config.model.granularity, config.model.fusion = "", "phrase", "late"
+        if file.endswith("_stage2"):
+            last = load(EXPERIMENTS / f"full/{cell}.yaml").folder / "checkpoints" / "last.ckpt"
+            assert config.train.init_from == str(last)
+        config.name, config.model.granularity, config.model.fusion, config.train.init_from = "", "phrase", "late", ""
         configs.append(config)
+    return configs
+
+
+@pytest.mark.parametrize("files", ["ablation/{}", "full/{}", "full/{}_stage2"])
+def test_cells_differ_in_the_two_choices_alone(files: str) -> None:
+    """What is compared is the granularity of a text prompt and its fusion with the image, nothing else."""
+    configs = told_apart([files.format(cell) for cell in CELLS])
     assert all(config == configs[0] for config in configs)
+
+
+def test_the_full_comparison_is_on_t_rex2_s_data_and_one_model_goes_through_both_stages() -> None:
+    [first, *_], [second, *_] = (told_apart([f"full/{cell}{end}" for cell in CELLS]) for end in ("", "_stage2"))
+    for config, recipe in ((first, "stage1"), (second, "stage2")):
+        trex2 = load(EXPERIMENTS / f"{recipe}.yaml", [f"model.max_tokens={config.model.max_tokens}"])
+        assert config.data == trex2.data
+        assert (config.model, config.loss, config.optim) == (trex2.model, trex2.loss, trex2.optim)
+        assert (config.train.rhythm, config.train.max_steps) == (trex2.train.rhythm, trex2.train.max_steps)
+        assert (config.train.world_size, config.data.batch_size, config.train.total_batch) == (8, 8, 128)
+    assert first.model == second.model
+    assert {"text", "interactive_box", "interactive_point", "generic"} == set(second.eval.protocols)
+
+
+def test_the_words_of_a_full_batch_fit_early_fusion() -> None:
+    """Of 8 images with ten categories each, and the negatives, named as long as LVIS's names are in CLIP's tokens."""
+    config = load(EXPERIMENTS / "full" / "word_early.yaml")
+    names, tokens = 10 * config.data.batch_size + config.data.negatives.count, 2.9
+    assert names * tokens <= config.model.max_tokens
+
+
+def test_swin_l_s_stage_2_is_swin_t_s_with_its_own_stage_1() -> None:
+    first, second, recipe = (load(EXPERIMENTS / f"trex2_swin_{name}.yaml") for name in ("l", "l_stage2", "t_stage2"))
+    assert second.train.init_from == str(first.folder / "checkpoints" / "last.ckpt")
+    assert (second.model, second.data, second.optim) == (first.model, first.data, first.optim)
+    assert (second.train.total_batch, second.train.world_size) == (first.train.total_batch, first.train.world_size)
+    assert second.loss == recipe.loss
+    for part in ("rhythm", "prompt_scope", "memory_bank", "max_steps"):
+        assert getattr(second.train, part) == getattr(recipe.train, part)
 
 
 def test_grounding_dino_is_the_official_one_to_the_last_parameter() -> None:
