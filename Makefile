@@ -16,7 +16,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion bench smoke test test-ci test-all mutants lint format type clean
+.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion ablation-full bench smoke test test-ci test-all mutants lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic s
 
 ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in hours on a CPU (ARGS="--quick": in minutes)
 	$(PY) scripts/ablation_fusion.py $(ARGS)
+
+ablation-full: $(INSTALLED)  ## the same at full size, in two stages (GPUS=8; ARGS="data.root=DIR", "--dry-run data.root=DIR": print it)
+	$(PY) scripts/ablation_full.py $(DEVICES) $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour
 	$(PY) scripts/bench.py $(ARGS)

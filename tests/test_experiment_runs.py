@@ -4,6 +4,7 @@ and prompt scope. Small are only sizes, steps, devices and data; pretrained weig
 from __future__ import annotations
 
 import math
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,10 @@ import lightning as L
 import pytest
 import torch
 
+from trex2_lightning.commands.ablation_full import main as ablation_full
+from trex2_lightning.commands.compare import main as compare_command
+from trex2_lightning.commands.evaluate import main as evaluate_command
+from trex2_lightning.commands.train import main as train_command
 from trex2_lightning.config import Config, load
 from trex2_lightning.data.annotations.cleaning import Annotated, Report
 from trex2_lightning.data.formats.coco import read_coco
@@ -20,8 +25,10 @@ from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import PRESETS
+from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.structures import Batch
+from trex2_lightning.studies import full_ablation
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
 
@@ -35,17 +42,21 @@ SMALL = [
     *("model.transformer.heads=4", "model.transformer.ffn=64", "model.transformer.encoder_layers=1"),
     *("model.transformer.decoder_layers=2", "model.visual.layers=1", "model.visual.ffn=64", "model.text.width=32"),
     *("model.text.layers=1", "model.text.heads=2", "train.accelerator=cpu", "train.devices=1", "train.nodes=1"),
-    *("train.init_from=''", "logging.wandb=disabled", "logging.every=1"),
+    *("logging.wandb=disabled", "logging.every=1"),
 ]
 
 
 def as_shipped(path: Path, root: Path, output: Path) -> Config:
     """The experiment, small enough for a test; what it does in a step stays."""
-    shipped = load(path)
+    return load(path, [*SMALL, "train.init_from=''", *sizes(load(path), root, output)])
+
+
+def sizes(shipped: Config, root: Path, output: Path) -> list[str]:
+    """What is small of this experiment beside `SMALL`."""
     model, rhythm = shipped.model, shipped.train.rhythm
     steps = rhythm.visual + rhythm.text + 1 if rhythm.visual else 2  # all kinds, and what comes after them
     own = [f"output={output}", f"train.max_steps={steps}", f"train.val_every={steps}", "optim.warmup_steps=1"]
-    own += [f"train.total_batch={2 * shipped.accumulate}", "train.save_every=1"]
+    own += [f"train.total_batch={2 * shipped.accumulate}", f"train.save_every={steps - 1}"]
     own += [f"data.root={root / 'shapes' if shipped.data.format == 'shapes' else root}"]
     if shipped.data.train_sizes:
         own.append("data.train_sizes=[48, 64]")
@@ -56,7 +67,7 @@ def as_shipped(path: Path, root: Path, output: Path) -> Config:
         own += [f"model.text.vocabulary={len(PIECES)}", "model.text.context_length=16"]
     elif model.text.name != "custom":
         own += ["model.text.name=custom", "model.text.pretrained=''"]
-    return load(path, [*SMALL, *own])
+    return own
 
 
 def index_sets(config: Config, root: Path) -> None:
@@ -121,11 +132,51 @@ def test_an_experiment_trains_and_evaluates_as_it_ships(
 
     monkeypatch.setattr(DetectionModule, "training_step", recorded)
     monkeypatch.setattr(L.Trainer, "save_checkpoint", noted)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it compiles for each new shape: 47 s become 16
     module = train(config)
     rhythm = shipped.train.rhythm
     assert len(losses) == config.train.max_steps * config.accumulate
-    assert sorted(set(saved)) == list(range(1, config.train.max_steps + 1))  # by train.save_every, evaluated or not
+    assert sorted(set(saved)) == [config.train.save_every, config.train.max_steps]  # and after the evaluation
     assert (any(kinds), all(kinds)) == (rhythm.visual > 0, rhythm.text == 0)
     assert all(map(math.isfinite, losses))
     report = evaluate(config, module, "test", ["text", "interactive_box"] if rhythm.visual else ["text"])
     assert all(evaluation.results for evaluation in report.rows.values())
+
+
+@pytest.mark.ci
+def test_the_full_comparison_trains_evaluates_and_compares_and_goes_on_where_it_was_stopped(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = EXPERIMENTS / "full" / "phrase_late.yaml"
+    small = [*SMALL, *sizes(load(first), root, tmp_path / "runs"), "train.max_steps=1", "eval.references=[1]"]
+    index_sets(load(EXPERIMENTS / "full" / "phrase_late_stage2.yaml", small), root)
+    mains = {"train": train_command, "evaluate": evaluate_command, "compare_runs": compare_command}
+    made: list[str] = []
+    start = subprocess.run
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        """The first one as it is, the others in this process; the second training ends at once."""
+        script = Path(command[1]).stem
+        made.append(" ".join([script, *(Path(word).stem for word in command if word.startswith("experiments/"))]))
+        if len(made) == 1:
+            return start(command)
+        if made == ["train phrase_late", "evaluate", "train word_early"]:
+            return subprocess.CompletedProcess(command, 1)
+        mains[script](command[2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(full_ablation, "CELLS", ("phrase_late", "word_early"))
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    monkeypatch.chdir(EXPERIMENTS.parent)
+    with pytest.raises(InputError, match="start this again"):
+        ablation_full(small)
+    ablation_full(small)
+    stage2 = ["train phrase_late_stage2", "evaluate", "train word_early_stage2", "evaluate", "compare_runs"]
+    assert made[3:] == ["train word_early", "evaluate", *stage2]
+    table = (tmp_path / "runs" / "full" / "comparison" / "comparison.md").read_text()
+    for row in ("text", "interactive_box", "interactive_point", "generic_1"):
+        assert table.count(f"_stage2 | {row} |") == 2
+    assert "| model.fusion | late | early | late | early |" in table
+    ablation_full(small)
+    assert made[10:] == ["compare_runs"]

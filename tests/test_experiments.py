@@ -98,7 +98,7 @@ def test_the_text_encoder_is_clip_b() -> None:
 
 
 def told_apart(files: list[str]) -> list[Config]:
-    """The configurations without the two choices, the name and the checkpoint that they start from, which are checked."""
+    """The configurations without the two choices, the name and the checkpoint to start from, which are checked."""
     configs = []
     for cell, file in zip(CELLS, files, strict=True):
         config = load(EXPERIMENTS / f"{file}.yaml")

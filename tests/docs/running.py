@@ -35,6 +35,7 @@ TINY_MODEL = [
 ]
 # What takes hours, GPUs or the network, by script. Of a command that is marked, all is run but this.
 WORK = {
+    "ablation_full": ("trex2_lightning.commands.ablation_full.compare_full_size",),
     "ablation_fusion": ("trex2_lightning.commands.ablation_fusion.compare_fusion",),
     "ablation_prompts": ("trex2_lightning.commands.ablation_prompts.compare_prompts",),
     "bench": ("trex2_lightning.commands.bench.measure_speed",),

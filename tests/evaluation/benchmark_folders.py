@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,36 @@ def fsc147(root: Path) -> None:
     files = {"train": [], "val": ["1.jpg"], "test": ["2.jpg", "3.jpg"]}
     (root / "Train_Test_Val_FSC_147.json").write_text(json.dumps(files))
     coco_file(root / "instances_test.json", ("fg",), "images_384_VarV2")
+
+
+def fscd_lvis(root: Path) -> None:
+    """`test`, of one category."""
+    (root / "annotations").mkdir(parents=True)
+    coco_file(root / "annotations" / "instances_test.json", ("cup",), "../images")
+    shown = [{"id": i, "image_id": i, "boxes": [[4, 5, 20, 16]] * 3, "points": []} for i in (1, 2, 3)]
+    (root / "annotations" / "count_test.json").write_text(json.dumps({"annotations": shown}))
+
+
+def coco2017(root: Path) -> None:
+    """COCO's `val2017` and `train2017`."""
+    (root / "annotations").mkdir(parents=True)
+    for split in ("val", "train"):
+        coco_file(root / "annotations" / f"instances_{split}2017.json", ("stop sign", "cup"), f"../{split}2017")
+
+
+def lvis_minival(root: Path) -> None:
+    """As `lvis`, with the file that GLIP's authors made of `val`."""
+    lvis(root)
+    folder = root / "annotations"
+    (folder / "lvis_v1_val.json").rename(folder / "lvis_v1_minival_inserted_image_name.json")
+
+
+def odinw(root: Path, tasks: Iterable[tuple[str, str, str]]) -> None:
+    """For each task its folder, and the files of its test and its reference split there."""
+    for folder, *files in tasks:
+        for file in files:
+            (root / folder / file).parent.mkdir(parents=True, exist_ok=True)
+            coco_file(root / folder / file, ("thing",))
 
 
 def coco_file(file: Path, names: tuple[str, ...], folder: str = "", **image: Any) -> None:

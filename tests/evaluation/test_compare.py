@@ -88,30 +88,64 @@ def test_a_w_and_b_run_is_like_its_folder(make_run: MakeRun, tmp_path: Path, mon
     ]
     latency = {"latency/100/image": 1, "latency/100/prompt": 2, "latency/100/decode": 3}
     stored = SimpleNamespace(
+        name="a",
+        group="some",
         config=config.to_dict(config.load(folder / "config.yaml")),
         summary={"val/ap": 0.7, "val/ap/seen": 0.7, "test/ap/all": 0.6, "_runtime": 3, **latency},
         scan_history=lambda: iter([*rows, {"_step": 99, "system": 1.0}]),
     )
-    asked = []
+    asked: list[Any] = []
+    evaluations = [{"ap/text/all": 0.1, "ap/generic_16/all": 0.2}, {"ap/text/all": 0.6, "top1/regions/all": 0.9}]
+    evaluations.append({"lvis_val/ap/text/all": 0.3})  # of other data
 
     class Api:
         def run(self, name: str) -> Any:
             asked.append(name)
             return stored
 
+        def runs(self, path: str, filters: dict[str, str], *, lazy: bool) -> list[Any]:
+            asked.append((path, filters, lazy))
+            return [SimpleNamespace(summary=summary) for summary in evaluations]
+
     monkeypatch.setattr(wandb, "Api", Api)
     found, local = facts("team/trex2_lightning/1abc"), facts(str(folder))
-    assert asked == ["team/trex2_lightning/1abc"]
+    own = {"group": "some", "displayName": "a", "jobType": "evaluation"}
+    assert asked == ["team/trex2_lightning/1abc", ("team/trex2_lightning", own, False)]
     assert found.settings == local.settings
     assert found.settings["model.fusion"] == "early"
     assert {name: found.history[name] for name in history} == history
-    assert found.ap["text, val split"] == local.ap["text, val split"] == {"all": 0.7, "seen": 0.7}
-    assert found.ap["text, test split"] == {"all": 0.6}
+    assert found.figures["ap"]["text, val split"] == local.figures["ap"]["text, val split"] == {"all": 0.7, "seen": 0.7}
+    assert found.figures["ap"]["text, test split"] == {"all": 0.6}
+    assert (found.figures["ap"]["text"], found.figures["ap"]["generic_16"]) == ({"all": 0.6}, {"all": 0.2})
+    assert found.figures["top1"] == {"regions": {"all": 0.9}}
     assert found.latency == {"image": 1, "prompt": 2, "decode": 3}
     compare_runs(["team/trex2_lightning/1abc", str(folder), "--output", str(tmp_path / "out")])
+    stored.summary = {"ap/text/all": 0.6}  # the run of an evaluation itself
+    evaluations.clear()
+    assert facts("team/trex2_lightning/1abc").figures["ap"] == {"text": {"all": 0.6}}
     stored.summary = {"loss": 2.0}
     with pytest.raises(InputError, match="never evaluated"):
         facts("team/trex2_lightning/1abc")
+    stored.config["format"] = 10**6
+    with pytest.raises(InputError, match="update trex2_lightning") as caught:
+        facts("team/trex2_lightning/1abc")
+    assert "log in" not in str(caught.value)
+
+
+def test_every_protocol_and_metric_of_an_evaluation_is_shown(make_run: MakeRun, tmp_path: Path) -> None:
+    one, other = make_run("one", 0.7), make_run("other", 0.4)
+    federated = {"text": {"all": 0.3, "rare": 0.1}, "generic_16": {"all": 0.2, "rare": 0.05}}
+    found = {"checkpoint": "last.ckpt", "ap": federated, "fixed_ap": {"text": {"all": 0.35}}, "aps": federated}
+    (one / "evaluation.json").write_text(json.dumps(found | {"top1": {"region_classification": {"all": 0.8}}}))
+    compare_runs([str(one), str(other), "--output", str(tmp_path)])
+    text = (tmp_path / "comparison.md").read_text()
+    for block in ("AP", "Fixed AP", "Region classification, share of names right"):
+        assert f"## {block}\n" in text
+    assert f"| {one} | generic_16 | 0.200 | 0.050 |  |" in text
+    assert f"| {other} | text | 0.400 |  | 0.500 |" in text
+    assert f"| {one} | text | 0.350 |" in text
+    assert f"| {one} | region_classification | 0.800 |" in text
+    assert "counts" not in text
 
 
 def test_what_is_no_run_is_told_in_one_line(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmark_folders import coco_file, fsc147, lvis, roboflow100
+from benchmark_folders import fsc147, fscd_lvis, lvis, roboflow100
 
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config, for_benchmark, override
@@ -130,10 +130,7 @@ def test_fsc147_counts_test_by_the_threshold_of_val(
 
 
 def test_fscd_lvis_gives_ap_from_exemplars(visual_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "annotations").mkdir()
-    coco_file(tmp_path / "annotations" / "instances_test.json", ("cup",), "../images")
-    shown = [{"id": i, "image_id": i, "boxes": [[4, 5, 20, 16]] * 3, "points": []} for i in (1, 2, 3)]
-    (tmp_path / "annotations" / "count_test.json").write_text(json.dumps({"annotations": shown}))
+    fscd_lvis(tmp_path)
     written = evaluated(visual_checkpoint, "fscd_lvis", tmp_path)
     assert written["ap"].keys() == {"exemplars"}
     assert "mae" not in written
@@ -189,14 +186,15 @@ def test_the_figures_go_to_wandb(monkeypatch: pytest.MonkeyPatch, tiny_config: T
 
     class Logger:
         def __init__(self, **settings: Any) -> None:
-            self.settings, self.logged, self.status = settings, {}, ""
+            self.settings, self.logged, self.finished = settings, {}, False
+            self.experiment = self
             made.append(self)
 
         def log_metrics(self, metrics: dict[str, float]) -> None:
             self.logged = metrics
 
-        def finalize(self, status: str) -> None:
-            self.status = status
+        def finish(self) -> None:
+            self.finished = True
 
     monkeypatch.setattr(trainer, "WandbLogger", Logger)
     summary = {"ap": {"text": {"all": 0.25, "rare": 0.5}}}
@@ -205,7 +203,9 @@ def test_the_figures_go_to_wandb(monkeypatch: pytest.MonkeyPatch, tiny_config: T
     log_summary(tiny_config("logging.wandb=offline"), tmp_path, summary)
     assert made[0].logged == {"ap/text/all": 0.25, "ap/text/rare": 0.5}
     assert (made[0].settings["job_type"], made[0].settings["save_dir"]) == ("evaluation", tmp_path)
-    assert made[0].status == "success"
+    assert made[0].finished
+    log_summary(tiny_config("logging.wandb=offline"), tmp_path, summary, "lvis_val")
+    assert made[1].logged == {"lvis_val/ap/text/all": 0.25, "lvis_val/ap/text/rare": 0.5}
 
 
 # Evaluation files

@@ -48,30 +48,32 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     config = for_evaluation(config, [*_available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
-    output = options.output or _evaluation_folder(options.ckpt, benchmark, options.split, options.protocol or [])
+    what = _what(benchmark, options.split, options.protocol or [])
+    run_folder = options.ckpt.parent.parent
+    output = options.output or (run_folder / "eval" / what if what else run_folder)
     output.mkdir(parents=True, exist_ok=True)
 
     if config.eval.tasks:
         reports = evaluate_tasks(config, module, options.split, options.protocol)
     else:
         reports = {"": evaluate(config, module, options.split, options.protocol)}
-    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split})
+    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split}, what)
 
 
-def _evaluation_folder(checkpoint: Path, benchmark: str, split: str, protocols: Sequence[str]) -> Path:
-    """The run's folder has all of its test split; what was chosen otherwise has a folder that is called after it."""
+def _what(benchmark: str, split: str, protocols: Sequence[str]) -> str:
+    """Nothing for all of the test split of the run's own data, which its folder has; else what was chosen."""
     parts = [benchmark, split if split != "test" else "", *protocols]
-    name = "-".join(part for part in parts if part)
-    run_folder = checkpoint.parent.parent
-    return run_folder / "eval" / name if name else run_folder
+    return "-".join(part for part in parts if part)
 
 
 @rank_zero_only  # all ranks have the same figures
-def _present(reports: dict[str, EvaluationReport], config: Config, output: Path, about: dict[str, str]) -> None:
+def _present(
+    reports: dict[str, EvaluationReport], config: Config, output: Path, about: dict[str, str], what: str
+) -> None:
     """Write, log and print what an evaluation found."""
     summary = summarize(reports) if config.eval.tasks else reports[""].summary()
     write_evaluation(reports, output, about)
-    log_summary(config, output, summary)
+    log_summary(config, output, summary, what)
     if config.eval.tasks:
         console.print(ap_table(by_task(reports, "ap"), "task"))
     console.print(ap_table(summary))

@@ -15,11 +15,20 @@ from trex2_lightning.config.migrations import migrate
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.costs import NUM_NAMES, Cost
 from trex2_lightning.evaluation.curves import curve
-from trex2_lightning.evaluation.history import History, average_precision, read_history, read_json
+from trex2_lightning.evaluation.history import History, evaluation_of, read_history, read_json
 from trex2_lightning.evaluation.tables import flat, table
 
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
 UNLIKE = ("name", "output", "format")  # in which runs differ anyway, or which is no setting
+# Of all figures of an evaluation, those that runs are compared by.
+COMPARED = {
+    "ap": "AP",
+    "fixed_ap": "Fixed AP",
+    "mae": "Mean absolute error of counts",
+    "top1": "Region classification, share of names right",
+}
+# `METRIC/ROW/GROUP` as an evaluation logs it at W&B; before it what was evaluated, if not the run's own test split.
+LOGGED_FIGURE = re.compile(rf"(?:([^/]+)/)?({'|'.join(COMPARED)})/([^/]+)/([^/]+)")
 RESOURCES = {"resources/seconds_per_step": "seconds a step", "resources/memory_gib": "GiB"}
 
 
@@ -27,7 +36,7 @@ class RunFacts(NamedTuple):
     """What is known of a run."""
 
     settings: dict[str, Any]  # by dotted key
-    ap: dict[str, dict[str, float]]  # by what images were asked with, and category group
+    figures: dict[str, dict[str, dict[str, float]]]  # of `COMPARED`, by what images were asked with, and category group
     history: History
     latency: dict[str, float]  # milliseconds by step, as `costs.Cost`; empty where it was not measured
 
@@ -55,7 +64,8 @@ def compare(names: Sequence[str], output: Path) -> list[Block]:
         raise InputError("name two or more different runs to compare")
     found = {name: facts(name) for name in names}
     output.mkdir(parents=True, exist_ok=True)
-    blocks = [block for block in (ap_block(found), cost_block(found), settings_block(found)) if block.lines]
+    figures = [figure_block(found, metric) for metric in COMPARED]
+    blocks = [block for block in (*figures, cost_block(found), settings_block(found)) if block.lines]
     text = "\n\n".join(f"## {block.title}\n\n{table(block.head, block.lines)}" for block in blocks)
     (output / "comparison.md").write_text(f"# Comparison of runs\n\n{text}\n")
     curve({name: _curve(one.history) for name, one in found.items()}, output / "ap.png", "AP on val")
@@ -75,15 +85,12 @@ def facts(name: str) -> RunFacts:
     raise InputError(f"there is no folder {name}: name the folder of a run, or entity/project/id of one at W&B")
 
 
-def ap_block(runs: Mapping[str, RunFacts]) -> Block:
-    """AP from 0 to 1 by run, prompt and category group."""
-    groups = list(dict.fromkeys(group for one in runs.values() for row in one.ap.values() for group in row))
-    lines = [
-        [name, asked, *(f"{row[group]:.3f}" if group in row else "" for group in groups)]
-        for name, one in runs.items()
-        for asked, row in one.ap.items()
-    ]
-    return Block("AP", ["run", "prompt", *groups], lines)
+def figure_block(runs: Mapping[str, RunFacts], metric: str) -> Block:
+    """A figure, such as AP from 0 to 1, by run, prompt and category group; no lines where no run has it."""
+    rows = [(name, asked, row) for name, one in runs.items() for asked, row in one.figures.get(metric, {}).items()]
+    groups = list(dict.fromkeys(group for _, _, row in rows for group in row))
+    lines = [[name, asked, *(f"{row[g]:.3f}" if g in row else "" for g in groups)] for name, asked, row in rows]
+    return Block(COMPARED[metric], ["run", "prompt", *groups], lines)
 
 
 def cost_block(runs: Mapping[str, RunFacts]) -> Block:
@@ -112,43 +119,56 @@ def _of_folder(folder: Path) -> RunFacts:
     if not config.is_file():
         raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that scripts/train.py has written")
     settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
-    ap = average_precision(folder) | _ap({name: points[-1][1] for name, points in history.items()}, "val")
+    found, logged = evaluation_of(folder), {name: points[-1][1] for name, points in history.items()}
+    figures = {metric: found.get(metric, {}) | _of_split(logged, "val", metric) for metric in COMPARED}
     latency = read_json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
-    return RunFacts(_settings(settings, config), ap, history, latency)
+    return RunFacts(_settings(settings, config), figures, history, latency)
 
 
 def _of_wandb(name: str) -> RunFacts:
+    """Of a run of training, and of its evaluations, which are runs of their own with its name; or of one of these."""
     try:
-        run = wandb.Api().run(name)
-        settings, summary = _settings(dict(run.config), name), dict(run.summary)
+        api = wandb.Api()
+        run = api.run(name)
+        values, summary = dict(run.config), dict(run.summary)
         rows = list(run.scan_history())
+        own = {"group": run.group, "displayName": run.name, "jobType": "evaluation"}
+        evaluations = [dict(one.summary) for one in api.runs(name.rsplit("/", 1)[0], filters=own, lazy=False)]
     except (wandb.Error, ValueError) as error:
         raise InputError(
             f"there is no folder {name}, and W&B gives no such run ({str(error).splitlines()[0]}): name a run folder, "
             "or log in by `wandb login` and upload the run by `wandb sync`"
         ) from error
+    settings = _settings(values, name)
     history: History = {}
     for row in rows:
         for key, value in row.items():
             if isinstance(value, int | float) and row.get("trainer/global_step") is not None:
                 history.setdefault(key, []).append((int(row["trainer/global_step"]), float(value)))
-    ap = _ap(summary, "test") | _ap(summary, "val")
-    if not ap:
-        raise InputError(f"the W&B run {name} was never evaluated: it has neither val/ap nor test/ap")
+    figures: dict[str, dict[str, dict[str, float]]] = {metric: {} for metric in COMPARED}
+    for evaluation in [*evaluations, summary]:  # the last one of several
+        for key, value in evaluation.items():
+            if (match := LOGGED_FIGURE.fullmatch(key)) and not match[1]:
+                figures[match[2]].setdefault(match[3], {})[match[4]] = float(value)
+    for split in ("test", "val"):
+        for metric, found in figures.items():
+            found |= _of_split(summary, split, metric)
+    if not any(figures.values()):
+        raise InputError(
+            f"the W&B run {name} was never evaluated: it has no val/ap, and no run of its name has a figure such as "
+            "ap/text/all"
+        )
     keys = {step: f"latency/{NUM_NAMES}/{step}" for step in Cost._fields}
     latency = {step: float(summary[key]) for step, key in keys.items() if key in summary}
-    return RunFacts(settings, ap, history, latency)
+    return RunFacts(settings, figures, history, latency)
 
 
-def _ap(figures: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
-    """A row of AP of what was logged for a split last, if anything was."""
-    prefix = f"{split}/ap"
-    groups = {
-        name.removeprefix(f"{prefix}/"): value for name, value in figures.items() if name.startswith(f"{prefix}/")
-    }
-    whole = {"all": figures[prefix]} if prefix in figures else {}
-    row = {group: float(value) for group, value in (whole | groups).items()}
-    return {f"text, {split} split": row} if row else {}
+def _of_split(logged: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, float]]:
+    """A row of what was logged of a split last, which is asked with text, if anything was."""
+    whole, groups = f"{split}/{metric}", f"{split}/{metric}/"
+    row = {"all": logged[whole]} if whole in logged else {}
+    row |= {name.removeprefix(groups): value for name, value in logged.items() if name.startswith(groups)}
+    return {f"text, {split} split": {group: float(value) for group, value in row.items()}} if row else {}
 
 
 def _curve(history: History) -> Sequence[tuple[int, float]]:

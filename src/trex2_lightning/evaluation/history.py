@@ -38,6 +38,15 @@ def average_precision(folder: Path) -> dict[str, dict[str, float]]:
     """AP of a run on its test split, by what images were asked with and category group.
 
     Raises:
+        InputError: as `evaluation_of`.
+    """
+    return dict(evaluation_of(folder).get("ap", {}))
+
+
+def evaluation_of(folder: Path) -> dict[str, Any]:
+    """`evaluation.json` of a run on its test split: `{metric: {row: {group: value}}}` and what was evaluated.
+
+    Raises:
         InputError: the run was never evaluated on that split, or the file is broken.
     """
     if not is_evaluated(folder):
@@ -45,7 +54,7 @@ def average_precision(folder: Path) -> dict[str, dict[str, float]]:
             f"{folder} was never evaluated on its test split: run python scripts/evaluate.py "
             f"--ckpt {folder}/checkpoints/best.ckpt"
         )
-    return dict(read_json(folder / "evaluation.json").get("ap", {}))
+    return read_json(folder / "evaluation.json")
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
 from trex2_lightning.metrics.detection import ImageResult, coco_results
-from trex2_lightning.training.trainer import wandb_logger
+from trex2_lightning.training.trainer import finish_wandb, wandb_logger
 
 Summary = dict[str, dict[str, dict[str, float]]]  # metric, row, group
 
@@ -98,21 +98,29 @@ def write_results(report: EvaluationReport, folder: Path) -> None:
         (folder / f"results_{row}.json").write_text(json.dumps(results))
 
 
-def log_summary(config: Config, folder: Path, summary: Summary) -> None:
-    """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`."""
+def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") -> None:
+    """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`.
+
+    Args:
+        config: of the run.
+        folder: for W&B's files.
+        summary: the figures.
+        what: was evaluated, such as `lvis_minival`, which then stands before each figure; "": the run's own test split.
+    """
     if config.logging.wandb == "disabled":
         return
     own = replace(config, logging=replace(config.logging, job_type="evaluation"))
     logger = wandb_logger(own, folder)
+    prefix = f"{what}/" if what else ""  # else a panel would show the mean over data sets
     logger.log_metrics(
         {
-            f"{metric}/{row}/{group}": value
+            f"{prefix}{metric}/{row}/{group}": value
             for metric, rows in summary.items()
             for row, groups in rows.items()
             for group, value in groups.items()
         }
     )
-    logger.finalize("success")
+    finish_wandb([logger])
 
 
 def _in_full(report: EvaluationReport) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from trex2_lightning.prompting.protocols import Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
 from trex2_lightning.training.checkpoint import load_weights, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
-from trex2_lightning.training.trainer import build_trainer
+from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,7 @@ def train(
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    finish_wandb(trainer.loggers)
     return module
 
 

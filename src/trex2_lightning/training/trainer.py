@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,13 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
         config=to_dict(config),
     )
+
+
+def finish_wandb(loggers: Iterable[Logger]) -> None:
+    """End the W&B runs: the next one of the same process would be written into them."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
 
 
 def _check_launcher(train: TrainConfig) -> None:
