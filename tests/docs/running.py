@@ -39,6 +39,7 @@ WORK = {
     "ablation_fusion": ("trex2_lightning.commands.ablation_fusion.compare_fusion",),
     "ablation_prompts": ("trex2_lightning.commands.ablation_prompts.compare_prompts",),
     "bench": ("trex2_lightning.commands.bench.measure_speed",),
+    "bench_gpu": ("trex2_lightning.commands.bench_gpu.measure_gpu",),
     "compare_runs": ("trex2_lightning.commands.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),
     "evaluate": ("trex2_lightning.commands.evaluate.evaluate", "trex2_lightning.commands.evaluate._present"),

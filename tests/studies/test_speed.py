@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_reference import SMALL
 
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.studies import input_speed
@@ -13,29 +14,19 @@ from trex2_lightning.studies.detector_speed import (
     COCO_LENGTHS,
     DOT,
     LVIS_LENGTHS,
-    _sentences,
     detectors,
     made_up_names,
+    sentences,
 )
 from trex2_lightning.studies.layer_speed import fusion, sampling
 from trex2_lightning.studies.speed import demand, index, input_pipeline, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
-TOKENS = {"d_model": 32, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
-LAYERS = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 20}
-
 
 @pytest.fixture
 def small() -> Setting:
-    transformers = pytest.importorskip("transformers")
-    swin = transformers.SwinConfig(
-        embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 8], out_features=["stage2", "stage3", "stage4"]
-    )
-    bert = transformers.BertConfig(
-        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=128, vocab_size=4000
-    )
-    reference = {"backbone_config": swin, "text_config": bert, "max_text_len": 64}
-    return Setting(96, 128, few=8, many=40, repeats=1, reference=reference | TOKENS | LAYERS)
+    pytest.importorskip("transformers")
+    return SMALL
 
 
 def test_detectors_find_the_same_and_every_bar_has_its_row(small: Setting, tmp_path: Path) -> None:
@@ -89,9 +80,9 @@ def test_the_index_is_measured_beside_pycocotools(small: Setting, tmp_path: Path
 def test_names_are_packed_into_as_many_chunks_as_the_limit_needs() -> None:
     names = made_up_names(COCO_LENGTHS, 80)
     assert len(set(names)) == 80
-    [sentence] = _sentences(names, 256)
+    [sentence] = sentences(names, 256)
     assert sentence.shape == (1, 194)
-    chunks = _sentences(made_up_names(LVIS_LENGTHS, 1203), 256)
+    chunks = sentences(made_up_names(LVIS_LENGTHS, 1203), 256)
     assert len(chunks) == 16
     assert max(chunk.shape[1] for chunk in chunks) <= 256
     assert sum(int((chunk == DOT).sum()) for chunk in chunks) == 1203

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from itertools import count, cycle, islice
 from pathlib import Path
@@ -15,10 +16,12 @@ from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.hub.load import load_detector
 from trex2_lightning.models.hub.settings import model_config
+from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import DetectorOutput, Images, Prompts, PromptTokens
 from trex2_lightning.studies.timing import Row, Setting, difference, fastest, ratio
 
+VOCABULARY = "vocab.txt"
 CLS, SEP, DOT, FIRST_WORD = 101, 102, 1012, 2000  # word pieces
 # Word pieces of a name: COCO's 80 names make 194 tokens with dots and ends, LVIS's 1,203 have 2.2 pieces each.
 COCO_LENGTHS = (1, 2, 1, 1, 2, 1, 1, 1, 3, 1)
@@ -32,7 +35,7 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
     Raises:
         InputError: `transformers` is not installed.
     """
-    reference = _reference(folder, setting)
+    reference = random_reference(folder, setting)
     early, late = random_detector(folder, "early", "word", "plain"), random_detector(folder, "late", "phrase", "scaled")
     few, many = made_up_names(COCO_LENGTHS, setting.few), made_up_names(LVIS_LENGTHS, setting.many)
     images = Images(
@@ -49,9 +52,9 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
         return category_scores(logits, prompts.category, prompts.valid)
 
     limit = reference.config.max_text_len
-    [sentence], chunks = _sentences(few, limit), _sentences(many, limit)
+    [sentence], chunks = sentences(few, limit), sentences(many, limit)
     theirs = ask(sentence)
-    differ = _outputs_differ(
+    differ = outputs_differ(
         theirs, early.decode(early.encode_image(images), early.encode_prompts(Prompts(few))), sentence.shape[1]
     )
     largest = float(theirs.logits[..., : sentence.shape[1]].abs().max())
@@ -89,10 +92,15 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
 def random_detector(
     folder: Path, fusion: Literal["early", "late"], granularity: str, similarity: str
 ) -> PromptedDetector:
+    """A detector of the sizes and with the vocabulary of a folder, and with its weights if it has some."""
     config = model_config(str(folder))
     config.fusion, config.granularity, config.similarity = fusion, granularity, similarity  # type: ignore[assignment]
     detector = build_detector(config).eval()
-    load_detector(detector, str(folder))
+    if any(folder.glob("*.safetensors")):
+        load_detector(detector, str(folder))
+    else:
+        assert isinstance(detector.text_encoder, BertEncoder)
+        detector.text_encoder.tokenizer.read((folder / VOCABULARY).read_text().splitlines())
     return detector
 
 
@@ -102,8 +110,12 @@ def made_up_names(lengths: Sequence[int], number: int) -> tuple[str, ...]:
     return tuple(" ".join(f"w{next(pieces)}" for _ in range(length)) for length in islice(cycle(lengths), number))
 
 
-def _reference(folder: Path, setting: Setting) -> Any:
-    """A random Grounding DINO, written to `folder` with a vocabulary in which word number n is "wn"."""
+def random_reference(folder: Path, setting: Setting) -> Any:
+    """A random Grounding DINO, written to `folder` with a vocabulary in which word number n is "wn".
+
+    Raises:
+        InputError: `transformers` is not installed.
+    """
     try:
         from transformers import GroundingDinoConfig, GroundingDinoForObjectDetection
     except ImportError as error:
@@ -126,14 +138,24 @@ def _reference(folder: Path, setting: Setting) -> Any:
     for module in (reference.model.enc_output, reference.model.enc_output_norm):
         module.bias.zero_()
     reference.save_pretrained(folder)
-    pieces = [f"w{number}" for number in range(reference.config.text_config.vocab_size)]
-    for number, piece in {0: "[PAD]", 100: "[UNK]", CLS: "[CLS]", SEP: "[SEP]", 103: "[MASK]", DOT: "."}.items():
-        pieces[number] = piece
-    (folder / "vocab.txt").write_text("\n".join(pieces) + "\n")
+    _write_vocabulary(folder)
     return reference
 
 
-def _sentences(names: Iterable[str], limit: int) -> list[Tensor]:
+def write_settings(folder: Path, setting: Setting) -> None:
+    """The same folder without weights, where `transformers` is missing."""
+    (folder / "config.json").write_text(json.dumps({"model_type": "grounding-dino", **setting.reference}))
+    _write_vocabulary(folder)
+
+
+def _write_vocabulary(folder: Path) -> None:
+    pieces = [f"w{number}" for number in range(model_config(str(folder)).text.vocabulary)]
+    for number, piece in {0: "[PAD]", 100: "[UNK]", CLS: "[CLS]", SEP: "[SEP]", 103: "[MASK]", DOT: "."}.items():
+        pieces[number] = piece
+    (folder / VOCABULARY).write_text("\n".join(pieces) + "\n")
+
+
+def sentences(names: Iterable[str], limit: int) -> list[Tensor]:
     """The reference's tokens (1, T) of "[CLS] red star . ring . [SEP]", in as many chunks as the limit needs."""
     chunks: list[list[int]] = [[]]
     for name in names:
@@ -144,7 +166,8 @@ def _sentences(names: Iterable[str], limit: int) -> list[Tensor]:
     return [torch.tensor([[CLS, *chunk, SEP]]) for chunk in chunks]
 
 
-def _outputs_differ(theirs: Any, ours: DetectorOutput, num_tokens: int) -> float:
+def outputs_differ(theirs: Any, ours: DetectorOutput, num_tokens: int) -> float:
+    """The largest difference of the boxes and logits of one image; the order of the queries may be another."""
     order = torch.cdist(theirs.init_reference_points[0], ours.proposals.boxes[-1, 0]).argmin(-1)
     return max(
         difference(theirs.logits[0, :, :num_tokens], ours.queries.logits[-1, 0, order]),

@@ -32,7 +32,7 @@ class Setting(NamedTuple):
     few: int = 80  # names
     many: int = 1203
     repeats: int = 3
-    # Settings of the reference that differ from Grounding DINO with Swin-T.
+    # Settings of the reference that differ from Grounding DINO with Swin-T, as its config.json has them.
     reference: Mapping[str, Any] = MappingProxyType({})
     images: int = index_speed.IMAGES
     boxes: int = index_speed.BOXES
