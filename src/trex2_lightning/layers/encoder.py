@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from trex2_lightning.layers.attention import DeformableAttention
 from trex2_lightning.layers.mlp import FeedForward
+from trex2_lightning.layers.recomputation import call
 from trex2_lightning.ops.anchors import token_centres
 from trex2_lightning.structures import FeatureMaps
 
@@ -18,12 +19,13 @@ class DeformableEncoder(nn.Module):
         self.layers = nn.ModuleList(
             DeformableEncoderLayer(width, heads, levels, points, ffn, dropout) for _ in range(layers)
         )
+        self.recomputed = False  # the layers, in the backward pass
 
     def forward(self, features: FeatureMaps) -> FeatureMaps:
         """The same maps with new `tokens` (B, S, D)."""
         reference = token_references(features)
         for layer in self.layers:
-            features = features._replace(tokens=layer(features, reference))
+            features = features._replace(tokens=call(layer, features, reference, recomputed=self.recomputed))
         return features
 
 

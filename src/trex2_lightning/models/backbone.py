@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
+from timm.models import FeatureListNet
 from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError
@@ -40,6 +42,7 @@ class Backbone(nn.Module):
         self._frozen_norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] * config.frozen_batchnorm
         for frozen_norm in self._frozen_norms:
             frozen_norm.requires_grad_(False)
+        self._name = config.name
         self.channels: list[int] = model.feature_info.channels()
         # Detection with Swin normalises every map it takes out (Swin Transformer's detection code).
         norm = nn.LayerNorm if is_swin else nn.Identity
@@ -53,6 +56,26 @@ class Backbone(nn.Module):
         for frozen_norm in self._frozen_norms:
             frozen_norm.eval()
         return self
+
+    def checkpoint_activations(self) -> None:
+        """Keep of each block its input alone; the backward pass computes the rest again.
+
+        timm's own switch of a model with feature maps takes whole stages, and the last one not at all.
+
+        Raises:
+            InputError: no stage of the model knows how, or it has a BatchNorm, which would count each batch twice.
+        """
+        parts = self.model.children() if isinstance(self.model, FeatureListNet) else []
+        stages = [part for part in parts if hasattr(part, "grad_checkpointing") and hasattr(part, "blocks")]
+        norms = {m for stage in stages for m in stage.modules() if isinstance(m, _BatchNorm)} - {*self._frozen_norms}
+        if not stages or norms:
+            reason = "its BatchNorm would count each batch twice" if stages else "timm has no such blocks of it"
+            raise InputError(
+                f"train.checkpoint_activations cannot go with model.backbone.name={self._name}, as {reason}: leave it "
+                "off, or take Swin or ConvNeXt"
+            )
+        for stage in stages:
+            stage.grad_checkpointing = True  # type: ignore[assignment]
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""

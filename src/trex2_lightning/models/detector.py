@@ -103,6 +103,15 @@ class PromptedDetector(nn.Module, ABC):
         self.text_encoder.requires_grad_(text)
         self.visual_encoder.requires_grad_(visual)
 
+    def checkpoint_activations(self) -> None:
+        """Train in less memory and more time: blocks of the backbone and layers of the encoder keep their inputs alone.
+
+        Raises:
+            InputError: the backbone cannot.
+        """
+        self.backbone.checkpoint_activations()
+        self.encoder.recomputed = True
+
     def _decode_queries(
         self,
         content: Tensor,

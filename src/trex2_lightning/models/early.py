@@ -16,6 +16,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.layers.attention import Attention
 from trex2_lightning.layers.encoder import token_references
 from trex2_lightning.layers.mlp import FeedForward
+from trex2_lightning.layers.recomputation import call
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.position import sine_embedding
 from trex2_lightning.ops.prompt_tokens import parts, take
@@ -79,9 +80,10 @@ class EarlyFusionDetector(PromptedDetector):
         reference = token_references(features)
         prompts = prompts._replace(embed=prompts.embed.expand(len(features.tokens), -1, -1))
         for fusion, layer in zip(self.fusions, self.encoder.layers, strict=True):
-            tokens, embed = fusion(features.tokens, features.valid, prompts)
+            tokens, embed = call(fusion, features.tokens, features.valid, prompts, recomputed=self.encoder.recomputed)
             features, prompts = features._replace(tokens=tokens), prompts._replace(embed=embed)
-            features = features._replace(tokens=layer(features, reference))
+            tokens = call(layer, features, reference, recomputed=self.encoder.recomputed)
+            features = features._replace(tokens=tokens)
         return features, prompts
 
 

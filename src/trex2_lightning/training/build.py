@@ -20,6 +20,8 @@ def build_module(config: Config) -> DetectionModule:
     model = build_detector(config.model)
     rhythm, alignment = config.train.rhythm, config.loss.alignment
     model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    if config.train.checkpoint_activations:
+        model.checkpoint_activations()
     memory_bank = MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None
     return DetectionModule(
         model,
