@@ -16,7 +16,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion ablation-full bench bench-gpu smoke test test-ci test-all mutants lint format type clean
+.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion ablation-full bench bench-gpu bench-memory smoke test test-ci test-all mutants lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench: $(INSTALLED)  ## measure speed beside other implementations, in half an h
 
 bench-gpu: $(INSTALLED)  ## measure speed and memory on a GPU, in minutes (ARGS=--compiled: the second part of the page)
 	$(PY) scripts/bench_gpu.py $(ARGS)
+
+bench-memory: $(INSTALLED)  ## count what training takes of a GPU's memory, without a GPU, in five minutes
+	$(PY) scripts/bench_memory.py $(ARGS)
 
 smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minute
 	$(PY) scripts/smoke.py

@@ -1,0 +1,241 @@
+"""What a training step keeps in a GPU's memory, counted on fake tensors: neither a GPU nor that memory is needed.
+
+B images, C categories, T prompt tokens, h heads, L word pieces of a name, Q queries, N keys.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
+
+import torch
+from timm.models.swin_transformer import SwinTransformerBlock
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trex2_lightning.config import Config
+from trex2_lightning.layers.encoder import DeformableEncoderLayer
+from trex2_lightning.losses.classification import focal_loss, token_targets
+from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.models.bert import SPECIAL
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.models.early import FusionLayer
+from trex2_lightning.models.text import BertEncoder
+from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.structures import DetectorOutput, Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
+from trex2_lightning.training.build import build_module
+
+PromptKind = Literal["text", "box"]
+
+_OBJECTS = 10  # of an image, each of a category of its own
+_NAME = "cat dog"
+_LENGTH = 3  # tokens of it, with what closes it
+_OTHERS = (
+    400  # categories that visual steps ask for beside the batch's own: those of other ranks, and the memory bank's
+)
+_DEVICE = "cuda"
+
+
+class Footprint(NamedTuple):
+    """Bytes on one GPU."""
+
+    weights: int  # and their gradients, DDP's copy of these, AdamW's two moments, the average
+    kept: int  # activations and batch at the end of the forward pass
+    again: int  # activations of the largest block or layer that is computed again, while it is
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.kept + self.again
+
+
+def footprints(config: Config, height: int, width: int, kind: PromptKind = "text") -> tuple[Footprint, Footprint]:
+    """Count a training step, under bfloat16 autocast, with activations that are kept and with those computed again.
+
+    What a layer needs only while it is computed is not counted, nor what CUDA and its libraries take.
+
+    Args:
+        config: of a run; no weights are read.
+        height: of the padded batch in pixels.
+        width: of the padded batch in pixels.
+        kind: of the prompts. Text asks for the batch's categories and negatives, words for `model.max_tokens` tokens;
+            boxes for the categories of all ranks, with the most exemplars of the batch's own.
+    """
+    detector = _on_fake_gpu(config)
+    count = sum(parameter.numel() for parameter in detector.parameters())
+    trained = sum(parameter.numel() for parameter in detector.parameters() if parameter.requires_grad)
+    copies = 3 + (config.train.world_size > 1)  # gradients and moments, and DDP's buckets
+    weights = 4 * (count * (1 + bool(config.train.ema_decay)) + trained * copies)
+    kept, parts = _kept(detector, config, (height, width), kind)
+    detector.checkpoint_activations()
+    less, _ = _kept(detector, config, (height, width), kind)
+    return Footprint(weights, kept, 0), Footprint(weights, less, max(parts))
+
+
+class Tally(TorchDispatchMode):
+    """The bytes of all storages on the device that were made under it and are not freed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        given = {x.untyped_storage()._cdata for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+        for x in tree_leaves(result):
+            if isinstance(x, Tensor) and x.device.type == _DEVICE and x.untyped_storage()._cdata not in given:
+                self._add(x.untyped_storage())
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key not in self._known:
+            self._known.add(key)
+            self.live += size
+            weakref.finalize(storage, self._remove, key, size)
+
+    def _remove(self, key: int, size: int) -> None:
+        self._known.remove(key)
+        self.live -= size
+
+
+def _on_fake_gpu(config: Config) -> PromptedDetector:
+    """The detector as it is trained, on a device that is not there and without the weights' numbers."""
+    config.model.init_from, config.model.backbone.weights, config.model.text.pretrained = "", "", ""
+    config.train.checkpoint_activations = False
+    detector = build_module(config).detector.train()
+    if isinstance(detector.text_encoder, BertEncoder):
+        pieces = [*SPECIAL, *_NAME.split()]
+        tokenizer = detector.text_encoder.tokenizer
+        tokenizer.read([*pieces, *(f"[unused{n}]" for n in range(tokenizer.size - len(pieces)))])
+    with FakeTensorMode():
+        for module in detector.modules():
+            for name, x in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+                empty = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_DEVICE)
+                is_parameter = isinstance(x, nn.Parameter)
+                setattr(module, name, nn.Parameter(empty, x.requires_grad) if is_parameter else empty)
+    return detector
+
+
+def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: PromptKind) -> tuple[int, list[int]]:
+    """Bytes that live on until the backward pass: of all, and of each part that could be computed again."""
+    tally, before, parts = Tally(), [], []
+    hooks = []
+    for module in detector.modules():
+        if isinstance(module, SwinTransformerBlock | DeformableEncoderLayer | FusionLayer):
+            hooks.append(module.register_forward_pre_hook(lambda *_: before.append(tally.live)))
+            hooks.append(module.register_forward_hook(lambda *_: parts.append(tally.live - before.pop())))
+    mode = next(detector.parameters()).fake_mode  # type: ignore[attr-defined]
+    with mode, _attention_of_a_gpu(), _bfloat16(), tally:
+        loss = _step(detector, config, size, kind)
+        gc.collect()
+        kept = tally.live
+    del loss
+    for hook in hooks:
+        hook.remove()
+    return kept, parts
+
+
+def _step(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: PromptKind) -> Tensor:
+    """The loss of a batch of the largest images."""
+    batch = config.data.batch_size
+    images = Images(
+        torch.empty(batch, 3, *size, device=_DEVICE),
+        torch.ones(batch, *size, dtype=torch.bool, device=_DEVICE),
+        torch.empty(batch, 2, dtype=torch.int64, device=_DEVICE),
+    )
+    labels, boxes = torch.arange(_OBJECTS, device=_DEVICE), torch.empty(_OBJECTS, 4, device=_DEVICE)
+    targets = [Targets(labels, boxes, image) for image in range(batch)]
+    features = detector.encode_image(images)
+    prompts = _words(detector, config) if kind == "text" else _vectors(detector, config, features)
+    generator = torch.Generator().manual_seed(0)
+    noised = noise_queries(targets, _OBJECTS, config.model.num_queries, config.loss.denoising, generator)
+    with patch("trex2_lightning.models.detector.category_vectors", lambda prompts: prompts.embed):  # asks the host
+        output = detector.decode(features, prompts, noised)
+    with torch.autocast(_DEVICE, enabled=False):
+        return _loss(output, config)
+
+
+def _words(detector: PromptedDetector, config: Config) -> PromptTokens:
+    model, encoder = config.model, detector.text_encoder
+    if model.granularity == "phrase":
+        number = config.data.negatives.count + _OBJECTS * config.data.batch_size
+        return encoder((_NAME,) * min(number, detector.max_tokens or number))
+    number = model.max_tokens  # tokens, where late fusion would take more
+    states, _ = encoder.words((_NAME,) * -(-number // _LENGTH))
+    embed = encoder.norm(encoder.projection(states[:, :_LENGTH])).flatten(0, 1)[None, :number]
+    place = torch.arange(number, device=_DEVICE)
+    name = place // _LENGTH
+    valid = torch.ones(1, number, dtype=torch.bool, device=_DEVICE)
+    return PromptTokens(embed, valid, name, name[:, None] == name, place % _LENGTH)
+
+
+def _vectors(detector: PromptedDetector, config: Config, features: FeatureMaps) -> PromptTokens:
+    batch, limit = config.data.batch_size, config.data.exemplars.limit
+    shape = (batch, _OBJECTS * batch, limit)
+    exemplars = Exemplars(
+        torch.empty(*shape, 4, device=_DEVICE), torch.ones(shape, dtype=torch.bool, device=_DEVICE), "box"
+    )
+    own = detector.encode_prompts(Prompts(exemplars=exemplars), features).embed
+    most = detector.max_tokens or shape[1] + _OTHERS
+    others = own.new_empty(1, max(0, min(_OTHERS, most - shape[1])), own.shape[-1])
+    text = detector.text_encoder((_NAME,) * shape[1]).embed.mean()  # of the alignment
+    return from_vectors(torch.cat([own.mean(0, keepdim=True) + text, others], 1)[:, :most])
+
+
+def _loss(output: DetectorOutput, config: Config) -> Tensor:
+    """The criterion's large part; matched boxes are few, and matching needs numbers."""
+    terms = []
+    for detections in (output.queries, output.proposals, output.noised):
+        if detections is not None:
+            logits = detections.logits.float()
+            nothing = torch.full(logits.shape[:-1], -1, device=_DEVICE)
+            wanted = token_targets(nothing, output.prompts.category)
+            known = output.prompts.valid[:, None] | wanted
+            terms += [focal_loss(logits, wanted, known, config.loss.focal_alpha, config.loss.focal_gamma)]
+            terms += [detections.boxes.sum()]
+    return torch.stack(terms).sum()
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """Autocast, which asks whether there is a GPU before it is one's own."""
+    with torch.autocast(_DEVICE, enabled=False):
+        torch.set_autocast_enabled(_DEVICE, True)
+        torch.set_autocast_dtype(_DEVICE, torch.bfloat16)
+        yield
+
+
+@contextmanager
+def _attention_of_a_gpu() -> Iterator[None]:
+    """Attention by the kernel that GPUs take where there is a mask; without a GPU PyTorch would keep all scores."""
+    with patch.object(F, "scaled_dot_product_attention", _memory_efficient):
+        yield
+
+
+def _memory_efficient(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **_: Any,
+) -> Tensor:
+    kind = torch.get_autocast_dtype(_DEVICE) if torch.is_autocast_enabled(_DEVICE) else query.dtype
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    if attn_mask is not None:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = torch.zeros_like(attn_mask, dtype=kind).masked_fill(~attn_mask, -torch.inf)
+        columns = attn_mask.shape[-1]
+        attn_mask = F.pad(attn_mask.to(kind), (0, -columns % 8))[..., :columns]  # rows must be aligned
+        attn_mask = attn_mask.expand(*query.shape[:-1], columns)
+    attend = torch.ops.aten._scaled_dot_product_efficient_attention
+    return attend(query, key, value, attn_mask, True, dropout_p, is_causal)[0]
