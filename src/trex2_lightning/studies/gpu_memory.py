@@ -133,8 +133,9 @@ def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kin
             hooks.append(module.register_forward_pre_hook(lambda *_: before.append(tally.live)))
             hooks.append(module.register_forward_hook(lambda *_: parts.append(tally.live - before.pop())))
     mode = next(detector.parameters()).fake_mode  # type: ignore[attr-defined]
-    with mode, _attention_of_a_gpu(), _bfloat16(), tally:
-        loss = _step(detector, config, size, kind)
+    with mode, tally:
+        with _attention_of_a_gpu(), _bfloat16():
+            loss = _step(detector, config, size, kind)
         gc.collect()
         kept = tally.live
     del loss
@@ -186,7 +187,7 @@ def _vectors(detector: PromptedDetector, config: Config, features: FeatureMaps) 
     own = detector.encode_prompts(Prompts(exemplars=exemplars), features).embed
     most = detector.max_tokens or shape[1] + _OTHERS
     others = own.new_empty(1, max(0, min(_OTHERS, most - shape[1])), own.shape[-1])
-    text = detector.text_encoder((_NAME,) * shape[1]).embed.mean()  # of the alignment
+    text = _words(detector, config).embed.mean()  # of the alignment
     return from_vectors(torch.cat([own.mean(0, keepdim=True) + text, others], 1)[:, :most])
 
 
