@@ -75,7 +75,7 @@ def test_attention_keeps_its_mask_but_no_scores() -> None:
 
 @pytest.mark.parametrize(("granularity", "fusion", "kind"), [("phrase", "late", "text"), ("word", "early", "box")])
 def test_a_footprint(
-    tiny_config: Callable[..., Config], granularity: str, fusion: str, kind: gpu_memory.PromptKind
+    tiny_config: Callable[..., Config], granularity: str, fusion: str, kind: gpu_memory.StepKind
 ) -> None:
     cell = (f"model.fusion={fusion}", f"model.granularity={granularity}", "train.rhythm.visual=1")
     config = tiny_config(*SWIN, *cell, "model.transformer.encoder_layers=2")

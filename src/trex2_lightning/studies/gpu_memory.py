@@ -32,7 +32,7 @@ from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.structures import DetectorOutput, Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
 from trex2_lightning.training.build import build_module
 
-PromptKind = Literal["text", "box"]
+StepKind = Literal["text", "box"]
 
 _OBJECTS = 10  # of an image, each of a category of its own
 _NAME = "cat dog"
@@ -55,7 +55,7 @@ class Footprint(NamedTuple):
         return self.weights + self.kept + self.again
 
 
-def footprints(config: Config, height: int, width: int, kind: PromptKind = "text") -> tuple[Footprint, Footprint]:
+def footprints(config: Config, height: int, width: int, kind: StepKind = "text") -> tuple[Footprint, Footprint]:
     """Count a training step, under bfloat16 autocast, with activations that are kept and with those computed again.
 
     What a layer needs only while it is computed is not counted, nor what CUDA and its libraries take.
@@ -124,7 +124,7 @@ def _on_fake_gpu(config: Config) -> PromptedDetector:
     return detector
 
 
-def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: PromptKind) -> tuple[int, list[int]]:
+def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: StepKind) -> tuple[int, list[int]]:
     """Bytes that live on until the backward pass: of all, and of each part that could be computed again."""
     tally, before, parts = Tally(), [], []
     hooks = []
@@ -144,7 +144,7 @@ def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kin
     return kept, parts
 
 
-def _step(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: PromptKind) -> Tensor:
+def _step(detector: PromptedDetector, config: Config, size: tuple[int, int], kind: StepKind) -> Tensor:
     """The loss of a batch of the largest images."""
     batch = config.data.batch_size
     images = Images(

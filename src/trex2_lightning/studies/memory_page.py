@@ -10,7 +10,7 @@ from typing import NamedTuple
 from trex2_lightning.config import load
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import table
-from trex2_lightning.studies.gpu_memory import Footprint, PromptKind, footprints
+from trex2_lightning.studies.gpu_memory import Footprint, StepKind, footprints
 from trex2_lightning.training.callbacks.resources import GIB
 
 EXPERIMENTS = Path("experiments")
@@ -24,7 +24,7 @@ class Counted(NamedTuple):
     experiment: str
     images: int
     size: tuple[int, int]  # height and width of the padded batch
-    kind: PromptKind = "text"
+    kind: StepKind = "text"
     alone: bool = False  # one GPU without an average of the weights
 
 
