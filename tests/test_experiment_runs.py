@@ -3,8 +3,11 @@ and prompt scope. Small are only sizes, steps, devices and data; pretrained weig
 
 from __future__ import annotations
 
+import csv
 import math
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,7 @@ from trex2_lightning.commands.ablation_full import main as ablation_full
 from trex2_lightning.commands.compare import main as compare_command
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.commands.train import main as train_command
-from trex2_lightning.config import Config, load
+from trex2_lightning.config import Config, load, override, save
 from trex2_lightning.data.annotations.cleaning import Annotated, Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
@@ -180,3 +183,36 @@ def test_the_full_comparison_trains_evaluates_and_compares_and_goes_on_where_it_
     assert "| model.fusion | late | early | late | early |" in table
     ablation_full(small)
     assert made[10:] == ["compare_runs"]
+
+
+def kinds_of_runs() -> dict[tuple[str, int, str, bool], Path]:
+    """The first experiment of each fusion, rhythm, scope and bank that ships for several GPUs."""
+    found: dict[tuple[str, int, str, bool], Path] = {}
+    for path in TRAINED:
+        config = load(path)
+        if config.train.world_size > 1:
+            train = config.train
+            key = (config.model.fusion, train.rhythm.visual, train.prompt_scope, bool(train.memory_bank.size))
+            found.setdefault(key, path)
+    return found
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("path", kinds_of_runs().values(), ids=lambda path: path.stem)
+def test_two_ranks_train_each_fusion_rhythm_and_scope_as_it_ships(path: Path, root: Path, tmp_path: Path) -> None:
+    """Precision, clipping and average included."""
+    config = override(as_shipped(path, root, tmp_path / "runs"), ["train.devices=2", "data.batch_size=1"])
+    index_sets(config, root)
+    save(config, tmp_path / "run.yaml")
+    command = [sys.executable, "-m", "trex2_lightning", "train", str(tmp_path / "run.yaml")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    checkpoint = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == config.train.max_steps
+    [metrics] = (config.folder / "csv").glob("*/metrics.csv")
+    rows = list(csv.DictReader(metrics.open()))
+    losses = [float(row["loss"]) for row in rows if row["loss"]]
+    assert len(losses) == config.train.max_steps
+    assert all(map(math.isfinite, losses))
+    assert any(row["val/ap"] for row in rows)

@@ -52,7 +52,7 @@ def test_a_linear_layer_and_what_follows_keep_what_they_must() -> None:
     """Under autocast: the input and the weight as bfloat16, and the ReLU's output; not the linear layer's."""
     with FakeTensorMode():
         layer, x = nn.Linear(30, 50, device="cuda"), torch.empty(700, 30, device="cuda", requires_grad=True)
-        with Tally() as tally, gpu_memory._bfloat16():
+        with Tally() as tally, gpu_memory.bfloat16_of_a_gpu():
             y = layer(x).relu()
         kept = tally.live
     assert kept == HALF * (700 * 30 + 30 * 50 + 700 * 50)
@@ -64,7 +64,7 @@ def test_attention_keeps_its_mask_but_no_scores() -> None:
     with FakeTensorMode():
         query = torch.empty(2, 3, 49, 32, device="cuda", requires_grad=True)
         bias = torch.empty(1, 3, 49, 49, device="cuda", requires_grad=True)
-        with gpu_memory._attention_of_a_gpu(), gpu_memory._bfloat16(), Tally() as tally:
+        with gpu_memory._attention_of_a_gpu(), gpu_memory.bfloat16_of_a_gpu(), Tally() as tally:
             kept = F.scaled_dot_product_attention(query, query, query, bias)
             size = tally.live
     assert kept.shape == query.shape
@@ -106,7 +106,7 @@ def test_the_table_is_written_between_its_marks(tmp_path: Path, monkeypatch: pyt
     bench_memory.main(["--page", str(page)])
     lines = page.read_text().splitlines()
     assert (lines[0], lines[-1], "old" in lines) == ("# Above", "below", False)
-    assert lines[-3] == "| `grounding_dino_swin_t` | text | 8 | 800 x 1344 | 1.0 | 2.0 | 3.0 | 1.5 | 2.5 |"
+    assert lines[-3] == "| `full/phrase_early_stage2` | box | 8 | 800 x 1344 | 1.0 | 2.0 | 3.0 | 1.5 | 2.5 |"
     assert sum(line.startswith("| `") for line in lines) == len(RUNS)
     with pytest.raises(InputError, match=r"needs one place `<!-- memory"):
         write_memory(tmp_path / "other.md")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import move_data_to_device
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -20,6 +18,7 @@ from trex2_lightning.config import load
 from trex2_lightning.losses.matcher import HungarianMatcher
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.structures import Batch, Exemplars, Images, Prompts, Targets
+from trex2_lightning.studies.gpu_memory import bfloat16_of_a_gpu, first_queries, to_fake_gpu
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.optim import adamw
 
@@ -59,20 +58,6 @@ class Waits(TorchDispatchMode):
         return out
 
 
-def to_fake_gpu(module: nn.Module) -> None:
-    """`module.to("cuda")` within FakeTensorMode, which cannot convert a module."""
-    moved: dict[Tensor, Tensor] = {}
-    for part in module.modules():
-        for table in (part._parameters, part._buffers):
-            for name, tensor in table.items():
-                if tensor is not None and tensor not in moved:
-                    fake = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=CUDA)
-                    moved[tensor] = (
-                        nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
-                    )
-                table[name] = None if tensor is None else moved[tensor]
-
-
 def a_batch(*, visual: bool) -> Batch:
     targets = tuple(Targets(torch.arange(n) % 3, torch.rand(n, 4), n) for n in (2, 3))
     exemplars = Exemplars(torch.rand(2, 3, 2, 4), torch.ones(2, 3, 2, dtype=torch.bool)) if visual else None
@@ -80,14 +65,6 @@ def a_batch(*, visual: bool) -> Batch:
     prompts = Prompts(("red block", "green block", "blue thing"), exemplars, judged)
     images = Images(torch.rand(2, 3, 64, 96), torch.ones(2, 64, 96, dtype=torch.bool), torch.tensor([[64, 96]] * 2))
     return Batch(images, prompts, targets)
-
-
-def first_queries(_: HungarianMatcher, costs: Tensor, targets: Sequence[Targets]) -> np.ndarray:
-    """In place of the assignment, which needs numbers: query j has target j."""
-    num_layers, num_queries, _ = costs.shape
-    counts = np.array([len(target.labels) for target in targets])
-    places = np.broadcast_to(np.arange(num_queries), (num_layers, len(targets), num_queries))
-    return np.where(places < counts[:, None], places, -1)
 
 
 @pytest.mark.ci
@@ -111,7 +88,7 @@ def test_a_step_of_every_cell_waits_for_the_gpu_at_the_matcher_alone(
         optimizer = adamw(module.detector, config.optim)
         module._trainer = SimpleNamespace(world_size=1, global_rank=0)
         with Waits() as waits:
-            with torch.autocast("cuda", torch.bfloat16):
+            with bfloat16_of_a_gpu():
                 loss = module.training_step(batch, 0)
             for parameter in module.parameters():
                 parameter.grad = torch.empty_like(parameter)

@@ -66,9 +66,7 @@ class TrainConfig:
     devices: int = 8  # processes: GPUs, or CPU ranks
     nodes: int = 1
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    checkpoint_activations: bool = (
-        False  # backbone and encoder compute theirs again in the backward pass, not keep them
-    )
+    checkpoint_activations: bool = False  # backbone and encoder compute theirs again in the backward pass
     ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
     val_every: int = 5000  # optimizer steps
     save_every: int = 500  # optimizer steps between two writings of last.ckpt

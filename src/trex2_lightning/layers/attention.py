@@ -72,6 +72,8 @@ class DeformableAttention(nn.Module):
         Returns:
             (B, Q, D)
         """
+        if torch.is_autocast_enabled(query.device.type):  # once, not for each of the two layers
+            query = query.to(torch.get_autocast_dtype(query.device.type))
         value = self.value(features.tokens).masked_fill(~features.valid[..., None], 0).unflatten(-1, (self.heads, -1))
         offsets = self.offsets(query).unflatten(-1, (self.heads, self.levels, self.points, 2))
         weights = self.weights(query).unflatten(-1, (self.heads, self.levels * self.points)).softmax(-1)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 QUERIES_OF_A_PROGRAM = 32
 WARPS = 4
-SIZES = ("S", "Q")  # change with the images; a kernel that is made for each would be compiled amid training
+CHANGING = ("S", "Q")  # change with the images; a kernel that is made for each would be compiled amid training
 
 
 @torch.library.custom_op("trex2_lightning::deformable_sampling", mutates_args=())
@@ -142,7 +142,7 @@ def _corner(left, right_share, top, bottom_share, within, width, height, RIGHT: 
     return line * width + column, share_x, share_y, there
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=CHANGING)
 def _sample(  # type: ignore[no-untyped-def]
     value, locations, weights, levels, out, S, Q,  # noqa: N803
     H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803
@@ -170,7 +170,7 @@ def _sample(  # type: ignore[no-untyped-def]
     tl.store(out + (row * D)[:, None] + channel, total.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=SIZES)
+@triton.jit(do_not_specialize=CHANGING)
 def _differentiate(  # type: ignore[no-untyped-def]
     grad, value, locations, weights, levels, of_value, of_locations, of_weights, S, Q,  # noqa: N803
     H: tl.constexpr, D: tl.constexpr, L: tl.constexpr, P: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,  # noqa: N803

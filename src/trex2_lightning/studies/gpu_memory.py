@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 from unittest.mock import patch
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -22,24 +24,22 @@ from torch.utils._pytree import tree_leaves
 
 from trex2_lightning.config import Config
 from trex2_lightning.layers.encoder import DeformableEncoderLayer
-from trex2_lightning.losses.classification import focal_loss, token_targets
+from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.losses.matcher import HungarianMatcher
 from trex2_lightning.models.bert import SPECIAL
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import FusionLayer
 from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.structures import DetectorOutput, Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
+from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
 from trex2_lightning.training.build import build_module
 
 StepKind = Literal["text", "box"]
 
 _OBJECTS = 10  # of an image, each of a category of its own
 _NAME = "cat dog"
-_LENGTH = 3  # tokens of it, with what closes it
-_OTHERS = (
-    400  # categories that visual steps ask for beside the batch's own: those of other ranks, and the memory bank's
-)
+_OTHERS = 400  # categories of visual steps beside the batch's own: those of other ranks, and the memory bank's
 _DEVICE = "cuda"
 
 
@@ -76,6 +76,32 @@ def footprints(config: Config, height: int, width: int, kind: StepKind = "text")
     detector.checkpoint_activations()
     less, _ = _kept(detector, config, (height, width), kind)
     return Footprint(weights, kept, 0), Footprint(weights, less, max(parts))
+
+
+def to_fake_gpu(root: nn.Module) -> None:
+    """`root.to("cuda")` within FakeTensorMode, which cannot convert a module."""
+    for module in root.modules():
+        for name, x in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            empty = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_DEVICE)
+            is_parameter = isinstance(x, nn.Parameter)
+            setattr(module, name, nn.Parameter(empty, x.requires_grad) if is_parameter else empty)
+
+
+@contextmanager
+def bfloat16_of_a_gpu() -> Iterator[None]:
+    """Autocast, which asks whether there is a GPU before it is one's own."""
+    with torch.autocast(_DEVICE, enabled=False):
+        torch.set_autocast_enabled(_DEVICE, True)
+        torch.set_autocast_dtype(_DEVICE, torch.bfloat16)
+        yield
+
+
+def first_queries(_matcher: HungarianMatcher, costs: Tensor, targets: Sequence[Targets]) -> NDArray[np.int64]:
+    """In place of the matcher's assignment, which needs numbers: (K, B, Q), query j has target j."""
+    num_layers, num_queries, _ = costs.shape
+    counts = np.array([[len(target.labels)] for target in targets])
+    places = np.broadcast_to(np.arange(num_queries), (num_layers, len(targets), num_queries))
+    return np.where(places < counts, places, -1)
 
 
 class Tally(TorchDispatchMode):
@@ -116,11 +142,7 @@ def _on_fake_gpu(config: Config) -> PromptedDetector:
         tokenizer = detector.text_encoder.tokenizer
         tokenizer.read([*pieces, *(f"[unused{n}]" for n in range(tokenizer.size - len(pieces)))])
     with FakeTensorMode():
-        for module in detector.modules():
-            for name, x in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
-                empty = torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=_DEVICE)
-                is_parameter = isinstance(x, nn.Parameter)
-                setattr(module, name, nn.Parameter(empty, x.requires_grad) if is_parameter else empty)
+        to_fake_gpu(detector)
     return detector
 
 
@@ -134,7 +156,7 @@ def _kept(detector: PromptedDetector, config: Config, size: tuple[int, int], kin
             hooks.append(module.register_forward_hook(lambda *_: parts.append(tally.live - before.pop())))
     mode = next(detector.parameters()).fake_mode  # type: ignore[attr-defined]
     with mode, tally:
-        with _attention_of_a_gpu(), _bfloat16():
+        with _attention_of_a_gpu(), bfloat16_of_a_gpu():
             loss = _step(detector, config, size, kind)
         gc.collect()
         kept = tally.live
@@ -158,24 +180,17 @@ def _step(detector: PromptedDetector, config: Config, size: tuple[int, int], kin
     prompts = _words(detector, config) if kind == "text" else _vectors(detector, config, features)
     generator = torch.Generator().manual_seed(0)
     noised = noise_queries(targets, _OBJECTS, config.model.num_queries, config.loss.denoising, generator)
-    with patch("trex2_lightning.models.detector.category_vectors", lambda prompts: prompts.embed):  # asks the host
-        output = detector.decode(features, prompts, noised)
-    with torch.autocast(_DEVICE, enabled=False):
-        return _loss(output, config)
+    output = detector.decode(features, prompts, noised)
+    with patch.object(HungarianMatcher, "_assign", first_queries):
+        return torch.stack([*Criterion(config.loss)(output, targets, None, noised).values()]).sum()
 
 
 def _words(detector: PromptedDetector, config: Config) -> PromptTokens:
-    model, encoder = config.model, detector.text_encoder
-    if model.granularity == "phrase":
-        number = config.data.negatives.count + _OBJECTS * config.data.batch_size
-        return encoder((_NAME,) * min(number, detector.max_tokens or number))
-    number = model.max_tokens  # tokens, where late fusion would take more
-    states, _ = encoder.words((_NAME,) * -(-number // _LENGTH))
-    embed = encoder.norm(encoder.projection(states[:, :_LENGTH])).flatten(0, 1)[None, :number]
-    place = torch.arange(number, device=_DEVICE)
-    name = place // _LENGTH
-    valid = torch.ones(1, number, dtype=torch.bool, device=_DEVICE)
-    return PromptTokens(embed, valid, name, name[:, None] == name, place % _LENGTH)
+    """Of the batch's categories and its negatives, as many as there is room for."""
+    encoder = detector.text_encoder
+    one, two = (len(encoder((_NAME,) * n).category) for n in (1, 2))
+    room = 1 + ((detector.max_tokens or 10**6) - one) // (two - one)
+    return encoder((_NAME,) * min(config.data.negatives.count + _OBJECTS * config.data.batch_size, room))
 
 
 def _vectors(detector: PromptedDetector, config: Config, features: FeatureMaps) -> PromptTokens:
@@ -189,29 +204,6 @@ def _vectors(detector: PromptedDetector, config: Config, features: FeatureMaps) 
     others = own.new_empty(1, max(0, min(_OTHERS, most - shape[1])), own.shape[-1])
     text = _words(detector, config).embed.mean()  # of the alignment
     return from_vectors(torch.cat([own.mean(0, keepdim=True) + text, others], 1)[:, :most])
-
-
-def _loss(output: DetectorOutput, config: Config) -> Tensor:
-    """The criterion's large part; matched boxes are few, and matching needs numbers."""
-    terms = []
-    for detections in (output.queries, output.proposals, output.noised):
-        if detections is not None:
-            logits = detections.logits.float()
-            nothing = torch.full(logits.shape[:-1], -1, device=_DEVICE)
-            wanted = token_targets(nothing, output.prompts.category)
-            known = output.prompts.valid[:, None] | wanted
-            terms += [focal_loss(logits, wanted, known, config.loss.focal_alpha, config.loss.focal_gamma)]
-            terms += [detections.boxes.sum()]
-    return torch.stack(terms).sum()
-
-
-@contextmanager
-def _bfloat16() -> Iterator[None]:
-    """Autocast, which asks whether there is a GPU before it is one's own."""
-    with torch.autocast(_DEVICE, enabled=False):
-        torch.set_autocast_enabled(_DEVICE, True)
-        torch.set_autocast_dtype(_DEVICE, torch.bfloat16)
-        yield
 
 
 @contextmanager

@@ -141,18 +141,6 @@ def compile_detector(detector: PromptedDetector) -> None:
     _option("trex2_lightning.models.compiling", "compile_parts")(detector)
 
 
-def checkpoint_detector(detector: PromptedDetector) -> None:
-    """Keep no activations within layers; they are computed again in the backward pass.
-
-    Raises:
-        InputError: the detectors have no `checkpoint_activations` yet.
-    """
-    switch = getattr(detector, "checkpoint_activations", None)
-    if switch is None:
-        raise InputError("this version has no activation checkpointing")
-    switch(True)
-
-
 def _option(module: str, name: str) -> Callable[[PromptedDetector], None]:
     if find_spec(module) is None:
         raise InputError(f"this version has no {module}")

@@ -18,7 +18,6 @@ from trex2_lightning.studies.gpu_models import (
     PEER,
     Bench,
     Fusion,
-    checkpoint_detector,
     compile_detector,
     precision,
     ratio_of,
@@ -125,7 +124,7 @@ def _own_step(bench: Bench, case: Trained) -> Callable[[Laps], None]:
     detector = bench.detector(fusion).train()
     detector.train_prompts(text=True, visual=False)
     if case.checkpointed:
-        checkpoint_detector(detector)
+        detector.checkpoint_activations()
     if case.compiled:
         compile_detector(detector)
     images, names = bench.images(bench.work.trained), bench.names(_names(bench, case))

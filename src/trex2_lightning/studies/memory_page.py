@@ -39,18 +39,19 @@ RUNS = (
     Counted("trex2_swin_l", 2, SQUARE),
     Counted("grounding_dino_swin_t", 2, LANDSCAPE),
     Counted("grounding_dino_swin_t", 2, SQUARE),
-    Counted("grounding_dino_swin_t", 8, LANDSCAPE),
+    Counted("full/word_early", 8, LANDSCAPE),
+    Counted("full/phrase_early_stage2", 8, LANDSCAPE, "box"),
 )
 TEXT = (
     "All tensors that live at the end of the forward pass of a training step under bfloat16 autocast, in GiB, counted "
     "by `make bench-memory` on PyTorch's fake tensors; no GPU was asked. Weights are float32 and counted with their "
     "gradients, DDP's copy of these, AdamW's two moments and the average. Images are the largest of `data.size` and "
     "`data.max_size`, each with ten objects; 800 x 1344 is a batch of one orientation, 1344 x 1344 one of both. Text "
-    "asks for the batch's categories and its negatives, words for `model.max_tokens` tokens, boxes for the batch's "
-    "categories with 16 exemplars each and 400 further ones. *Again*: with `train.checkpoint_activations=true`, the "
-    "largest layer that is computed again included. Not counted is what a layer needs only while it is computed, and "
-    "what CUDA takes: on an H200 the step of the first row, its sampling in a trial kernel of the same kind, took "
-    f"{MEASURED} GiB at its peak."
+    "asks for the batch's categories and its negatives, of two words each, as far as `model.max_tokens` has room for "
+    "them, boxes for the batch's categories with 16 exemplars each and 400 further ones. *Again*: with "
+    "`train.checkpoint_activations=true`, the largest layer that is computed again included. Not counted is what a "
+    "layer needs only while it is computed, and what CUDA takes: on an H200 the step of the first row, its sampling in "
+    f"a trial kernel of the same kind, took {MEASURED} GiB at its peak."
 )
 
 

@@ -97,7 +97,7 @@ def does_not_fit(config: Config, batch: BatchSize | None) -> PreflightReport:
         way = f"eval.batch_size={max(1, config.eval.batch_size // 2)}"
     else:
         ways = [_smaller_batch(config), "train.checkpoint_activations=true", "a smaller data.max_size="]
-        if getattr(config.train, "checkpoint_activations", True):
+        if config.train.checkpoint_activations:
             ways.remove("train.checkpoint_activations=true")
         way = ", or ".join(filter(None, ways))
     return PreflightReport(problems=(f"memory: does not fit ({batch}): {way}",))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -128,12 +128,9 @@ class Index(Sequence[ImageRecord]):
         return self._columns["name_images"].read(0, len(self.names))
 
     def portrait(self) -> NDArray[np.int64]:
-        """(k,) places of the images that are higher than wide; no record is made, and memory is that of `k`."""
-        found = [np.zeros(0, np.int64)]
-        for start in range(0, len(self), IMAGES_AT_ONCE):
-            rows = self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
-            found.append(np.flatnonzero(rows["height"] > rows["width"]) + start)
-        return np.concatenate(found)
+        """(k,) places of the images that are higher than wide; memory is that of `k`."""
+        found = [np.flatnonzero(rows["height"] > rows["width"]) + start for start, rows in self._images_in_parts()]
+        return np.concatenate([np.zeros(0, np.int64), *found])
 
     def broken(self) -> list[str]:
         """The columns whose content is not what was written; reads all of it."""
@@ -141,12 +138,15 @@ class Index(Sequence[ImageRecord]):
         return [name for name, column in self._columns.items() if column.checksum() != written[name]["crc32"]]
 
     def extents(self) -> NDArray[np.int64]:
-        """(3, n) height, width and number of boxes of all images; no record is made of them."""
-        found = [np.zeros((3, 0), np.int64)]
+        """(3, n) height, width and number of boxes of all images."""
+        names = ("height", "width", "num_boxes")
+        found = [np.stack([rows[name].astype(np.int64) for name in names]) for _, rows in self._images_in_parts()]
+        return np.concatenate([np.zeros((3, 0), np.int64), *found], axis=1)
+
+    def _images_in_parts(self) -> Iterator[tuple[int, NDArray[Any]]]:
+        """The column of the images and where each part begins; no record is made."""
         for start in range(0, len(self), IMAGES_AT_ONCE):
-            rows = self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
-            found.append(np.stack([rows[name].astype(np.int64) for name in ("height", "width", "num_boxes")]))
-        return np.concatenate(found, axis=1)
+            yield start, self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
 
     def _rows(self, column: str, start: int, count: int) -> Tensor:
         return torch.from_numpy(self._columns[column].read(start, start + count))
