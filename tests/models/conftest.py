@@ -28,6 +28,12 @@ def early(request):
     return random_detector(request.param, "early")
 
 
+@pytest.fixture
+def detector_of():
+    """`detector_of(granularity, fusion)`."""
+    return random_detector
+
+
 def random_detector(granularity, fusion):
     model = built(granularity, fusion)
     torch.manual_seed(0)  # of what the test draws

@@ -14,11 +14,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.fx.experimental._config as symbols
+from torch._dynamo import config as dynamo
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from trex2_lightning.layers import attention
 from trex2_lightning.layers.attention import DeformableAttention
 from trex2_lightning.ops import deformable
-from trex2_lightning.ops.deformable import deformable_sampling, level_table, sample_grid
+from trex2_lightning.ops.deformable import Shapes, deformable_sampling, level_table, sample_grid
 from trex2_lightning.structures import FeatureMaps
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -121,6 +124,30 @@ def test_interpreted_registration_is_right() -> None:
     levels = level_table(SHAPES, value.device)
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(kernel.fused_sampling, (value, levels, locations, weights), test_utils=checks)
+
+
+@interpreted
+def test_interpreted_it_is_one_call_of_compiled_code_for_all_sizes(
+    maps: Callable[..., FeatureMaps], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_on_a_gpu(value: torch.Tensor, _shapes: Shapes, *given: torch.Tensor) -> torch.Tensor:
+        locations, weights, levels = given
+        return kernel.fused_sampling(value, levels, locations, weights)
+
+    monkeypatch.setattr(attention, "deformable_sampling", as_on_a_gpu)
+    monkeypatch.setattr(symbols, "use_duck_shape", False)
+    layer = DeformableAttention(16, 2, 2, 2)
+    compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)
+    for sizes in (((4, 6), (2, 3)), ((7, 5), (4, 3))):
+        tokens = torch.randn(2, sum(height * width for height, width in sizes), 16)
+        query, reference = torch.randn(2, 5, 16), torch.rand(2, 5, 2, 4)
+        features = maps(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), sizes)
+        gradients = []
+        for call in (layer, compiled):
+            asked = query.clone().requires_grad_()
+            gradients += torch.autograd.grad(call(asked, reference, features).square().sum(), asked)
+        torch.testing.assert_close(*gradients)
+        monkeypatch.setattr(dynamo, "error_on_recompile", True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -110,6 +110,7 @@ def sample_grid(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tenso
     return mixed.reshape(batch, heads * channels, queries).transpose(1, 2)
 
 
+@torch.compiler.disable  # NumPy and sparse matrices have no part in compiled code
 def sample_rows(value: Tensor, shapes: Shapes, locations: Tensor, weights: Tensor) -> Tensor:
     """`deformable_sampling` as one weighted sum of rows of `value` for each query and head.
 
