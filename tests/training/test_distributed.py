@@ -32,12 +32,19 @@ TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
 # Trains as scripts/train.py does; each rank writes its losses and a digest of the weights it ends with, and batch
 # KILL_AT kills all ranks.
 SCRIPT = """
-import hashlib, json, os, signal
+import functools, hashlib, json, os, signal
 from pathlib import Path
+from torch._dynamo.utils import counters
 from trex2_lightning.commands import train
 from trex2_lightning.commands.terminal import command
+from trex2_lightning.models import compiling
 from trex2_lightning.prompting.memory_bank import MemoryBank
+from trex2_lightning.training import acceleration
 from trex2_lightning.training.module import DetectionModule
+
+# All of compiling but the compiler; where it fails, the run does, for once.
+acceleration.compile_parts = functools.partial(compiling.compile_parts, backend="aot_eager")
+compiling.log.warning = lambda *arguments: os.abort()
 
 step, losses, kinds, drawn = DetectionModule.training_step, [], [], []
 draw = MemoryBank.draw
@@ -60,6 +67,7 @@ def on_fit_end(self):
     for tensor in self.state_dict().values():
         digest.update(tensor.numpy().tobytes())
     content = {"losses": losses, "kinds": kinds, "drawn": drawn, "digest": digest.hexdigest()}
+    content["graphs"] = counters["stats"]["unique_graphs"]
     Path(os.environ["REPORTS"], f"{self.global_rank}.json").write_text(json.dumps(content))
 
 MemoryBank.draw = recorded_draw
@@ -189,3 +197,15 @@ def test_two_ranks_follow_the_losses_of_one(config: Config, ranks: Ranks) -> Non
     assert mean == pytest.approx(expected, rel=1e-2)
     assert len(set(expected)) == 4
     assert max(boxes for _, boxes in one["losses"]) >= 2
+
+
+@pytest.mark.ci
+def test_two_ranks_train_compiled_to_the_weights_of_two_that_are_not(config: Config, ranks: Ranks) -> None:
+    weights = []
+    for compiled in (False, True):
+        run = override(config, [f"name={compiled}", f"train.compile={compiled}".lower(), "train.max_steps=2"])
+        first, second = ranks.train(run)
+        assert first["digest"] == second["digest"]
+        assert (first["graphs"] > 0) == compiled
+        weights.append(torch.load(last_of(run), weights_only=True)["state_dict"])
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)

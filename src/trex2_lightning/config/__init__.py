@@ -20,7 +20,14 @@ from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dic
 from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
 from trex2_lightning.config.migrations import migrate
 from trex2_lightning.config.model import BackboneConfig, ModelConfig, TextConfig, TransformerConfig, VisualPromptConfig
-from trex2_lightning.config.training import LoggingConfig, MemoryBankConfig, OptimConfig, RhythmConfig, TrainConfig
+from trex2_lightning.config.training import (
+    LoggingConfig,
+    MemoryBankConfig,
+    OptimConfig,
+    Precision,
+    RhythmConfig,
+    TrainConfig,
+)
 
 __all__ = [
     "AlignmentConfig",
@@ -40,6 +47,7 @@ __all__ = [
     "NamelessConfig",
     "NegativesConfig",
     "OptimConfig",
+    "Precision",
     "RhythmConfig",
     "SetConfig",
     "ShapesConfig",

@@ -7,6 +7,8 @@ from typing import Literal
 
 from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive
 
+Precision = Literal["32-true", "bf16-mixed"]
+
 
 @dataclass
 class OptimConfig:
@@ -65,7 +67,9 @@ class TrainConfig:
     accelerator: Literal["gpu", "cpu"] = "gpu"
     devices: int = 8  # processes: GPUs, or CPU ranks
     nodes: int = 1
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
+    precision: Precision = "bf16-mixed"
+    float32_matmul_precision: Literal["highest", "high", "medium"] = "high"  # of float32 products on GPUs: TF32
+    compile: bool = False  # backbone and layers by torch.compile: some minutes at the start, then faster on GPUs
     checkpoint_activations: bool = False  # backbone and encoder compute theirs again in the backward pass
     ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
     val_every: int = 5000  # optimizer steps

@@ -21,6 +21,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
+from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -58,7 +59,7 @@ def build_evaluator(config: Config) -> L.Trainer:
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[RichProgressBar()],
+        callbacks=[RichProgressBar(), Acceleration(config.train)],
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -140,6 +141,7 @@ def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
         RichProgressBar(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
+        Acceleration(config.train),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(),
