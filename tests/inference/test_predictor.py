@@ -14,7 +14,8 @@ from predictor_parts import BOX, OTHER, PHRASES, POINT
 
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.predictor import Detection, EncodedImage, Predictor, output_files, write_prediction
+from trex2_lightning.inference.prediction_files import output_files, write_prediction
+from trex2_lightning.inference.predictor import Detection, EncodedImage, Predictor
 from trex2_lightning.prompting.prompt_set import PromptSet, join
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.fit import train

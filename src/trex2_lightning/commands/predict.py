@@ -8,7 +8,8 @@ from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.predictor import Predictor, Reference, output_files, write_prediction
+from trex2_lightning.inference.prediction_files import output_files, write_prediction
+from trex2_lightning.inference.predictor import Predictor, Reference
 from trex2_lightning.prompting.prompt_set import join
 from trex2_lightning.structures import Box, Exemplar, Point
 

@@ -5,8 +5,7 @@ C categories, M exemplars of one of them in one image, n reference images, D mod
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,17 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from trex2_lightning.config import Config
+from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform, read_image
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks, check_kinds, to_boxes
-from trex2_lightning.inference.pictures import draw_boxes
+from trex2_lightning.inference.precision import computes_half
+from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, together
 from trex2_lightning.ops.scores import category_scores, rank, to_pixels, without
 from trex2_lightning.prompting.prompt_set import PromptSet, Source, fingerprint, load_prompts, repeated, save_prompts
 from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 
@@ -56,19 +57,53 @@ class Predictor:
 
     An image is a file, a PIL image, or what `encode` has made of one, which is faster where it is prompted repeatedly.
     Pixels are those of a file as viewers show it, turned by its EXIF orientation; a PIL image is taken as it is.
+
+    Args:
+        config: the run.
+        module: its trained module, on the device that is to be used.
+        precision: of the detector's layers, as `train.precision`; scores and boxes are float32 in any case. None: that
+            of the training on a GPU, float32 on a CPU.
+        compile: the backbone and the layers (`models.compiling`): takes a minute or more at the first image, so it
+            pays from some hundreds of images.
+
+    Raises:
+        InputError: there is no such precision, or the GPU lacks it.
     """
 
-    def __init__(self, config: Config, module: DetectionModule) -> None:
+    def __init__(
+        self,
+        config: Config,
+        module: DetectionModule,
+        *,
+        precision: Precision | None = None,
+        compile: bool = False,
+    ) -> None:
         module.freeze()
+        use_matmul_precision(config.train, module.device)
+        wanted = config.train.precision if precision is None else precision
+        self._half = computes_half(wanted, module.device, asked=precision is not None)
+        if compile:
+            compile_parts(module.detector)
         self.module = module
         self._config = config
         self._transform = eval_transform(config.data)
 
     @classmethod
-    def from_checkpoint(cls, path: Path) -> Predictor:
+    def from_checkpoint(
+        cls,
+        path: Path,
+        *,
+        precision: Precision | None = None,
+        compile: bool = False,
+    ) -> Predictor:
         """Rebuild the detector from a checkpoint, on the GPU where there is one."""
         config, module = load_checkpoint(path)
-        return cls(config, module.to("cuda" if torch.cuda.is_available() else "cpu"))
+        module = module.to("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(config, module, precision=precision, compile=compile)
+
+    def autocast(self) -> torch.autocast:
+        """The context in which the detector is called: of its precision."""
+        return torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._half)
 
     @torch.no_grad()
     def encode(self, image: Path | Image.Image) -> EncodedImage:
@@ -81,7 +116,8 @@ class Predictor:
         size, device = (picture.height, picture.width), self.module.device
         images = pad([self._transform(picture)], [size])
         images = images._replace(pixels=images.pixels.to(device), valid=images.valid.to(device))
-        return EncodedImage(self.module.detector.encode_image(images), size)
+        with self.autocast():
+            return EncodedImage(self.module.detector.encode_image(images), size)
 
     def text(self, phrases: tuple[str, ...]) -> PromptSet:
         """Each phrase on its own; its category is named by it.
@@ -136,12 +172,12 @@ class Predictor:
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:
-            text_vectors = category_vectors(self.module.detector.encode_prompts(Prompts(phrases)))
+            text_vectors = category_vectors(self._encode_prompts(Prompts(phrases)))
             written = [dict(zip(phrases, text_vectors[0], strict=True))]
         names = tuple(dict.fromkeys(name for row in [*written, *shown] for name in row))
         text, visual = self._tokens(names, written), self._tokens(names, shown)
         prompts = average(text, average(visual) if mix == "half" else visual)
-        return PromptSet(names, prompts.embed[0].float().cpu(), tuple(_sources(text, visual)))
+        return PromptSet(names, prompts.embed[0].cpu(), tuple(_sources(text, visual)))
 
     @torch.no_grad()
     def detect(
@@ -171,9 +207,9 @@ class Predictor:
             )
         if not set(prompts.names) - set(negative):
             raise InputError("there is nothing to look for: give a phrase, a box, a point or a prompt file")
-        encoded, detector = self._encoded(image), self.module.detector
-        tokens = self._asked(prompts)
-        queries = detector.decode(encoded.features, tokens).queries
+        encoded, tokens = self._encoded(image), self._asked(prompts)
+        with self.autocast():
+            queries = self.module.detector.decode(encoded.features, tokens).queries
         scores = category_scores(queries.logits[-1], tokens.category, tokens.valid)
         unwanted = torch.tensor([name in negative for name in prompts.names], device=scores.device)
         best = rank(without(unwanted, scores), queries.boxes[-1].float(), self._config.eval.max_detections)
@@ -204,6 +240,12 @@ class Predictor:
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
+    def _encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
+        """With vectors in float32, as they are kept."""
+        with self.autocast():
+            tokens = self.module.detector.encode_prompts(prompts, reference)
+        return tokens._replace(embed=tokens.embed.float())
+
     def _read(self, image: EncodedImage, exemplars: Marks) -> dict[str, Tensor]:
         """The vector (D,) of each category in one image, all of a kind at once."""
         vectors: dict[str, Tensor] = {}
@@ -211,7 +253,7 @@ class Predictor:
             marked = {name: values for name, values in exemplars.items() if values[0].kind == kind}
             boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
             _, stacked = stack_exemplars([dict(enumerate(boxes))], kind, self.module.device)
-            encoded = self.module.detector.encode_prompts(Prompts(exemplars=stacked), image.features).embed[0]
+            encoded = self._encode_prompts(Prompts(exemplars=stacked), image.features).embed[0]
             vectors |= zip(marked, encoded, strict=True)
         return vectors
 
@@ -223,7 +265,7 @@ class Predictor:
         if self._config.model.granularity == "phrase" or not written.any():
             return vectors
         place = written.nonzero()[:, 0]
-        words = self.module.detector.encode_prompts(Prompts(tuple(prompts.names[i] for i in place.tolist())))
+        words = self._encode_prompts(Prompts(tuple(prompts.names[i] for i in place.tolist())))
         words = words._replace(category=place[words.category].where(words.category >= 0, -1))
         others = from_vectors(vectors.embed[:, ~written])._replace(category=(~written).nonzero()[:, 0])
         return together(words, others)
@@ -237,43 +279,6 @@ class Predictor:
                 vectors[i, names.index(name)] = vector
                 valid[i, names.index(name)] = True
         return from_vectors(vectors, valid)
-
-
-def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
-    """Where `write_prediction` writes the picture and the values of an image.
-
-    Raises:
-        InputError: they would lie beside the image or a reference image, and could replace it or what belongs to it.
-    """
-    outputs = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
-    for file in (image, *references):
-        if file.resolve().parent in {output.resolve().parent for output in outputs}:
-            raise InputError(
-                f"{outputs[0]} and {outputs[1].name} would lie beside {file} and could replace it or what belongs to "
-                "it: give another folder by --output"
-            )
-    return outputs
-
-
-def write_prediction(image: Path, detections: Sequence[Detection], folder: Path, exemplars: Marks) -> tuple[Path, Path]:
-    """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
-
-    Raises:
-        InputError: as `output_files`.
-    """
-    picture, values = output_files(image, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = draw_boxes(
-        read_image(image),
-        torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
-        [detection.name for detection in detections],
-        torch.tensor([detection.score for detection in detections]),
-        exemplars,
-    )
-    drawn.save(picture)
-    content = {"image": str(image), "detections": [detection._asdict() for detection in detections]}
-    values.write_text(json.dumps(content, indent=2) + "\n")
-    return picture, values
 
 
 def _sources(text: PromptTokens, visual: PromptTokens) -> list[Source]:

@@ -101,5 +101,7 @@ def _example(predictor: Predictor, image: ImageRecord, labels: Sequence[int]) ->
 def _mean_loss(predictor: Predictor, examples: Sequence[tuple[FeatureMaps, Targets]], vectors: Tensor) -> Tensor:
     """Mean over the images of the training loss, without denoising."""
     module, prompts = predictor.module, from_vectors(vectors[None])
-    losses = [module.criterion(module.detector.decode(features, prompts), [targets]) for features, targets in examples]
+    with predictor.autocast():
+        outputs = [(module.detector.decode(features, prompts), targets) for features, targets in examples]
+        losses = [module.criterion(output, [targets]) for output, targets in outputs]
     return torch.stack([term for terms in losses for term in terms.values()]).sum() / len(examples)

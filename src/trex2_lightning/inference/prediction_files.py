@@ -1,0 +1,52 @@
+"""What is found in an image as files for people: a picture, and the values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.errors import InputError
+from trex2_lightning.inference.marks import Marks
+from trex2_lightning.inference.pictures import draw_boxes
+from trex2_lightning.inference.predictor import Detection
+
+
+def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
+    """Where `write_prediction` writes the picture and the values of an image.
+
+    Raises:
+        InputError: they would lie beside the image or a reference image, and could replace it or what belongs to it.
+    """
+    outputs = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
+    for file in (image, *references):
+        if file.resolve().parent in {output.resolve().parent for output in outputs}:
+            raise InputError(
+                f"{outputs[0]} and {outputs[1].name} would lie beside {file} and could replace it or what belongs to "
+                "it: give another folder by --output"
+            )
+    return outputs
+
+
+def write_prediction(image: Path, detections: Sequence[Detection], folder: Path, exemplars: Marks) -> tuple[Path, Path]:
+    """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
+
+    Raises:
+        InputError: as `output_files`.
+    """
+    picture, values = output_files(image, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = draw_boxes(
+        read_image(image),
+        torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
+        [detection.name for detection in detections],
+        torch.tensor([detection.score for detection in detections]),
+        exemplars,
+    )
+    drawn.save(picture)
+    content = {"image": str(image), "detections": [detection._asdict() for detection in detections]}
+    values.write_text(json.dumps(content, indent=2) + "\n")
+    return picture, values
