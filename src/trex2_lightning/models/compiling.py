@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 VARIANTS = 64  # of one layer: with and without gradients, autocast, one image or several, noised queries or none
 
 
-def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> None:
+def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Trial:
     """Compile the backbone and the layers in place; whatever is compiled already stays as it is.
 
     Names of parameters stay, so checkpoints are those of a detector that is not compiled. A copy of the detector is
@@ -34,19 +34,23 @@ def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> None
     Args:
         detector: of any fusion, on its device or not yet.
         backend: of `torch.compile`; some check all but the code that is made, and need no C++ compiler.
+
+    Returns:
+        Whether it has failed, which the first calls tell.
     """
     _set_up()
     blocks: list[nn.Module] = [m for m in detector.backbone.modules() if isinstance(m, DetectionSwinBlock)]
     parts = [*(blocks or [detector.backbone]), *detector.encoder.layers, *detector.decoder.layers]
     if isinstance(detector, EarlyFusionDetector):
         parts += detector.fusions
-    state = _Trial()
+    state = Trial()
     for part in parts:
         if part._compiled_call_impl is None:
             _compile(part, backend, state)
+    return state
 
 
-class _Trial:
+class Trial:
     """Whether compiling has failed for any part of a detector."""
 
     failed = False
@@ -66,7 +70,7 @@ class _Trial:
         self.failed = True
 
 
-def _compile(part: nn.Module, backend: str, state: _Trial) -> None:
+def _compile(part: nn.Module, backend: str, state: Trial) -> None:
     try:
         part.compile(backend=backend, dynamic=True)
     except Exception as error:  # whatever a system or a version of Python is told that has no compiler
@@ -78,7 +82,7 @@ def _compile(part: nn.Module, backend: str, state: _Trial) -> None:
     part._compiled_call_impl = _or_as_written(part, compiled, state)
 
 
-def _or_as_written(part: nn.Module, compiled: Callable[..., Any], state: _Trial) -> Callable[..., Any]:
+def _or_as_written(part: nn.Module, compiled: Callable[..., Any], state: Trial) -> Callable[..., Any]:
     def call(*arguments: Any, **named: Any) -> Any:
         if not state.failed:
             try:

@@ -17,7 +17,7 @@ from trex2_lightning.studies.gpu_models import (
     PRECISIONS,
     Bench,
     Fusion,
-    compile_detector,
+    compiled,
     precision,
     ratio_of,
 )
@@ -150,15 +150,16 @@ def _own_step(bench: Bench, case: Case) -> Callable[[Laps], object]:
     fusion: Fusion = "early" if case.who == OURS["early"] else "late"
     detector, images = bench.detector(fusion), bench.images(case.batch)
     asked = Prompts(bench.names(case.names))
-    if case.compiled:
-        compile_detector(detector)
-    if case.asked == "cached":
-        prompts = detector.encode_prompts(asked)
-        return lambda _: find(detector, detector.encode_image(images), prompts)
-    if case.asked == "again":
-        features = detector.encode_image(images)
-        return lambda _: find(detector, features, detector.encode_prompts(asked))
-    return lambda _: find(detector, detector.encode_image(images), detector.encode_prompts(asked))
+    check = compiled(detector) if case.compiled else lambda: None
+    prompts = detector.encode_prompts(asked) if case.asked == "cached" else None
+    features = detector.encode_image(images) if case.asked == "again" else None
+
+    def step(_: Laps) -> None:
+        known = detector.encode_image(images) if features is None else features
+        find(detector, known, detector.encode_prompts(asked) if prompts is None else prompts)
+        check()
+
+    return step
 
 
 def ask(reference: Any, pixels: Tensor, tokens: Tensor) -> Any:

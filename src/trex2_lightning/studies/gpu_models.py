@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.structures import Images, Targets
 from trex2_lightning.studies.detector_speed import (
@@ -132,17 +132,15 @@ def ratio_of(upper: float | None, lower: float | None) -> float | None:
     return upper / lower if upper is not None and lower is not None and lower > 0 else None
 
 
-def compile_detector(detector: PromptedDetector) -> None:
-    """Backbone and layers in place.
+def compiled(detector: PromptedDetector) -> Callable[[], None]:
+    """Compile backbone and layers in place; what comes back is to be called when they ran.
 
-    Raises:
-        InputError: the package has no `models.compiling` yet.
+    It raises InputError where they were not compiled, as a row of it would be one of a detector as it is.
     """
-    _option("trex2_lightning.models.compiling", "compile_parts")(detector)
+    trial = compile_parts(detector)
 
+    def check() -> None:
+        if trial.failed:
+            raise InputError("it cannot be compiled here, as the log says")
 
-def _option(module: str, name: str) -> Callable[[PromptedDetector], None]:
-    if find_spec(module) is None:
-        raise InputError(f"this version has no {module}")
-    found: Callable[[PromptedDetector], None] = getattr(import_module(module), name)
-    return found
+    return check

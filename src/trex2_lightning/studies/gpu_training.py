@@ -18,7 +18,7 @@ from trex2_lightning.studies.gpu_models import (
     PEER,
     Bench,
     Fusion,
-    compile_detector,
+    compiled,
     precision,
     ratio_of,
 )
@@ -125,8 +125,7 @@ def _own_step(bench: Bench, case: Trained) -> Callable[[Laps], None]:
     detector.train_prompts(text=True, visual=False)
     if case.checkpointed:
         detector.checkpoint_activations()
-    if case.compiled:
-        compile_detector(detector)
+    check = compiled(detector) if case.compiled else lambda: None
     images, names = bench.images(bench.work.trained), bench.names(_names(bench, case))
     targets = bench.targets(bench.work.trained, len(names))
     criterion, denoising = Criterion(LossConfig()), DenoisingConfig(queries=bench.work.noised)
@@ -145,6 +144,7 @@ def _own_step(bench: Bench, case: Trained) -> Callable[[Laps], None]:
             loss = torch.stack(list(terms.values())).sum()
             lap("criterion")
         finish(loss, lap)
+        check()
 
     return step
 
