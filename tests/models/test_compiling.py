@@ -18,6 +18,7 @@ from trex2_lightning.config import BackboneConfig
 from trex2_lightning.models.backbone import Backbone
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops import deformable
 from trex2_lightning.structures import DetectorOutput
 
 DetectorOf = Callable[[str, str], PromptedDetector]
@@ -50,7 +51,11 @@ def calls(detector: PromptedDetector) -> list[str]:
 
 @pytest.mark.parametrize(("granularity", "fusion"), CELLS)
 @torch.no_grad()
-def test_images_of_other_sizes_are_not_compiled_anew(detector_of: DetectorOf, granularity: str, fusion: str) -> None:
+def test_images_of_other_sizes_are_not_compiled_anew(
+    detector_of: DetectorOf, monkeypatch: pytest.MonkeyPatch, granularity: str, fusion: str
+) -> None:
+    """Nor other numbers of images, which are those of coordinates by chance; nor where sampling takes more parts."""
+    monkeypatch.setattr(deformable, "QUERIES", 50)
     detector = detector_of(granularity, fusion)
     compiled = copy.deepcopy(detector)
     compile_parts(compiled, backend="eager")
@@ -59,8 +64,8 @@ def test_images_of_other_sizes_are_not_compiled_anew(detector_of: DetectorOf, gr
     found_in(compiled, 64, 96)
     first = graphs()
     assert first > before
-    for height, width in ((96, 64), (96, 96), (128, 160)):
-        expected, output = found_in(detector, height, width), found_in(compiled, height, width)
+    for sizes in ((96, 64, 3), (96, 96, 2), (128, 160, 4)):
+        expected, output = found_in(detector, *sizes), found_in(compiled, *sizes)
         assert_same_boxes(output, expected)
         torch.testing.assert_close(output.queries.logits, expected.queries.logits)
     assert graphs() == first

@@ -27,9 +27,9 @@ def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Tria
 
     Names of parameters stay, so checkpoints are those of a detector that is not compiled. A copy of the detector is
     not compiled. Sizes of images, numbers of prompts and of images are variables of the compiled code: none of them
-    has it compiled anew, but for 1, and of a Swin for maps of one window or of whole ones. Each variant is compiled
-    when it is first called. Where that fails, a line in the log says so, once, and from then on all parts run as they
-    are written.
+    has it compiled anew, but for a few kinds: 1, a square image that came first, and of a Swin maps of one window or of
+    whole ones. Each variant is compiled when it is first called. Where that fails, a line in the log says so, once, and
+    from then on all parts run as they are written.
 
     Args:
         detector: of any fusion, on its device or not yet.
@@ -107,7 +107,7 @@ def _set_up() -> None:
     import torch._functorch.config
     import torch.fx.experimental._config as symbols
 
-    # Two sizes that are the same by chance, such as those of a square image, would have to stay the same.
+    # Two sizes that are the same by chance, such as two images and two coordinates, would have to stay the same.
     symbols.use_duck_shape = False
     dynamo: Any = torch._dynamo.config
     dynamo.cache_size_limit = max(dynamo.cache_size_limit, VARIANTS)
