@@ -19,7 +19,9 @@ from trex2_lightning.models.early import EarlyFusionDetector
 
 log = logging.getLogger(__name__)
 
-VARIANTS = 64  # of one layer: with and without gradients, autocast, one image or several, noised queries or none
+# Of one kind of layer: with and without gradients, autocast, one image or several, noised queries or none; and each
+# block of a Swin has a drop-path rate of its own, and its stages have widths and windows.
+VARIANTS = 256
 
 
 def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Trial:
@@ -111,6 +113,7 @@ def _set_up() -> None:
     symbols.use_duck_shape = False
     dynamo: Any = torch._dynamo.config
     dynamo.cache_size_limit = max(dynamo.cache_size_limit, VARIANTS)
+    dynamo.accumulated_cache_size_limit = max(dynamo.accumulated_cache_size_limit, 4 * VARIANTS)
     # The parts are small enough that ranks exchange the gradients of one while another one's are computed.
     dynamo.optimize_ddp = False
     functions: Any = torch._functorch.config
