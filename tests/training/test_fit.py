@@ -53,7 +53,7 @@ def test_a_checkpoint_alone_rebuilds_the_detector(tiny_config: TinyConfig) -> No
 def test_averaged_weights_are_what_is_evaluated_and_saved(
     tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """w <- d w + (1 - d) v after every step, started at the first step's weights."""
+    """w <- d w + (1 - d) v after every step, started at the first step's weights; d grows to what is asked for."""
     history: list[Tensor] = []
     evaluated: list[Tensor] = []
 
@@ -76,8 +76,9 @@ def test_averaged_weights_are_what_is_evaluated_and_saved(
     config = tiny_config("train.ema_decay=0.5", "train.total_batch=2", "train.val_every=4")
     returned = train(config)
     average = history[0]
-    for weights in history[1:]:
-        average = 0.5 * average + 0.5 * weights
+    for number, weights in enumerate(history[1:], start=1):
+        decay = min(0.5, number / (number + 9))
+        average = decay * average + (1 - decay) * weights
     checkpoint = read(last_of(config))
     torch.testing.assert_close(evaluated[-1], average)
     torch.testing.assert_close(checkpoint["state_dict"]["detector.selection.content"], average)

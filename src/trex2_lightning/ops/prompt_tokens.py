@@ -61,7 +61,9 @@ def category_vectors(prompts: PromptTokens, num_categories: int | None = None) -
         prompts: of C categories.
         num_categories: C or more, further rows being zero; None: looked up, for which a GPU is waited for.
     """
-    size = int(prompts.category.max()) + 1 if num_categories is None else num_categories
+    size = num_categories
+    if size is None:
+        size = int(prompts.category.max()) + 1 if len(prompts.category) else 0
     category = prompts.category.where(prompts.category >= 0, size)  # the last row is that of no category
     embed = prompts.embed
     total = embed.new_zeros(len(embed), size + 1, embed.shape[-1]).index_add(1, category, embed)

@@ -6,7 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import tempfile
 import time
 from copy import deepcopy
 from itertools import islice
@@ -83,7 +82,7 @@ def preflight(config: Config, steps: int) -> PreflightReport:
             return PreflightReport()
         sizes = [(trial.folder / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last")]
         shutil.rmtree(folder)
-        disk = DiskSpace(sizes, _free(Path(config.output)), _free(Path(tempfile.gettempdir())))
+        disk = DiskSpace(sizes, _free(Path(config.output)))
         return judge(config, RunFigures(watch, ranks, checkpoint, disk, data.num_val_images, _num_cores()))
     except (RuntimeError, MemoryError, OSError) as error:
         report = _explained(error, config, watch)
@@ -136,7 +135,7 @@ def _read_back(module: DetectionModule, trial: Config) -> str:
 def _explained(error: Exception, config: Config, watch: PreflightWatch) -> PreflightReport | None:
     """None: of another kind than memory, disk and killed workers."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return no_room(config, _free(Path(config.output)), _free(Path(tempfile.gettempdir())))
+        return no_room(config, _free(Path(config.output)))
     said = str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in said for text in MEMORY_ERRORS):
         return does_not_fit(config, watch.batch)
