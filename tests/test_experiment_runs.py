@@ -215,4 +215,5 @@ def test_two_ranks_train_each_fusion_rhythm_and_scope_as_it_ships(path: Path, ro
     losses = [float(row["loss"]) for row in rows if row["loss"]]
     assert len(losses) == config.train.max_steps
     assert all(map(math.isfinite, losses))
+    assert all(float(row["gradient_norm"]) > 0 for row in rows if row["loss"])
     assert any(row["val/ap"] for row in rows)

@@ -28,6 +28,7 @@ TRAINING = {
         for term, title in (("classification", "classification"), ("l1", "L1"), ("giou", "GIoU"))
     },
     "data/left_out_categories": "categories that early fusion had no room for",
+    "gradient_norm": "norm of the gradients",
     "resources/seconds_per_step": "seconds a step",
     "resources/images_per_second": "images a second",
     "resources/memory_gib": "peak memory, GiB",

@@ -159,15 +159,14 @@ class DetectionModule(L.LightningModule):
     def configure_gradient_clipping(  # type: ignore[override]
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, **_: Any
     ) -> None:
-        """The norm over all parameters.
+        """The norm over all parameters, logged as it was.
 
         Lightning's own refuses a fused optimizer under mixed precision, for it would have to take the loss scale out
         first; bfloat16 has none.
         """
         if gradient_clip_val:
-            clip_grad_norm_(
-                [parameter for group in optimizer.param_groups for parameter in group["params"]], gradient_clip_val
-            )
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val))
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer: AdamW = adamw(self.detector, self._optimizer)
