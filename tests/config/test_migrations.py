@@ -155,3 +155,10 @@ def test_a_number_that_this_version_does_not_know(tmp_path: Path, number: Any, m
         from_dict({"format": number})
     with pytest.raises(ConfigError, match=message):
         migrate({"config": {"format": number}, "state_dict": {"a": torch.zeros(1)}}, "x.ckpt")
+
+
+def test_a_value_that_was_chosen_and_has_no_effect_any_more_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    for pictures in (8, 0):
+        migrate({"config": {"eval": {"num_pictures": pictures}}, "format": 0}, "run")
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said == "eval.num_pictures=0 has no effect any more: the table of pictures at W&B has eight"

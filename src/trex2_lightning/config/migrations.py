@@ -9,6 +9,7 @@ To change a format: add an entry to `MIGRATIONS`, and a case to tests/config/tes
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 from trex2_lightning.config.checks import ConfigError
 
 Checkpoint = dict[str, Any]  # `config`, and of a whole checkpoint `state_dict` and more
+log = logging.getLogger(__name__)
+
 ANYTHING = object()
 
 
@@ -75,17 +78,26 @@ class Renamed:
 
 @dataclass(frozen=True)
 class Removed:
-    """A setting that is gone; what had another value than `value` is refused, as it would not be what it was."""
+    """A setting that is gone.
+
+    Where it had another value than `value`, it is refused, as the run would not be what it was; another than `default`
+    is told.
+    """
 
     key: str
     became: str  # of what it decided
     value: Any = ANYTHING
+    default: Any = ANYTHING
 
     def __call__(self, checkpoint: Checkpoint) -> None:
         section, name = _section(checkpoint["config"], self.key)
-        found = section.pop(name, self.value)
+        found = section.pop(name, ANYTHING)
+        if found is ANYTHING:
+            return
         if self.value is not ANYTHING and found != self.value:
             raise ConfigError(f"{self.key}={found} is no longer possible: {self.became}")
+        if self.default is not ANYTHING and found != self.default:
+            log.warning("%s=%s has no effect any more: %s", self.key, found, self.became)
 
 
 @dataclass(frozen=True)
@@ -123,8 +135,8 @@ def _section(settings: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
 # By the format that it leads to, from the one before it.
 MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
     1: (
-        Removed("eval.backend", "faster_coco_eval counts, whose figures are pycocotools'"),
-        Removed("eval.num_pictures", "the table of pictures at W&B has eight"),
+        Removed("eval.backend", "faster_coco_eval counts, whose figures are pycocotools'", default="faster_coco_eval"),
+        Removed("eval.num_pictures", "the table of pictures at W&B has eight", default=8),
         visual_training_told,
     ),
 }
