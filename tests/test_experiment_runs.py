@@ -201,7 +201,8 @@ def kinds_of_runs() -> dict[tuple[str, int, str, bool], Path]:
 @pytest.mark.parametrize("path", kinds_of_runs().values(), ids=lambda path: path.stem)
 def test_two_ranks_train_each_fusion_rhythm_and_scope_as_it_ships(path: Path, root: Path, tmp_path: Path) -> None:
     """Precision, clipping and average included."""
-    config = override(as_shipped(path, root, tmp_path / "runs"), ["train.devices=2", "data.batch_size=1"])
+    config = as_shipped(path, root, tmp_path / "runs")
+    config = override(config, ["train.devices=2", f"train.total_batch={4 * config.accumulate}"])
     index_sets(config, root)
     save(config, tmp_path / "run.yaml")
     command = [sys.executable, "-m", "trex2_lightning", "train", str(tmp_path / "run.yaml")]

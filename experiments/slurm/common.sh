@@ -2,6 +2,8 @@
 
 set -euo pipefail
 PYTHON=${PYTHON:-.venv/bin/python}
+command -v "$PYTHON" >/dev/null || { echo "there is no $PYTHON: make install, or PYTHON=FILE in front"; exit 2; }
+: "${SLURM_NTASKS_PER_NODE:?submit this by sbatch, with --ntasks-per-node}"
 # What the job asked for, before the arguments of its call, so that these can say otherwise.
 TASKS=(train.devices="$SLURM_NTASKS_PER_NODE" train.nodes="$SLURM_NNODES" data.num_workers=$((SLURM_CPUS_PER_TASK - 1)))
 

@@ -9,5 +9,5 @@
 #SBATCH --time=08:00:00
 #SBATCH --output=%x-%j.log
 
-source experiments/slurm/common.sh
+source experiments/slurm/common.sh || { echo "submit this in the project's folder"; exit 2; }
 ranks scripts/evaluate.py "${TASKS[@]}" "$@"

@@ -12,5 +12,5 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 
-source experiments/slurm/common.sh
+source experiments/slurm/common.sh || { echo "submit this in the project's folder"; exit 2; }
 train "${CONFIG:-experiments/stage2.yaml}" "$@"

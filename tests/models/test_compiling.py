@@ -180,6 +180,27 @@ def test_a_backward_pass_that_fails_to_compile_ends_nothing(
     assert [message.count("cannot be compiled") for message in warnings_of(caplog)] == [1]
 
 
+@pytest.mark.ci
+def test_a_part_that_fails_after_others_worked_leaves_these_as_they_were(
+    detector_of: DetectorOf, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An encoder layer is computed again in the backward pass, where it has to keep what it kept at first."""
+    aot = aot_autograd(fw_compiler=lambda graph, _: graph.forward)
+
+    def no_attention(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        if "scaled_dot_product_attention" in graph.code:
+            raise RuntimeError("out of registers")
+        return aot(graph, inputs)
+
+    detector = detector_of("phrase", "late")
+    detector.encoder.recomputed = True
+    compile_parts(detector, backend=no_attention)  # type: ignore[arg-type]
+    for _ in range(2):
+        found_in(detector, 64, 96).queries.boxes.sum().backward()
+    [message] = warnings_of(caplog)
+    assert "DecoderLayer cannot be compiled here, so such parts run as written" in message
+
+
 def gradients(detector: PromptedDetector, height: int, width: int) -> dict[str, Tensor]:
     detector.zero_grad()
     output = found_in(detector, height, width).queries
@@ -187,7 +208,7 @@ def gradients(detector: PromptedDetector, height: int, width: int) -> dict[str, 
     return {name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_inductor_s_values_and_gradients(detector_of: DetectorOf, caplog: pytest.LogCaptureFixture) -> None:
     """The compiler that ships, as C++ on the CPU."""

@@ -63,6 +63,17 @@ def test_gradients_are_those_of_scoring_every_token(features: FeatureMaps, promp
     torch.testing.assert_close(*(torch.autograd.grad(loss, wanted) for loss in losses))
 
 
+def test_no_weight_that_was_cast_without_a_gradient_is_used_again(features: FeatureMaps, prompts: PromptTokens) -> None:
+    """PyTorch before 2.10 takes it out of autocast's cache, and the projection would never learn."""
+    made, found = selection(), []
+    made.project.register_forward_pre_hook(
+        lambda *_: found.append((torch.is_grad_enabled(), torch.is_autocast_cache_enabled()))
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        made(features, prompts)
+    assert found == [(False, False), (True, True)]
+
+
 def test_no_score_of_a_token_is_kept_for_the_gradient(features: FeatureMaps, prompts: PromptTokens) -> None:
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):

@@ -122,7 +122,7 @@ def test_interpreted_gradients_are_taken_once() -> None:
 def test_interpreted_registration_is_right() -> None:
     value, locations, weights = inputs_of(queries=3)
     levels = level_table(SHAPES, value.device)
-    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
     torch.library.opcheck(kernel.fused_sampling, (value, levels, locations, weights), test_utils=checks)
 
 
@@ -138,9 +138,9 @@ def test_interpreted_it_is_one_call_of_compiled_code_for_all_sizes(
     monkeypatch.setattr(symbols, "use_duck_shape", False)
     layer = DeformableAttention(16, 2, 2, 2)
     compiled = torch.compile(layer, backend="aot_eager", dynamic=True, fullgraph=True)
-    for sizes in (((4, 6), (2, 3)), ((7, 5), (4, 3))):
-        tokens = torch.randn(2, sum(height * width for height, width in sizes), 16)
-        query, reference = torch.randn(2, 5, 16), torch.rand(2, 5, 2, 4)
+    for images, sizes in ((2, ((4, 6), (2, 3))), (3, ((7, 5), (4, 3)))):
+        tokens = torch.randn(images, sum(height * width for height, width in sizes), 16)
+        query, reference = torch.randn(images, 5, 16), torch.rand(images, 5, 2, 4)
         features = maps(tokens, torch.ones_like(tokens[..., 0], dtype=torch.bool), sizes)
         gradients = []
         for call in (layer, compiled):

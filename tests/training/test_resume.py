@@ -154,5 +154,8 @@ def test_what_a_resumed_optimizer_keeps_cannot_be_told_anew(
     tiny_config: TinyConfig, checkpoint: Path, setting: str
 ) -> None:
     key = setting.split("=")[0]
+    folder = checkpoint.parents[1]
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match=rf"{key}=.*: a resumed run keeps its .*train\.init_from"):
         train(tiny_config("train.max_steps=2", setting), resume=True)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

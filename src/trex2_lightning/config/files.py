@@ -147,7 +147,9 @@ def _parsed(overrides: list[str]) -> DictConfig:
         try:
             OmegaConf.from_dotlist([item])
         except yaml.YAMLError as error:
-            raise ConfigError(f"the value of '{item}' is not valid YAML: put it into quotes") from error
+            raise ConfigError(
+                f"the value of '{item}' is not valid YAML: put it into quotes, with a space after each colon"
+            ) from error
     return OmegaConf.from_dotlist([f"{item}''" if item.endswith("=") else item for item in overrides])
 
 

@@ -82,7 +82,7 @@ def _flip(labels: Tensor, num_categories: int, share: float, generator: torch.Ge
 
 def _move_edges(boxes: Tensor, negative: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Move every edge of boxes (B, N, 4) inwards or outwards, further where `negative` (B, N)."""
-    sign = torch.randint(2, boxes.shape, generator=generator) * 2 - 1
+    sign = (torch.randint(2, boxes.shape, generator=generator) * 2 - 1).to(torch.int8)  # few bytes for the device
     share = torch.rand(boxes.shape, generator=generator)
     sign, share = (x.to(boxes.device, non_blocking=True) for x in (sign, share))
     shift = sign * (share + negative[..., None])

@@ -107,7 +107,8 @@ class DetectionSwinBlock(SwinTransformerBlock):
             )
         for name, layer in block.named_children():
             self.add_module(name, layer)
-        self.attn.fused_attn = True  # stores no scores: a GiB and a half of a step of Swin-T with eight images
+        # Stores no scores: nearly two GiB of a step of Swin-T with eight images.
+        self.attn.fused_attn = True  # type: ignore[misc]
 
     def _attn(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C). As timm's, but for the order, with numbers of windows in place of remainders.

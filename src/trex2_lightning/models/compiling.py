@@ -30,8 +30,9 @@ def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Tria
     Names of parameters stay, so checkpoints are those of a detector that is not compiled. A copy of the detector is
     not compiled. Sizes of images, numbers of prompts and of images are variables of the compiled code: none of them
     has it compiled anew, but for a few kinds: 1, a square image that came first, and of a Swin maps of one window or of
-    whole ones. Each variant is compiled when it is first called. Where that fails, a line in the log says so, once, and
-    from then on all parts run as they are written.
+    whole ones. Each variant is compiled when it is first called. Where that fails for a part, it runs as written from
+    then on, and a line in the log says so, once; parts that worked stay compiled, as the backward pass may compute them
+    again in the same way. Where the first part fails, no other is tried.
 
     Args:
         detector: of any fusion, on its device or not yet.
@@ -53,9 +54,10 @@ def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Tria
 
 
 class Trial:
-    """Whether compiling has failed for any part of a detector."""
+    """Whether compiling has failed, and whether it has worked, for any part of a detector."""
 
     failed = False
+    worked = False
 
     def fail(self, part: nn.Module, error: Exception) -> None:
         """Say so once."""
@@ -63,9 +65,10 @@ class Trial:
             error = getattr(error, "inner_exception", error)
             reason = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
             log.warning(
-                "%s cannot be compiled here, so all parts run without (%s: %s); on a CPU it takes a C++ compiler. "
+                "%s cannot be compiled here, so %s run as written (%s: %s); on a CPU it takes a C++ compiler. "
                 "Leave train.compile or compile=True out to be rid of this line",
                 type(part).__name__,
+                "such parts" if self.worked else "all parts",
                 type(error).__name__,
                 reason.strip(),
             )
@@ -85,12 +88,19 @@ def _compile(part: nn.Module, backend: str, state: Trial) -> None:
 
 
 def _or_as_written(part: nn.Module, compiled: Callable[..., Any], state: Trial) -> Callable[..., Any]:
+    works = True
+
     def call(*arguments: Any, **named: Any) -> Any:
-        if not state.failed:
+        nonlocal works
+        if works and (state.worked or not state.failed):
             try:
-                return compiled(*arguments, **named)
+                result = compiled(*arguments, **named)
             except _errors() as error:
+                works = False
                 state.fail(part, error)
+            else:
+                state.worked = True
+                return result
         return part._call_impl(*arguments, **named)
 
     return call

@@ -205,7 +205,8 @@ class QuerySelection(nn.Module):
                 f"with levels {features.shapes}: lower it, or raise data.size"
             )
         boxes, usable = anchors(features.shapes, features.valid, features.valid_ratios, self.anchor_size)
-        with torch.no_grad():  # the tokens that are not chosen have no gradient, so nothing of them need be kept
+        # The tokens that are not chosen have no gradient, so nothing of them need be kept.
+        with torch.no_grad(), _without_autocast_cache(features.tokens.device.type):
             logits = self.head(self._memory(features.tokens, usable), prompts)  # (B, S, T)
             best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
             chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices[..., None]  # (B, Q, 1)
@@ -215,6 +216,13 @@ class QuerySelection(nn.Module):
 
     def _memory(self, tokens: Tensor, usable: Tensor) -> Tensor:
         return self.norm(self.project(tokens.masked_fill(~usable[..., None], 0)))
+
+
+def _without_autocast_cache(device: str) -> torch.autocast:
+    """Autocast as it is; but weights cast within are not used after it, where older PyTorch would give no gradient."""
+    return torch.autocast(
+        device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device), cache_enabled=False
+    )
 
 
 def _taken(x: Tensor, chosen: Tensor) -> Tensor:

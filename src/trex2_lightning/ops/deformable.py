@@ -81,6 +81,8 @@ def _kernel_runs(device: torch.device) -> bool:
             raise ImportError("Triton is missing: pip install triton")
         value, levels = torch.zeros(1, 1, 1, 16, device=device), level_table([(1, 1)], device)
         kernel.fused_sampling(value, levels, value.new_zeros(1, 1, 1, 1, 1, 2), value.new_zeros(1, 1, 1, 1, 1))
+    except torch.OutOfMemoryError:  # it may run later
+        raise
     except Exception as error:  # without a C compiler, with an old driver or card it may be anything
         log.warning(
             "the kernel of deformable sampling does not run on %s (%s): grid_sample is taken, in ten times the time",

@@ -91,8 +91,8 @@ fused_sampling.register_autograd(_backward, setup_context=_save)
 
 
 def _empty_like_queries(value: Tensor, locations: Tensor) -> Tensor:
-    _, _, heads, channels = value.shape
-    return value.new_empty(len(value), locations.shape[1], heads * channels)
+    batch, _, heads, channels = value.shape  # not `len`, which `torch.compile` takes for a number that stays
+    return value.new_empty(batch, locations.shape[1], heads * channels)
 
 
 def _launch(value: Tensor, locations: Tensor) -> tuple[tuple[int, int, int], dict[str, int]]:

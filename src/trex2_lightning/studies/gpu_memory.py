@@ -9,6 +9,7 @@ import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, Literal, NamedTuple
 from unittest.mock import patch
 
@@ -134,6 +135,7 @@ class Tally(TorchDispatchMode):
 
 def _on_fake_gpu(config: Config) -> PromptedDetector:
     """The detector as it is trained, on a device that is not there and without the weights' numbers."""
+    config = deepcopy(config)
     config.model.init_from, config.model.backbone.weights, config.model.text.pretrained = "", "", ""
     config.train.checkpoint_activations = False
     detector = build_module(config).detector.train()

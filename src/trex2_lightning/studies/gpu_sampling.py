@@ -17,7 +17,7 @@ from trex2_lightning.studies.timing import level_shapes
 SAMPLING_TITLE = "Deformable sampling, one layer of the encoder"
 HEADS, CHANNELS, POINTS = 8, 32, 4
 FORWARD, BOTH = "forward", "forward and backward"
-GRID, OURS, COPY = "`grid_sample` for each level", "`deformable_sampling`", "copy"
+GRID, FUSED, COPY = "`grid_sample` for each level", "`deformable_sampling`", "copy"
 BARS = {FORWARD: 19, BOTH: 12}  # times as fast as `grid_sample`, for the largest batch of bfloat16
 MOST_MEMORY = 0.9  # GiB
 
@@ -42,7 +42,7 @@ def _tasks(bench: Bench, shapes: list[tuple[int, int]]) -> Iterator[Task]:
     for dtype in PRECISIONS:
         for batch in bench.work.batches:
             for done in (FORWARD, BOTH):
-                for side, sample in ((GRID, _grid), (OURS, deformable_sampling)):
+                for side, sample in ((GRID, _grid), (FUSED, deformable_sampling)):
                     yield _task(bench, shapes, (side, dtype, str(batch), done), sample)
 
 
@@ -63,7 +63,7 @@ def _task(
         return [milliseconds(taken.seconds), milliseconds(floor), told, gibibytes(taken.peak)]
 
     bars: list[Bar] = []
-    if side == OURS and dtype == "bfloat16" and int(batch) == max(bench.work.batches):
+    if side == FUSED and dtype == "bfloat16" and int(batch) == max(bench.work.batches):
         bars.append(Bar(speedup, "times as fast", ">=", BARS[done]))
         bars.append(Bar(lambda: bench.peak(*own), "GiB", "<=", MOST_MEMORY))
     measure = partial(_measure, bench, shapes, int(batch), PRECISIONS[dtype], done, sample)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import lightning as L
 import torch
 from lightning.pytorch import Callback
 
 from trex2_lightning.config import TrainConfig
 from trex2_lightning.models.compiling import compile_parts
+
+log = logging.getLogger(__name__)
 
 
 class Acceleration(Callback):
@@ -24,6 +28,7 @@ class Acceleration(Callback):
         """Of whatever has a `detector`."""
         use_matmul_precision(self._train, trainer.strategy.root_device)
         if self._train.compile:
+            log.info("compiling when a layer is first called: the first steps take minutes")
             compile_parts(pl_module.detector)  # type: ignore[arg-type]
 
 

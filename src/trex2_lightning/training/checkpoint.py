@@ -35,17 +35,29 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     return config, module.eval()
 
 
-def load_weights(module: DetectionModule, path: Path) -> None:
-    """Start `module` from the weights of a checkpoint of the same architecture.
+def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
+    """Start `module` from the weights of a run that goes on; its optimizer keeps the rates that it has.
 
     Raises:
-        InputError: as `load_checkpoint`.
+        InputError: as `load_checkpoint`, or other rates are told.
     """
-    load_state(module, read_checkpoint(path)["state_dict"], path)
+    checkpoint = read_checkpoint(path)
+    before = from_dict(checkpoint["config"]).optim
+    for key in ("lr", "lr_backbone", "lr_text", "weight_decay"):
+        told, kept = getattr(config.optim, key), getattr(before, key)
+        if told != kept:
+            raise InputError(
+                f"optim.{key}={told}: a resumed run keeps its {kept}; leave it out, or start a run of another name= "
+                "from its weights by train.init_from=FILE"
+            )
+    load_state(module, checkpoint["state_dict"], path)
 
 
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
-    """As `load_weights`; but a visual prompt encoder that was never trained need not be like the configured one."""
+    """Start `module` from the weights of another run of the same architecture.
+
+    A visual prompt encoder that was never trained need not be like the configured one.
+    """
     checkpoint = read_checkpoint(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
     if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:

@@ -15,7 +15,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
-from trex2_lightning.training.checkpoint import load_weights, start_from
+from trex2_lightning.training.checkpoint import resume_from, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
@@ -62,7 +62,7 @@ def train(
     module = build_module(config)
     _check_phrases(module, data)
     if resume:
-        load_weights(module, last)  # the trainer restores them too, but says less of a file that does not fit
+        resume_from(module, config, last)  # the trainer restores them too, but says less of a file that does not fit
     elif start:
         start_from(module, config, Path(start))
     module.protocols = {"text": Measurement(Text(), build_metric(config, data.val_records))}

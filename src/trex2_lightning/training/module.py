@@ -11,7 +11,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
-from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
@@ -181,7 +180,6 @@ class DetectionModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
-        _check_rates(checkpoint["config"]["optim"], self._resolved_config["optim"])
         self.visual_trained |= checkpoint["visual_trained"]
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
@@ -206,13 +204,3 @@ class DetectionModule(L.LightningModule):
         if self.figures:
             first = next(iter(self.figures.values()))
             self.log_dict({f"{split}/{name}": value for name, value in first.items()}, prog_bar=False)
-
-
-def _check_rates(before: dict[str, Any], told: dict[str, Any]) -> None:
-    """A resumed optimizer takes them from the checkpoint, whatever is told."""
-    for key in ("lr", "lr_backbone", "lr_text", "weight_decay"):
-        if told[key] != before[key]:
-            raise InputError(
-                f"optim.{key}={told[key]}: a resumed run keeps its {before[key]}; leave it out, or start a run of "
-                "another name= from its weights by train.init_from=FILE"
-            )

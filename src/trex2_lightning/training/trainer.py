@@ -94,7 +94,8 @@ def _check_launcher(train: TrainConfig) -> None:
     torchrun = Path(sys.executable).with_name("torchrun")
     options = f"--nnodes={train.nodes} --nproc-per-node={train.devices} --rdzv-backend=c10d"
     raise ConfigError(
-        f"train.nodes={train.nodes} needs a process on every node. Start it by SLURM's srun, or run this line on each "
+        f"train.nodes={train.nodes} needs a process on every node (train.nodes=1: this machine alone). "
+        f"Start it by SLURM's srun, or run this line on each "
         f"of them, of which {socket.gethostname()} must be one: "
         f"{torchrun} {options} --rdzv-endpoint={socket.gethostname()}:29500 {shlex.join(sys.argv)}"
     )

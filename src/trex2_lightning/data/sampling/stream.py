@@ -3,7 +3,7 @@ prompts, which any rank can enter anywhere.
 
 Position p counts the images that a stream has given since step 0 over all ranks. Which image it is and how it is
 augmented follow from p and the run's seed alone, so a run resumes exactly, and W ranks together see the images that one
-would see.
+would see with the same total batch, which also decides whether orientations have streams of their own.
 """
 
 from __future__ import annotations
