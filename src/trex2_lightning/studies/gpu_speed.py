@@ -18,9 +18,8 @@ from trex2_lightning.studies.gpu_models import PEER, Bench
 from trex2_lightning.studies.gpu_page import CALLS, Region, Section, Task, write
 from trex2_lightning.studies.gpu_same import same_section
 from trex2_lightning.studies.gpu_sampling import sampling_section
-from trex2_lightning.studies.gpu_timing import Taken, Workload, release
+from trex2_lightning.studies.gpu_timing import GIBIBYTE, Taken, Workload, release
 from trex2_lightning.studies.gpu_training import training_section
-from trex2_lightning.training.callbacks.resources import GIB
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +105,7 @@ def measured_on(bench: Bench, seconds: float) -> str:
     name = "CPU"
     if bench.device.type == "cuda":
         card = torch.cuda.get_device_properties(bench.device)
-        name = f"{card.name}, {card.total_memory / GIB:.0f} GiB, compute capability {card.major}.{card.minor}"
+        name = f"{card.name}, {card.total_memory / GIBIBYTE:.0f} GiB, compute capability {card.major}.{card.minor}"
     packages = [f"{package} {found}" for package in ("triton", "transformers") if (found := _version(package))]
     lacks = "" if bench.has_peer else f" {PEER} was missing, so its rows are left out and no ratio to it is told."
     if bench.device.type == "cuda" and not _version("triton"):

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from trex2_lightning.studies.timing import Setting
-from trex2_lightning.training.callbacks.resources import GIB
+
+GIBIBYTE = 2**30  # not that of the callbacks, whose module imports Lightning
 
 
 class Workload(NamedTuple):
@@ -23,7 +24,7 @@ class Workload(NamedTuple):
     late_names: int = 160  # of a training step without fusion in the encoder
     boxes: int = 10  # marked in an image
     noised: int = 100  # positive noised queries of an image
-    copied: int = GIB  # bytes whose copy tells the bandwidth
+    copied: int = GIBIBYTE  # bytes whose copy tells the bandwidth
     in_a_row: int = 10  # calls of what takes less than starting and waiting for it does
     warmup: int = 3
     seconds: float = 4.0  # after so many, the least number of runs is enough
@@ -92,7 +93,7 @@ def timed(step: Callable[[Laps], object], device: torch.device, work: Workload, 
         parts.append(laps.seconds())
     return Taken(
         statistics.median(times),
-        torch.cuda.max_memory_allocated(device) / GIB if device.type == "cuda" else None,
+        torch.cuda.max_memory_allocated(device) / GIBIBYTE if device.type == "cuda" else None,
         {name: statistics.median(part[name] for part in parts) for name in parts[0]},
     )
 
