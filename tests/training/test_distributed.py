@@ -199,7 +199,7 @@ def test_two_ranks_follow_the_losses_of_one(config: Config, ranks: Ranks) -> Non
     assert max(boxes for _, boxes in one["losses"]) >= 2
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_ranks_train_compiled_to_the_weights_of_two_that_are_not(config: Config, ranks: Ranks) -> None:
     weights = []
     for compiled in (False, True):

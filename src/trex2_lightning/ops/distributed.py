@@ -5,6 +5,7 @@ What goes over ranks is a collective: all ranks call it at the same time.
 
 from __future__ import annotations
 
+import atexit
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -29,7 +30,8 @@ def from_every_rank(value: Value) -> list[Value]:
     gathered = [value] * num_ranks()
     world = distributed.group.WORLD if _is_distributed() else None
     if world is not None:
-        distributed.all_gather_object(gathered, value, group=_of_hosts(world))
+        by_host = distributed.get_backend(world) == "gloo"
+        distributed.all_gather_object(gathered, value, group=world if by_host else _of_hosts(world))
     return gathered
 
 
@@ -56,11 +58,12 @@ class _SumOverRanks(torch.autograd.Function):
 
 
 @lru_cache(maxsize=1)
-def _of_hosts(world: distributed.ProcessGroup) -> distributed.ProcessGroup:
+def _of_hosts(world: distributed.ProcessGroup) -> distributed.ProcessGroup:  # noqa: ARG001
     """All ranks of the default group, for what is in the host's memory."""
-    if distributed.get_backend(world) == "gloo":
-        return world
     return cast(distributed.ProcessGroup, distributed.new_group(backend="gloo"))
+
+
+atexit.register(_of_hosts.cache_clear)  # a group that is kept until Python has ended ends it with an abort
 
 
 def _summed(x: Tensor) -> Tensor:
