@@ -200,9 +200,13 @@ def kinds_of_runs() -> dict[tuple[str, int, str, bool], Path]:
 @pytest.mark.ci
 @pytest.mark.parametrize("path", kinds_of_runs().values(), ids=lambda path: path.stem)
 def test_two_ranks_train_each_fusion_rhythm_and_scope_as_it_ships(path: Path, root: Path, tmp_path: Path) -> None:
-    """Precision, clipping and average included."""
+    """Precision, clipping, average and loading processes included."""
     config = as_shipped(path, root, tmp_path / "runs")
-    config = override(config, ["train.devices=2", f"train.total_batch={4 * config.accumulate}"])
+    workers = load(path).data.num_workers
+    config = override(
+        config, ["train.devices=2", f"train.total_batch={4 * config.accumulate}", f"data.num_workers={workers}"]
+    )
+    assert workers
     index_sets(config, root)
     save(config, tmp_path / "run.yaml")
     command = [sys.executable, "-m", "trex2_lightning", "train", str(tmp_path / "run.yaml")]

@@ -8,17 +8,10 @@ from typing import Any
 import pytest
 
 from trex2_lightning.config import Config
+from trex2_lightning.training import preflight_report
 from trex2_lightning.training.callbacks.preflight_watch import BatchSize, DeviceMemory, PreflightWatch
 from trex2_lightning.training.callbacks.resources import GIB
-from trex2_lightning.training.preflight_report import (
-    DiskSpace,
-    PreflightReport,
-    RankFigures,
-    RunFigures,
-    does_not_fit,
-    judge,
-    no_room,
-)
+from trex2_lightning.training.preflight_report import PreflightReport
 
 # 8 GPUs x 4 images x 2 accumulated; 9 steps of 2 s and 1 of 12 s are 30 s.
 EIGHT_GPUS = (
@@ -39,11 +32,13 @@ def told(tiny_config: TinyConfig) -> Callable[..., PreflightReport]:
         watch.num_compared, watch.largest, watch.unequal = 20, BATCH, changes.get("unequal", "")
         watch.kinds.update(visual=18, text=2)
         memory = changes.get("memory", DeviceMemory(60 * GIB, 2 * GIB, 80 * GIB))
-        ranks = [RankFigures({"visual": 2.0, "text": 12.0}, 0.5, 3.6, memory._replace(peak=GIB))] * 7
-        ranks.append(RankFigures({"visual": 1.0, "text": 1.0}, changes.get("loader", 0.5), 1.0, memory))
-        disk = DiskSpace((2 * GIB, 3 * GIB), changes.get("free", 9 * GIB))
-        found = RunFigures(watch, ranks, changes.get("checkpoint", ""), disk, 4000, 64)
-        return judge(tiny_config(*EIGHT_GPUS, *overrides), found)
+        ranks = [preflight_report.RankFigures({"visual": 2.0, "text": 12.0}, 0.5, 3.6, memory._replace(peak=GIB))] * 7
+        ranks.append(
+            preflight_report.RankFigures({"visual": 1.0, "text": 1.0}, changes.get("loader", 0.5), 1.0, memory)
+        )
+        disk = preflight_report.DiskSpace((2 * GIB, 3 * GIB), changes.get("free", 9 * GIB))
+        found = preflight_report.RunFigures(watch, ranks, changes.get("checkpoint", ""), disk, 4000, 64)
+        return preflight_report.judge(tiny_config(*EIGHT_GPUS, *overrides), found)
 
     return telling
 
@@ -120,7 +115,7 @@ def test_ranks_on_the_cpu_share_its_memory(told: Callable[..., PreflightReport])
 def test_what_to_change_where_it_does_not_fit(
     tiny_config: TinyConfig, overrides: tuple[str, ...], batch: BatchSize | None, way: str
 ) -> None:
-    report = does_not_fit(tiny_config(*EIGHT_GPUS, *overrides), batch)
+    report = preflight_report.does_not_fit(tiny_config(*EIGHT_GPUS, *overrides), batch)
     assert report.failed
     assert "does not fit" in report.problems[0]
     assert f": {way}" in report.problems[0]
@@ -128,4 +123,7 @@ def test_what_to_change_where_it_does_not_fit(
 
 def test_the_disk_that_is_too_small_is_named(tiny_config: TinyConfig) -> None:
     config = tiny_config("output=here")
-    assert "output=FOLDER on a larger disk than here, which has 1 GiB free" in no_room(config, GIB).problems[0]
+    assert (
+        "output=FOLDER on a larger disk than here, which has 1 GiB free"
+        in preflight_report.no_room(config, GIB).problems[0]
+    )

@@ -93,6 +93,15 @@ def test_what_it_starts_from_is_said(
     assert f"going on from {last_of(config)}" in caplog.text
 
 
+@pytest.mark.parametrize(("settings", "told"), [((), True), (("model.visual.source=neck",), False)])
+def test_that_early_fusion_reads_exemplars_from_the_neck_is_said(
+    tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture, settings: tuple[str, ...], told: bool
+) -> None:
+    with caplog.at_level(logging.INFO):
+        train(tiny_config("model.fusion=early", "train.rhythm.visual=8", "train.max_steps=1", *settings))
+    assert ("model.visual.source=encoder: early fusion" in caplog.text) == told
+
+
 def test_a_missing_checkpoint_ends_with_the_command_that_makes_one(tiny_config: TinyConfig) -> None:
     config = tiny_config("data.root=nowhere", "train.init_from=gone.ckpt")
     with pytest.raises(

@@ -66,7 +66,7 @@ class VisualPromptConfig:
     ffn: int = 1024  # hidden width of the feed-forward networks
     combine: Literal["add", "concat"] = "add"  # content and position; concat: concatenated, then a linear layer
     order: Literal["cross_first", "self_first"] = "cross_first"  # of the two attentions of a block
-    source: Literal["encoder", "neck"] = "encoder"  # the features that exemplars are read from
+    source: Literal["encoder", "neck"] = "encoder"  # features that exemplars are read from; early fusion: the neck's
 
     def __post_init__(self) -> None:
         check_positive("model.visual", self, "layers", "ffn")

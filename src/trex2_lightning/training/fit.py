@@ -78,6 +78,8 @@ def train(
             data.num_train_images,
             config.folder,
         )
+        if config.model.fusion == "early" and config.train.rhythm.visual and config.model.visual.source == "encoder":
+            log.info("model.visual.source=encoder: early fusion's encoder runs with the prompts, so the neck's is read")
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
