@@ -74,10 +74,10 @@ def test_no_weight_that_was_cast_without_a_gradient_is_used_again(features: Feat
     assert found == [(False, False), (True, True)]
 
 
-def test_no_score_of_a_token_is_kept_for_the_gradient(features: FeatureMaps, prompts: PromptTokens) -> None:
+def test_nothing_of_all_tokens_is_kept_for_the_gradient(features: FeatureMaps, prompts: PromptTokens) -> None:
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
         selection()(features, prompts)
-    floats = [x for x in kept if x.is_floating_point() and x.data_ptr() != features.tokens.data_ptr()]
+    floats = [x for x in kept if x.is_floating_point()]
     assert floats
     assert not [x.shape for x in floats if 60 in x.shape]

@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from trex2_lightning.commands import bench_memory
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
+from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.studies import gpu_memory, memory_page
-from trex2_lightning.studies.gpu_memory import Footprint, Tally, footprints
+from trex2_lightning.studies.gpu_memory import Footprint, Tally, footprints, to_fake_gpu
 from trex2_lightning.studies.memory_page import RUNS, Counted, count, memory_line, write_memory
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.callbacks.resources import GIB
@@ -71,6 +72,18 @@ def test_attention_keeps_its_mask_but_no_scores() -> None:
     numbers = 2 * 3 * 49 * 32
     sums, seed = FULL * 2 * 3 * 64, 16  # for blocks of 32 rows, and what dropout would need
     assert 0 <= size - HALF * (4 * numbers + 3 * 49 * 56) - sums <= seed
+
+
+def test_hidden_activations_of_a_feed_forward_block_are_not_kept() -> None:
+    """But its input, its sum before the norm, and what the norm keeps of each row."""
+    with FakeTensorMode():
+        block, x = FeedForward(30, 500, 0.0), torch.empty(700, 30, device="cuda", requires_grad=True)
+        to_fake_gpu(block)
+        with Tally() as tally:
+            y = block(x)
+        rows = 2 * FULL * 700
+    assert y.shape == (700, 30)
+    assert tally.live <= 2 * FULL * 700 * 30 + rows
 
 
 @pytest.mark.parametrize(("granularity", "fusion", "kind"), [("phrase", "late", "text"), ("word", "early", "box")])
@@ -134,6 +147,16 @@ def test_a_third_of_an_80_gb_card_is_to_spare(run: Counted) -> None:
     kept, again = on_the_page(run)
     assert kept <= 53
     assert again <= 20
+
+
+def test_a_step_of_eight_images_takes_no_more_than_its_bars() -> None:
+    """Of the issue: 20 GiB, with activation checkpointing 12, at 800 x 1066."""
+    [line] = [
+        line for line in PAGE.read_text().splitlines() if ", one GPU, no average | text | 8 | 800 x 1066 |" in line
+    ]
+    cells = line.strip("| ").split(" | ")
+    assert float(cells[6]) <= 20
+    assert float(cells[8]) <= 12
 
 
 def test_stage_1_with_four_images_fits_24_gb() -> None:

@@ -209,8 +209,8 @@ class QuerySelection(nn.Module):
         with torch.no_grad(), _without_autocast_cache(features.tokens.device.type):
             logits = self.head(self._memory(features.tokens, usable), prompts)  # (B, S, T)
             best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
-            chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices[..., None]  # (B, Q, 1)
-        memory = self._memory(_taken(features.tokens, chosen), usable.gather(1, chosen[..., 0]))
+            chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices  # (B, Q)
+        memory = self._memory(_taken(features.tokens, chosen), usable.gather(1, chosen))
         proposals = Detections(self.head(memory, prompts)[None], self.box_head(memory, _taken(boxes, chosen))[None])
         return self.content.expand(len(memory), -1, -1), proposals
 
@@ -226,5 +226,5 @@ def _without_autocast_cache(device: str) -> torch.autocast:
 
 
 def _taken(x: Tensor, chosen: Tensor) -> Tensor:
-    """Rows `chosen` (B, Q, 1) of x (B, S, n): (B, Q, n)."""
-    return x.gather(1, chosen.expand(-1, -1, x.shape[-1]))
+    """Rows `chosen` (B, Q) of x (B, S, n): (B, Q, n). `gather` would keep all of x for its gradient."""
+    return x[torch.arange(len(x), device=x.device)[:, None], chosen]
