@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,9 @@ from trex2_lightning.ops.prompt_tokens import (
     from_vectors,
     from_words,
     only,
+    owners,
     parts,
+    take,
     together,
 )
 
@@ -110,13 +113,20 @@ def test_parts_have_whole_categories_and_what_stands_around_them():
     assert [part.tolist() for part in parts(from_vectors(torch.zeros(1, 5, 2)), 2)] == [[0, 1], [2, 3], [4]]
 
 
+def fitted(prompts, present, limit, seed):
+    """What is left, with the new numbers of its categories, and these."""
+    places, numbers = fitting(owners(prompts).numpy(), present, limit, torch.Generator().manual_seed(seed))
+    found = take(prompts, torch.from_numpy(places))
+    return found._replace(category=torch.from_numpy(numbers)[found.category]), numbers
+
+
 def test_what_does_not_fit_is_left_out_name_by_name_and_present_ones_last():
     """Of "[CLS] a b . c . d e f . [SEP]", whose last name is in an image, two names are 9 or 8 of the 11 tokens."""
     prompts = from_words(torch.arange(20.0).reshape(5, 4, 1), [1, 3, 2, 4, 1])
     seen = set()
     for seed in range(20):
-        found, numbers = fitting(prompts, torch.tensor([2]), 9, torch.Generator().manual_seed(seed))
-        kept = (numbers >= 0).nonzero()[:, 0].tolist()
+        found, numbers = fitted(prompts, {2}, 9, seed)
+        kept = np.flatnonzero(numbers >= 0).tolist()
         seen.add(tuple(kept))
         names = [[4.0, 5.0, 6.0], [8.0, 9.0], [12.0, 13.0, 14.0, 15.0]]
         expected = [0.0, *(value for category in kept for value in names[category]), 16.0]
@@ -129,6 +139,6 @@ def test_what_does_not_fit_is_left_out_name_by_name_and_present_ones_last():
 
 def test_one_name_stays_however_long_it_is():
     prompts = from_words(torch.zeros(2, 4, 1), [4, 4])
-    found, numbers = fitting(prompts, torch.tensor([1, 1]), 2, torch.Generator().manual_seed(0))
-    assert numbers.tolist() == [-1, 0]
+    found, numbers = fitted(prompts, {1}, 2, 0)
+    assert numbers.tolist() == [-1, 0, -1]
     assert found.category.tolist() == [0, 0, 0, -1]

@@ -91,6 +91,14 @@ def test_what_is_done_is_left_out_and_what_was_stopped_goes_on(printed: Printed,
     assert "--resume" in longer[0]
 
 
+def test_a_folder_of_other_settings_is_not_taken_for_what_is_asked_for(printed: Printed, tmp_path: Path) -> None:
+    config = load(ROOT / f"experiments/full/{RUNS[0]}.yaml", [f"output={tmp_path}"])
+    leave_run(config, config.train.max_steps, evaluated=True)
+    printed("data.root=elsewhere", "eval.batch_size=2")
+    with pytest.raises(InputError, match=r"has a run of other settings \(seed=0, loss\.denoising\.queries=100\)"):
+        printed("seed=1", "loss.denoising.queries=50")
+
+
 def test_runs_are_written_where_stage_2_looks_for_them_unless_told_otherwise(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +111,8 @@ def test_runs_are_written_where_stage_2_looks_for_them_unless_told_otherwise(
     ("override", "message"),
     [
         ("model.fusion=early", "model.fusion=early would be of all cells, which are told apart by it: leave it out"),
+        ("model={fusion: early}", "model.fusion=early would be of all cells"),
+        ("train={init_from: mine.ckpt}", "train.init_from=mine.ckpt would be of all cells"),
         ("name=mine", "name=mine would be of all cells"),
         ("train.nodes=2", "--dry-run prints the commands, to be started by SLURM's srun or torchrun"),
         ("train.max_stps=3", "train.max_stps"),

@@ -250,7 +250,16 @@ def test_the_page_is_blank_or_measured_on_a_gpu() -> None:
     """Figures in it come from `make bench-gpu` alone; bars and rows are the code's."""
     text, blank = (ROOT / "docs" / "benchmarks_gpu.md").read_text(), blank_page(blanks())
     for name in CALLS:
-        if "not measured" in part(text, name):
+        if "Measured on NVIDIA" not in part(text, name):
             assert part(text, name) == part(blank, name)
-        else:
-            assert "Measured on NVIDIA" in part(text, name)
+
+
+@pytest.mark.parametrize("content", ["Notes of mine.\n", "<!-- eager: as is -->\n<!-- end -->\nand a table\n"])
+def test_a_file_that_is_not_the_page_is_left_as_it_is(tmp_path: Path, content: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(content)
+    with pytest.raises(InputError, match="is not a page of this benchmark"):
+        measure_gpu(page, device="cpu", work=TINY)
+    assert page.read_text() == content
+    with pytest.raises(InputError, match="there is no folder"):
+        measure_gpu(tmp_path / "gone" / "page.md", device="cpu", work=TINY)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.utilities import move_data_to_device
@@ -16,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trex2_lightning.config import load
 from trex2_lightning.losses.matcher import HungarianMatcher
+from trex2_lightning.prompting import training_prompts
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.structures import Batch, Exemplars, Images, Prompts, Targets
 from trex2_lightning.studies.gpu_memory import bfloat16_of_a_gpu, first_queries, to_fake_gpu
@@ -69,14 +72,36 @@ def a_batch(*, visual: bool) -> Batch:
 
 @pytest.mark.ci
 @pytest.mark.parametrize("kind", ["text", "box"])
+def test_a_step_without_room_for_all_prompts_waits_once_more(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three categories two stay."""
+
+    def numbers(sent: Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
+        return [np.arange(size) % 3 for size in sizes]
+
+    def first_two(owner: np.ndarray, *_: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.flatnonzero(owner < 2), np.array([0, 1, -1, -1])
+
+    monkeypatch.setattr(training_prompts, "_numbers", numbers)
+    monkeypatch.setattr(training_prompts, "fitting", first_two)
+    waits = waits_of_a_step(("model.fusion=early", "model.max_tokens=2"), kind, monkeypatch)
+    assert waits == {"_to_copy": 3 if kind == "box" else 2}
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["text", "box"])
 @pytest.mark.parametrize("fusion", ["late", "early"])
 @pytest.mark.parametrize("granularity", ["phrase", "word"])
 def test_a_step_of_every_cell_waits_for_the_gpu_at_the_matcher_alone(
     granularity: str, fusion: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Clipping and optimizer included, but no backward pass, which cannot run without a driver; a visual step's vectors
-    go to the memory bank too."""
-    config = load(TINY, [f"model.granularity={granularity}", f"model.fusion={fusion}", *STAGE_2])
+    """A visual step's vectors go to the memory bank too."""
+    waits = waits_of_a_step((f"model.granularity={granularity}", f"model.fusion={fusion}"), kind, monkeypatch)
+    assert waits == {"_to_copy": 2 if kind == "box" else 1}
+
+
+def waits_of_a_step(cell: tuple[str, ...], kind: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Clipping and optimizer included, but no backward pass, which cannot run without a driver."""
+    config = load(TINY, [*cell, *STAGE_2])
     module = build_module(config)
     monkeypatch.setattr(HungarianMatcher, "_assign", first_queries)
     monkeypatch.setattr(MemoryBank, "_keep", lambda *_: None)
@@ -95,4 +120,4 @@ def test_a_step_of_every_cell_waits_for_the_gpu_at_the_matcher_alone(
             module.configure_gradient_clipping(optimizer, 0.1)
             optimizer.step()
     assert loss.device.type == "cuda"
-    assert waits.found == {"_to_copy": 2 if kind == "box" else 1}
+    return waits.found

@@ -25,6 +25,7 @@ from recorded_runs import (
 
 from trex2_lightning.config import Config, save
 from trex2_lightning.errors import InputError
+from trex2_lightning.structures import Batch
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
 
@@ -159,3 +160,32 @@ def test_what_a_resumed_optimizer_keeps_cannot_be_told_anew(
     with pytest.raises(InputError, match=rf"{key}=.*: a resumed run keeps its .*train\.init_from"):
         train(tiny_config("train.max_steps=2", setting), resume=True)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
+def test_a_run_goes_on_with_other_batches_of_a_step_where_it_was(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    """As where a GPU is too small, or there are more of them: a step has the same images, in fewer or more batches."""
+    settings = ("train.max_steps=6", "train.val_every=2", "train.rhythm={visual: 1, text: 1}")
+    step = DetectionModule.training_step
+    seen: dict[str, dict[int, list[Any]]] = {}
+
+    def recording(self: DetectionModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+        if self.trainer.global_step == 5 and now == "broken":
+            raise CrashError
+        kind = "text" if batch.prompts.exemplars is None else "visual"
+        ids = [(kind, target.image_id) for target in batch.targets]
+        seen.setdefault(now, {}).setdefault(self.trainer.global_step, []).extend(ids)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(DetectionModule, "training_step", recording)
+    now = "whole"
+    train(tiny_config("name=whole", *settings, f"data.batch_size={before}"))
+    now = "broken"
+    with pytest.raises(CrashError):
+        train(tiny_config("name=broken", *settings, f"data.batch_size={before}"))
+    now = "resumed"
+    train(tiny_config("name=broken", *settings, f"data.batch_size={after}"), resume=True)
+    assert seen["resumed"] == {number: ids for number, ids in seen["whole"].items() if number >= 4}
+    assert len(seen["whole"]) == 6

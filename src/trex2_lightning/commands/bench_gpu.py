@@ -11,9 +11,13 @@ from trex2_lightning.studies.gpu_speed import measure_gpu
 
 def main(arguments: list[str], prog: str = "bench_gpu.py") -> None:
     """`bench_gpu.py [--output FILE] [--compiled]`"""
-    parser = argparse.ArgumentParser(prog, description="Measure speed and memory on a GPU, in under four minutes.")
-    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks_gpu.md"), help="page to write")
-    parser.add_argument("--compiled", action="store_true", help="its second part: what is compiled, in ten minutes")
+    parser = argparse.ArgumentParser(prog, description="Measure speed and memory on a GPU, in some four minutes.")
+    parser.add_argument(
+        "--output", type=Path, default=Path("docs/benchmarks_gpu.md"), help="page to write; its part starts over"
+    )
+    parser.add_argument(
+        "--compiled", action="store_true", help="its second part: what is compiled, in some ten minutes"
+    )
     options = parser.parse_args(arguments)
     measure_gpu(options.output, compiled=options.compiled)
     console.print(f"written to {options.output}", soft_wrap=True)

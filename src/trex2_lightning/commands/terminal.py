@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
@@ -16,7 +17,9 @@ from trex2_lightning.evaluation.tables import console
 
 def command(function: Callable[[list[str]], None]) -> None:
     """Run a command with the arguments of this process; wrong input ends it with status 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(show_path=False)])
+    # Not where results go: job files take the folder of a run from there.
+    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("trex2_lightning").setLevel(logging.INFO)
     try:
         function(sys.argv[1:])

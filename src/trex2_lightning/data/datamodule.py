@@ -171,7 +171,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             batch_size=self.eval_batch_size,
             sampler=rank_order(len(dataset), self.eval_batch_size, self._rank, self._world),
             collate_fn=partial(collate_eval, names=records.names),
-            **self._loading,
+            **self._loading | {"persistent_workers": False},  # else they would sit beside those of training for days
         )
 
     def _train_sets(self) -> list[TrainSet]:

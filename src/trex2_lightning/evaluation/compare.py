@@ -167,7 +167,11 @@ def _of_split(logged: Mapping[str, Any], split: str, metric: str) -> dict[str, d
     """A row of what was logged of a split last, which is asked with text, if anything was."""
     whole, groups = f"{split}/{metric}", f"{split}/{metric}/"
     row = {"all": logged[whole]} if whole in logged else {}
-    row |= {name.removeprefix(groups): value for name, value in logged.items() if name.startswith(groups)}
+    row |= {
+        name.removeprefix(groups): value
+        for name, value in logged.items()
+        if name.startswith(groups) and name.count("/") == 2
+    }
     return {f"text, {split} split": {group: float(value) for group, value in row.items()}} if row else {}
 
 

@@ -62,7 +62,8 @@ class Predictor:
         config: the run.
         module: its trained module, on the device that is to be used.
         precision: of the detector's layers, as `train.precision`; scores and boxes are float32 in any case. None: that
-            of the training on a GPU, float32 on a CPU.
+            of the training on a GPU, float32 on a CPU. A GPU's products of float32 are in the whole process as
+            `train.float32_matmul_precision` says: TF32 unless it was `highest`.
         compile: the backbone and the layers (`models.compiling`): takes a minute or more at the first image, so it
             pays from some hundreds of images.
 

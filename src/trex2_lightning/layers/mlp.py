@@ -23,8 +23,10 @@ class FeedForward(nn.Module):
     """A transformer's feed-forward block with its residual and post-normalisation: (..., D) -> (..., D).
 
     On a GPU the hidden activations, an eighth of what a training step of Swin-T would keep, are computed again in the
-    backward pass: one product more, of which compiled code is spared.
+    backward pass: one product more, of which compiled code is spared, and layers that are computed again as a whole.
     """
+
+    keeps_hidden = False
 
     def __init__(self, width: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -34,5 +36,5 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        again = x.is_cuda and self.training and not torch.compiler.is_compiling()
+        again = x.is_cuda and self.training and not self.keeps_hidden and not torch.compiler.is_compiling()
         return self.norm(x + call(self.net, x, recomputed=again))

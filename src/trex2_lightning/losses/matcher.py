@@ -21,7 +21,8 @@ from trex2_lightning.structures import Detections, PromptTokens, Targets
 class HungarianMatcher:
     """Matches each decoder layer on its own; the costs of all layers and images leave the device in one transfer.
 
-    It is the only one of a training step, and the step's only wait for the device, but for that of the memory bank.
+    It is the only one of a training step, and the step's only wait for the device, but for one of the memory bank and
+    one where early fusion has no room for all prompts.
     """
 
     def __init__(self, cost: CostConfig, focal_alpha: float, focal_gamma: float) -> None:

@@ -71,6 +71,7 @@ class WordPieces(nn.Module):
         self.size = size
         self.pieces: list[str] = []
         self._ids: dict[str, int] = {}
+        self._known: dict[str, list[int]] = {}  # a training asks for the same names again and again
 
     def read(self, pieces: list[str]) -> None:
         """Take a vocabulary, in the order of its numbers.
@@ -87,6 +88,7 @@ class WordPieces(nn.Module):
         if max(len(piece.encode()) for piece in pieces) > _LONGEST:
             raise InputError(f"a piece of the vocabulary is longer than {_LONGEST} bytes: it is not a BERT's")
         self.pieces = pieces
+        self._known = {}
         self._ids = {piece: number for number, piece in enumerate(pieces)}
         self._tokenizer = Tokenizer(WordPiece(self._ids, unk_token="[UNK]"))
         self._tokenizer.normalizer = BertNormalizer(lowercase=True)
@@ -99,7 +101,11 @@ class WordPieces(nn.Module):
             InputError: no vocabulary was read.
         """
         self._require_vocabulary()
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        if text not in self._known:
+            if len(self._known) >= 100_000:
+                self._known.clear()
+            self._known[text] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self._known[text]
 
     def special(self, piece: str) -> int:
         """The number of one of `SPECIAL`."""

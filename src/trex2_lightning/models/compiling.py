@@ -41,7 +41,7 @@ def compile_parts(detector: PromptedDetector, backend: str = "inductor") -> Tria
     Returns:
         Whether it has failed, which the first calls tell.
     """
-    _set_up()
+    set_up_compiling()
     blocks: list[nn.Module] = [m for m in detector.backbone.modules() if isinstance(m, DetectionSwinBlock)]
     parts = [*(blocks or [detector.backbone]), *detector.encoder.layers, *detector.decoder.layers]
     if isinstance(detector, EarlyFusionDetector):
@@ -113,7 +113,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return (TorchDynamoException,)
 
 
-def _set_up() -> None:
+def set_up_compiling() -> None:
     """What PyTorch decides for whole processes."""
     import torch._dynamo.config
     import torch._functorch.config

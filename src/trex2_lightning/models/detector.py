@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trex2_lightning.errors import InputError
 from trex2_lightning.layers.decoder import BoxHead, Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
+from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.text import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
@@ -111,6 +112,9 @@ class PromptedDetector(nn.Module, ABC):
         """
         self.backbone.checkpoint_activations()
         self.encoder.recomputed = True
+        for module in self.encoder.modules():
+            if isinstance(module, FeedForward):
+                module.keeps_hidden = True  # while its layer is computed again, and no longer
 
     def _decode_queries(
         self,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trex2_lightning.structures import PromptTokens
@@ -155,36 +156,39 @@ def take(prompts: PromptTokens, index: Tensor) -> PromptTokens:
     )
 
 
+def owners(prompts: PromptTokens) -> Tensor:
+    """(T,) int64, the category that a token belongs to, of a closing token its name's; -1 around all names."""
+    return prompts.category[prompts.attend.int().argmax(1)]
+
+
 def fitting(
-    prompts: PromptTokens, present: Tensor, limit: int, generator: torch.Generator
-) -> tuple[PromptTokens, Tensor]:
+    owner: NDArray[np.int64], present: Collection[int], limit: int, generator: torch.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Leave out random categories until there are at most `limit` tokens, present ones where the others do not do.
 
-    One category stays, however long it is.
+    One category stays, however long it is. All of it is the host's, which chooses.
 
     Args:
-        prompts: T tokens of C categories and of what stands around them.
-        present: (n,) int64, categories that images have.
+        owner: (T,) `owners` of C categories.
+        present: categories that images have.
         limit: most tokens.
         generator: of the CPU, the only source of randomness.
 
     Returns:
-        The prompts, and (C,) int64 the numbers of the categories in them, -1 of what was left out.
+        The places of the tokens that stay, ascending, and (C + 1,) new numbers of the categories, -1 of what was left
+        out and, at the end, of no category.
     """
-    owner = prompts.category[prompts.attend.int().argmax(1)]  # (T,) of a closing token its name; -1 around all names
-    sizes = owner[owner >= 0].bincount().tolist()
-    first = set(present.tolist())
+    sizes = np.bincount(owner[owner >= 0])
     order = torch.randperm(len(sizes), generator=generator).tolist()
     room = limit - int((owner < 0).sum())
     kept: list[int] = []
-    for category in sorted(order, key=lambda category: category not in first):
+    for category in sorted(order, key=lambda category: category not in present):
         if sizes[category] <= room or not kept:
             kept.append(category)
             room -= sizes[category]
-    numbers = owner.new_full((len(sizes) + 1,), -1)  # the last one is that of no category, -1
-    numbers[sorted(kept)] = torch.arange(len(kept), device=owner.device)
-    found = take(prompts, ((owner < 0) | (numbers[owner] >= 0)).nonzero()[:, 0])
-    return found._replace(category=numbers[found.category]), numbers[:-1]
+    numbers = np.full(len(sizes) + 1, -1)
+    numbers[sorted(kept)] = np.arange(len(kept))
+    return np.flatnonzero((owner < 0) | (numbers[owner] >= 0)), numbers
 
 
 def average(*prompts: PromptTokens) -> PromptTokens:

@@ -5,13 +5,16 @@ B images, C categories in the batch vocabulary, U that the images are asked for,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, with_vectors
+from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, owners, take, with_vectors
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.scope import Scope, share_prompts
 from trex2_lightning.structures import Batch, CategoryVectors, FeatureMaps, PromptTokens, Targets
@@ -85,13 +88,25 @@ def _fitted(asked: Asked, limit: int | None, generator: torch.Generator) -> Aske
     """
     if limit is None or len(asked.prompts.category) <= limit:
         return asked
-    present = torch.cat([target.labels for target in asked.targets])
-    prompts, numbers = fitting(asked.prompts, present, limit, generator)
-    kept = numbers >= 0
-    targets = tuple(
-        target._replace(labels=numbers[target.labels[known]], boxes=target.boxes[known])
-        for target, known in zip(asked.targets, [kept[target.labels] for target in asked.targets], strict=True)
-    )
-    judged = None if asked.judged is None else asked.judged[:, kept]
-    left = int(kept.sum())
-    return Asked(prompts, targets, judged, left, asked.vectors, asked.num_categories - left)
+    device = asked.prompts.category.device
+    sent = torch.cat([owners(asked.prompts), *(target.labels for target in asked.targets)]).cpu()  # one wait for a GPU
+    owner, *labels = _numbers(sent, [len(asked.prompts.category), *(len(target.labels) for target in asked.targets)])
+    places, numbers = fitting(owner, {*np.concatenate(labels).tolist()}, limit, generator)
+
+    def back(x: NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(x).to(device, non_blocking=True)
+
+    prompts = take(asked.prompts, back(places))
+    prompts = prompts._replace(category=back(numbers)[prompts.category])
+    targets = []
+    for target, own in zip(asked.targets, labels, strict=True):
+        known = np.flatnonzero(numbers[own] >= 0)
+        targets.append(target._replace(labels=back(numbers[own[known]]), boxes=target.boxes[back(known)]))
+    kept = np.flatnonzero(numbers >= 0)
+    judged = None if asked.judged is None else asked.judged[:, back(kept)]
+    return Asked(prompts, tuple(targets), judged, len(kept), asked.vectors, asked.num_categories - len(kept))
+
+
+def _numbers(sent: Tensor, sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    """What stands one after another in a tensor of the host."""
+    return np.split(sent.numpy(), np.cumsum(sizes)[:-1])

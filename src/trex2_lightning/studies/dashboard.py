@@ -117,7 +117,7 @@ def workspace(entity: str, project: str, group: str, logged: Collection[str]) ->
 
 def _is_compared(name: str, split: str) -> bool:
     own, _, figure = name.partition("/")
-    return own == split and figure.split("/")[0] in COMPARED
+    return own == split and figure.split("/")[0] in COMPARED and figure.count("/") < 2  # else of an evaluation
 
 
 def _evaluations(logged: Iterable[str]) -> dict[str, dict[str, list[str]]]:

@@ -11,17 +11,22 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-from trex2_lightning.config import Config, load
+from trex2_lightning.config import Config, from_dict, load, to_dict
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.history import is_evaluated
-from trex2_lightning.evaluation.tables import console
+from trex2_lightning.evaluation.tables import console, flat
 from trex2_lightning.studies.fusion_ablation import CELLS
 from trex2_lightning.training.checkpoint import read_checkpoint
 
 FULL_SIZE = Path("experiments/full")
 STAGES = ("", "_stage2")
 TOLD_APART = ("name", "model.fusion", "model.granularity", "train.init_from")  # what is each run's own
+# In which a finished run may differ from the one that is asked for, and be it: where things are, how it is watched.
+ELSEWHERE = (
+    *("format", "output", "data.root", "data.num_workers", "train.init_from", "train.max_steps", "logging.", "eval."),
+)
 
 
 def compare_full_size(overrides: Sequence[str], *, dry_run: bool) -> None:
@@ -35,10 +40,12 @@ def compare_full_size(overrides: Sequence[str], *, dry_run: bool) -> None:
         InputError: an override would make cells alike or is wrong, several nodes are asked for and `dry_run` is not, or
             a command fails.
     """
-    for item in overrides:
-        if item.split("=")[0] in TOLD_APART:
-            raise InputError(f"{item} would be of all cells, which are told apart by it: leave it out")
     runs = list(_runs(overrides))
+    for file, run, _ in runs:
+        asked, shipped = flat(to_dict(run), "."), flat(to_dict(load(file, [])), ".")
+        for key in TOLD_APART:
+            if asked[key] != shipped[key]:
+                raise InputError(f"{key}={asked[key]} would be of all cells, which are told apart by it: leave it out")
     config = runs[0][1]
     if config.train.nodes > 1 and not dry_run:
         raise InputError(
@@ -71,12 +78,28 @@ def _left_to_do(file: Path, config: Config, overrides: list[str]) -> list[list[s
     last = config.folder / "checkpoints" / "last.ckpt"
     train = [*_script("train"), str(file), *(["--resume"] if last.exists() else []), *overrides]
     evaluate = [*_script("evaluate"), "--ckpt", str(last), *overrides]
-    if not last.exists() or read_checkpoint(last)["global_step"] < config.train.max_steps:
+    if not last.exists():
+        return [train, evaluate]
+    checkpoint = read_checkpoint(last)
+    _check_is_asked_for(config, checkpoint["config"])
+    if checkpoint["global_step"] < config.train.max_steps:
         return [train, evaluate]
     found = config.folder / "evaluation.json"
     if is_evaluated(config.folder) and found.stat().st_mtime >= last.stat().st_mtime:
         return []
     return [evaluate]
+
+
+def _check_is_asked_for(config: Config, trained: dict[str, Any]) -> None:
+    """Raises InputError: the folder has a run with other settings."""
+    asked, before = flat(to_dict(config), "."), flat(to_dict(from_dict(trained)), ".")
+    differ = [key for key in asked if asked[key] != before.get(key) and not key.startswith(ELSEWHERE)]
+    if differ:
+        told = ", ".join(f"{key}={before.get(key)}" for key in differ[:5])
+        raise InputError(
+            f"{config.folder} has a run of other settings ({told}), which would be taken for the one that is "
+            "asked for: ask for these, or give another output="
+        )
 
 
 def _script(name: str) -> list[str]:

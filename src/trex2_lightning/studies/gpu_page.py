@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies.gpu_timing import Taken
 
@@ -76,18 +77,32 @@ class Section(NamedTuple):
         return "\n\n".join([f"### {self.title}", self.text, table([*self.head, "bars"], lines)])
 
 
+def check_page(page: Path) -> None:
+    """Whether it can be written without a loss.
+
+    Raises:
+        InputError: there is no such folder, or the file is another one.
+    """
+    if not page.parent.is_dir():
+        raise InputError(f"there is no folder {page.parent} for --output={page}: make it, or stand in the clone")
+    text = page.read_text() if page.is_file() else ""
+    if text and any(len(_marked(name).findall(text)) != 1 for name in CALLS):
+        raise InputError(
+            f"{page} is not a page of this benchmark, or its marks are damaged: give another --output=FILE"
+        )
+
+
 def write(page: Path, region: Region, content: str, blank: Mapping[Region, str]) -> None:
     """Put the content of a region into the page, and leave the rest as it is.
 
     Args:
-        page: one that is not there, or has no such regions, is written anew.
+        page: one that passes `check_page`; where it is not there, or empty, it is made.
         region: which.
         content: of it.
         blank: what regions are before they are measured.
     """
     text = page.read_text() if page.is_file() else ""
-    if any(len(_marked(name).findall(text)) != 1 for name in CALLS):
-        text = blank_page(blank)
+    text = text or blank_page(blank)
     page.write_text(_marked(region).sub(lambda _: _between_marks(region, content), text))
 
 

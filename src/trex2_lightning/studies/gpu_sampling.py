@@ -125,7 +125,7 @@ def _copy(bench: Bench) -> Task:
     def measure() -> Taken:
         source = torch.zeros(bench.work.copied, dtype=torch.uint8, device=bench.device)
         target = torch.empty_like(source)
-        return timed(lambda _: target.copy_(source), bench.device, bench.work)
+        return timed(lambda _: target.copy_(source), bench.device, bench.work, bench.work.in_a_row)
 
     def tell(taken: Taken) -> list[str]:
         moved = 2 * bench.work.copied / taken.seconds

@@ -13,9 +13,10 @@ from time import perf_counter
 import torch
 
 from trex2_lightning.errors import InputError, reason_of
+from trex2_lightning.models.compiling import set_up_compiling
 from trex2_lightning.studies.gpu_latency import latency_section
 from trex2_lightning.studies.gpu_models import PEER, Bench
-from trex2_lightning.studies.gpu_page import CALLS, Region, Section, Task, write
+from trex2_lightning.studies.gpu_page import CALLS, Region, Section, Task, check_page, write
 from trex2_lightning.studies.gpu_same import same_section
 from trex2_lightning.studies.gpu_sampling import sampling_section
 from trex2_lightning.studies.gpu_timing import GIBIBYTE, Taken, Workload, release
@@ -40,11 +41,14 @@ def measure_gpu(
         work: how much.
 
     Raises:
-        InputError: no such device.
+        InputError: no such device, or the page is none, as in `check_page`.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("PyTorch sees no GPU, and the page is of one: run it on a machine that has one")
+    check_page(page)
     region: Region = "compiled" if compiled else "eager"
+    if compiled:  # for the peer as for ours
+        set_up_compiling()
     start = perf_counter()
     with tempfile.TemporaryDirectory() as folder, _tensor_cores():
         bench = Bench(torch.device(device), work, Path(folder))
@@ -53,10 +57,10 @@ def measure_gpu(
             for task in section.tasks:
                 key = (section.title, *task.what)
                 found = bench.found[key] = outcome(task)
-                release(bench.device)
                 seconds = perf_counter() - start
                 log.info("%4.0f s  %s: %s", seconds, ", ".join(filter(None, task.what)), section.line(task, found))
                 write(page, region, content(bench, region, sections, seconds), blanks())
+                release(bench.device)  # after the row is written: it fails too where the device has failed for good
     log.info("all in %.0f s", perf_counter() - start)
 
 
@@ -93,8 +97,9 @@ def content(bench: Bench, region: Region, sections: list[Section], seconds: floa
 
 METHOD: dict[Region, str] = {
     "eager": "Medians of up to ten runs in one process, after three to warm up; a run ends when the device is done. "
-    f"All detectors have Swin-T, BERT and the same random weights. The peer is Grounding DINO of {PEER}, without the "
-    "kernel that it can download. Ratios are within this run; bars in ms or GiB were set on an H200.",
+    "All detectors have Swin-T, BERT and random weights, the peer's as far as it has them. The peer is Grounding DINO "
+    f"of {PEER}, without the kernel that it can download. Ratios are within this run; bars in ms or GiB were set on an "
+    "H200.",
     "compiled": f"As above, in a process of its own: {PEER} compiled as a whole by `torch.compile`, of ours the "
     f"backbone and the layers. Ratios are over {PEER} as it is, in this run. Compiling is part of warming up.",
 }

@@ -163,9 +163,8 @@ class DetectionModule(L.LightningModule):
         Lightning's own refuses a fused optimizer under mixed precision, for it would have to take the loss scale out
         first; bfloat16 has none.
         """
-        if gradient_clip_val:
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val))
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val or torch.inf))
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer: AdamW = adamw(self.detector, self._optimizer)
@@ -180,9 +179,17 @@ class DetectionModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
+        self._count_batches_anew(checkpoint)
         self.visual_trained |= checkpoint["visual_trained"]
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
+
+    def _count_batches_anew(self, checkpoint: dict[str, Any]) -> None:
+        """The trainer counts batches, the stream optimizer steps: they differ where a step has more batches now."""
+        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        for counts in (progress["total"], progress["current"]):
+            counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), done))
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch, left_out: int) -> None:
         """The loss and its terms, apart by what the images were asked with, and what the step had to do without."""

@@ -27,7 +27,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch
 
 LOOKED_AT = 5000  # optimizer steps of the run in which its kinds of steps are looked for
-BATCHES_LOOKED_AT = 50  # of a kind, for portrait and landscape images in one batch
+BATCHES_LOOKED_AT = 50  # of a kind, for one of the wider orientation
 Sides = tuple[int, int]
 
 
@@ -169,16 +169,16 @@ def _widest(stream: TrainStream, run: Config, steps: Sequence[int], found: Exten
     """Of the steps of one kind, and the images of its set; the same on all ranks."""
     first = copy(stream)
     first.rank = 0
-    portrait = {
-        step: {bool(found.portrait[sample.image]) for sample in next(batches_of(first, step))}
-        for step in steps[:BATCHES_LOOKED_AT]
-    }
-    mixed = any(len(orientations) > 1 for orientations in portrait.values())
+    portrait, step, orientation = found.portrait, steps[0], None
+    source, number = _kind_of(stream, step)[1:]
+    apart = len(stream.sets[number].portrait) > 0 or portrait.all() or not portrait.any()
+    mixed = source == "cross_image" or not apart
     padding = largest_training_padding(found, run.data, mixed=mixed)
-    step, orientation = steps[0], None
-    if _kind_of(stream, step)[1] == "cross_image":  # its images have to share a category, so they stay
+    if source == "cross_image":  # its images have to share a category, so they stay
         return WidestStep(step, padding)
     if not mixed:
         orientation = padding[0] > padding[1]
-        step = next((step for step, own in portrait.items() if own == {orientation}), steps[0])
+        looked_at = steps[:BATCHES_LOOKED_AT]
+        of = (one for one in looked_at if portrait[next(batches_of(first, one))[0].image] == orientation)
+        step = next(of, steps[0])
     return WidestStep(step, padding, most_boxes(found, run.data.batch_size, orientation))
