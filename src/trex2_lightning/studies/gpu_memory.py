@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 
 from trex2_lightning.config import Config
 from trex2_lightning.layers.encoder import DeformableEncoderLayer
+from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.losses.matcher import HungarianMatcher
@@ -73,7 +74,11 @@ def footprints(config: Config, height: int, width: int, kind: StepKind = "text")
     trained = sum(parameter.numel() for parameter in detector.parameters() if parameter.requires_grad)
     copies = 3 + (config.train.world_size > 1)  # gradients and moments, and DDP's buckets
     weights = 4 * (count * (1 + bool(config.train.ema_decay)) + trained * copies)
-    kept, parts = _kept(detector, config, (height, width), kind)
+    kept, _ = _kept(detector, config, (height, width), kind)
+    blocks = [module for module in detector.encoder.modules() if isinstance(module, FeedForward)]
+    for block in blocks:
+        block.keeps_hidden = True  # as in layers that are computed again
+    _, parts = _kept(detector, config, (height, width), kind)
     detector.checkpoint_activations()
     less, _ = _kept(detector, config, (height, width), kind)
     return Footprint(weights, kept, 0), Footprint(weights, less, max(parts))
