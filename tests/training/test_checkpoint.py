@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from recorded_runs import CrashError, last_of
 from torch import Tensor
 
@@ -61,8 +62,12 @@ def test_a_checkpoint_of_the_first_format_loads(tmp_path: Path, cell: str) -> No
 
 def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
     checkpoint = checkpoint_of_format_0("phrase_late")
+    counts: dict[str, dict[str, int]] = {"total": {}, "current": {}}
+    of_the_trainer = {"global_step": 3, "loops": {"fit_loop": {"epoch_loop.batch_progress": counts}}}
     module = build_module(from_dict(checkpoint["config"]))
-    module.on_load_checkpoint(checkpoint)
+    module.trainer = Trainer(accumulate_grad_batches=2, logger=False, barebones=True)
+    module.on_load_checkpoint(checkpoint | of_the_trainer)
+    assert counts["total"]["completed"] == counts["current"]["completed"] == 6
     saved: dict[str, Any] = {}
     module.on_save_checkpoint(saved)
     assert saved["config"]["format"] == CONFIG_FORMAT
