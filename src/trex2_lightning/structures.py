@@ -65,10 +65,21 @@ class Point:
 Exemplar = Box | Point  # `form` is how the command line has one
 
 
+class PixelStatistics(NamedTuple):
+    """What pixels in [0, 1] are normalised with, by channel: red, green, blue."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# Of ImageNet's training set; most backbones and all Grounding DINOs were trained with them.
+IMAGENET_PIXELS = PixelStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
 class Images(NamedTuple):
     """A padded batch of images."""
 
-    pixels: Tensor  # (B, 3, H, W) normalised, zero in the padding
+    pixels: Tensor  # (B, 3, H, W) normalised for the backbone, zero in the padding
     valid: Tensor  # (B, H, W) bool, False in the padding
     sizes: Tensor  # (B, 2) int, height and width of the original file in pixels
 

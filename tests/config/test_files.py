@@ -100,6 +100,13 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("loss.alignment.temperature=0", "loss.alignment.temperature=0.0 must be more than 0"),
         ("model.transformer.heads=0", "model.transformer.heads=0 must be at least 1"),
         ("model.transformer.decoder_layers=0", "model.transformer.decoder_layers=0 must be at least 1"),
+        (
+            "model.backbone.mean=[0.5]",
+            "model.backbone.mean=[0.5] and model.backbone.std=[] must both be empty or",
+        ),
+        ("model.backbone.std=[1, 1, 1]", "model.backbone.mean=[] and model.backbone.std=[1.0, 1.0, 1.0] must both be"),
+        ("model.backbone={mean: [0, 0, 0], std: [1, 0, 1]}", "each of model.backbone.std=[1.0, 0.0, 1.0] above 0"),
+        ("model.backbone={mean: [0, 0, nan], std: [1, 1, 1]}", "model.backbone.mean=[0.0, 0.0, nan] must be finite"),
         ("eval.batch_size=0", "eval.batch_size=0 must be at least 1"),
         ("logging.every=0", "logging.every=0 must be at least 1"),
         ("data.num_workers=-1", "data.num_workers=-1 must be a number that is not negative"),

@@ -14,6 +14,7 @@ from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Removed
 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
+IMAGENETS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 # By entry: a checkpoint as it was, and what the entry alone makes of it.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "1 eval.backend": (
@@ -24,6 +25,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "1 visual_training_told": (
         {"config": {"train": {"rhythm": {"visual": 8, "text": 1}}}},
         {"config": {"train": {"rhythm": {"visual": 8, "text": 1}}}, "visual_trained": True},
+    ),
+    "2 imagenet_pixels": (
+        {"config": {"model": {"width": 64, "backbone": {"name": "test_resnet"}}}},
+        {"config": {"model": {"width": 64, "backbone": {"name": "test_resnet"} | IMAGENETS}}},
     ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from trex2_lightning.config import AugmentConfig, DataConfig, NegativesConfig, RhythmConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.structures import Batch
+from trex2_lightning.structures import IMAGENET_PIXELS, Batch
 
 TEXT = RhythmConfig()
 MIXED = RhythmConfig(visual=2, text=1)
@@ -22,7 +22,13 @@ def datamodule(
     settings = {"batch_size": 2, "num_workers": 0, "negatives": NegativesConfig(count=1), **values}
     config = DataConfig(root=str(root), size=48, max_size=96, train_sizes=[32, 48], **settings)
     module = DetectionDataModule(
-        config, seed=3, total_steps=steps, accumulate=accumulate, rhythm=rhythm, eval_batch_size=2
+        config,
+        statistics=IMAGENET_PIXELS,
+        seed=3,
+        total_steps=steps,
+        accumulate=accumulate,
+        rhythm=rhythm,
+        eval_batch_size=2,
     )
     module.prepare_data()
     module.setup(stage)

@@ -18,7 +18,8 @@ from torch import Tensor
 from trex2_lightning.config import Config, files, from_dict, migrations
 from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, RenamedWeights
 from trex2_lightning.errors import InputError
-from trex2_lightning.training.build import build_module
+from trex2_lightning.structures import IMAGENET_PIXELS
+from trex2_lightning.training.build import build_datamodule, build_module
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
@@ -26,6 +27,7 @@ from trex2_lightning.training.module import DetectionModule
 TinyConfig = Callable[..., Config]
 # Settings, and names and shapes of the weights, of two detectors as the first format had them. Never made anew.
 FORMAT_0: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "format_0.json").read_text())
+OLD_PIXELS = ("mean=[0.485,0.456,0.406]", "std=[0.229,0.224,0.225]")
 INTEGERS = {"num_batches_tracked": torch.int64, "_extra_state": torch.uint8}  # the second: a vocabulary of nothing
 
 
@@ -58,6 +60,8 @@ def test_a_checkpoint_of_the_first_format_loads(tmp_path: Path, cell: str) -> No
     assert f"{config.model.granularity}_{config.model.fusion}" == cell
     assert total(module.state_dict()) == pytest.approx(total(checkpoint["state_dict"]), rel=1e-12)
     assert module.visual_trained is bool(config.train.rhythm.visual)
+    assert module.detector.backbone.pixels == IMAGENET_PIXELS, "as it was trained, whatever fits its backbone"
+    assert build_datamodule(config).statistics == IMAGENET_PIXELS
 
 
 def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
@@ -78,8 +82,16 @@ def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
 def test_a_run_starts_from_a_checkpoint_of_the_first_format(tiny_config: TinyConfig, tmp_path: Path) -> None:
     checkpoint = checkpoint_of_format_0("phrase_late")
     torch.save(checkpoint, tmp_path / "old.ckpt")
-    start = f"train.init_from={tmp_path / 'old.ckpt'}"
-    module = train(tiny_config(start, "train.max_steps=1", "optim={lr: 0, lr_text: 0, lr_backbone: 0}"))
+    settings = [
+        f"train.init_from={tmp_path / 'old.ckpt'}",
+        "train.max_steps=1",
+        "optim={lr: 0, lr_text: 0, lr_backbone: 0}",
+    ]
+    with pytest.raises(InputError, match=r"old\.ckpt was trained on pixels of another mean") as error:
+        train(tiny_config(*settings))
+    way_out = [word.rstrip(",") for word in str(error.value).split() if word.startswith("model.")]
+    assert way_out == [f"model.backbone.{value}" for value in (*OLD_PIXELS, "name=test_resnet")]
+    module = train(tiny_config(*settings, *way_out))
     torch.testing.assert_close(
         module.state_dict()["detector.decoder.norm.weight"], checkpoint["state_dict"]["detector.decoder.norm.weight"]
     )

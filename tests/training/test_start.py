@@ -71,3 +71,12 @@ def test_weights_of_another_architecture_are_refused_by_name(
         train(config)
     assert "\n" not in str(error.value)
     assert not config.folder.exists()
+
+
+def test_weights_are_not_shown_other_pixels_than_they_know(tiny_config: TinyConfig, checkpoint: Path) -> None:
+    others = ("model.backbone.mean=[0,0,0]", "model.backbone.std=[1,1,1]")
+    message = r"was trained on pixels of another mean .* add model\.backbone\.mean=\[0\.5,0\.5,0\.5\] model"
+    with pytest.raises(InputError, match=message):
+        train(tiny_config("name=other", f"train.init_from={checkpoint}", *others))
+    with pytest.raises(InputError, match=message):
+        train(tiny_config("train.max_steps=2", *others), resume=True)

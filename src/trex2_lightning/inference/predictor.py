@@ -87,7 +87,7 @@ class Predictor:
             compile_parts(module.detector)
         self.module = module
         self._config = config
-        self._transform = eval_transform(config.data)
+        self._transform = eval_transform(config.data, module.detector.backbone.pixels)
 
     @classmethod
     def from_checkpoint(

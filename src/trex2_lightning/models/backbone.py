@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.weights import load_backbone_weights, timm_model
+from trex2_lightning.models.weights import load_backbone_weights, pixel_statistics, timm_model
 from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
@@ -24,6 +24,7 @@ class Backbone(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
+        self.pixels = pixel_statistics(config)  # what `forward` wants its pixels normalised with
         is_swin = "swin" in config.name
         options: dict[str, Any] = (
             {"strict_img_size": False, "always_partition": True} if is_swin else {}
@@ -78,7 +79,7 @@ class Backbone(nn.Module):
             stage.grad_checkpointing = True  # type: ignore[assignment]
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> maps (B, channels, H / stride, W / stride)."""
+        """(B, 3, H, W), normalised by `pixels` -> maps (B, channels, H / stride, W / stride)."""
         maps = self.model(pixels.contiguous(memory_format=torch.channels_last))
         maps = [norm(x) for norm, x in zip(self.norms, maps, strict=True)]
         return [x.permute(0, 3, 1, 2) for x in maps] if self.returns_channels_last else maps

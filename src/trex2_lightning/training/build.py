@@ -10,6 +10,7 @@ from trex2_lightning.metrics.counting import CountingMetric
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.training.module import DetectionModule
@@ -40,6 +41,7 @@ def build_datamodule(config: Config, kind: type[DetectionDataModule] = Detection
     """The data of the run, as that kind of datamodule; the length of the training stream is that of the run."""
     return kind(
         config.data,
+        statistics=pixel_statistics(config.model.backbone),
         seed=config.seed,
         total_steps=config.train.max_steps,
         accumulate=config.accumulate,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from trex2_lightning.config import Config, from_dict, migrate
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule
 
@@ -42,7 +43,9 @@ def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
         InputError: as `load_checkpoint`, or other rates are told.
     """
     checkpoint = read_checkpoint(path)
-    before = from_dict(checkpoint["config"]).optim
+    config_before = from_dict(checkpoint["config"])
+    _check_pixels(config, config_before, path)
+    before = config_before.optim
     for key in ("lr", "lr_backbone", "lr_text", "weight_decay"):
         told, kept = getattr(config.optim, key), getattr(before, key)
         if told != kept:
@@ -57,9 +60,13 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """Start `module` from the weights of another run of the same architecture.
 
     A visual prompt encoder that was never trained need not be like the configured one.
+
+    Raises:
+        InputError: as `load_checkpoint`, or its backbone saw pixels that were normalised otherwise.
     """
     checkpoint = read_checkpoint(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
+    _check_pixels(config, before, path)
     if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:
         part = "detector.visual_encoder."
         state = {name: value for name, value in state.items() if not name.startswith(part)}
@@ -116,3 +123,13 @@ def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) ->
             f"{'; '.join(wrong[:3])}: take the model section of the config that the checkpoint was trained with"
         )
     module.load_state_dict(state)
+
+
+def _check_pixels(config: Config, before: Config, path: Path) -> None:
+    own, other = (pixel_statistics(run.model.backbone) for run in (config, before))
+    if own != other:
+        mean, std = (f"[{','.join(map(str, values))}]" for values in other)
+        raise InputError(
+            f"{path} was trained on pixels of another mean and deviation: add model.backbone.mean={mean} "
+            f"model.backbone.std={std} model.backbone.name={before.model.backbone.name}, as it had them"
+        )

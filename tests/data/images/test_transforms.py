@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
 from trex2_lightning.config import AugmentConfig, DataConfig
-from trex2_lightning.data.images.transforms import ImageError, denormalize, eval_transform, read_image, train_transform
+from trex2_lightning.data.images.transforms import ImageError, eval_transform, read_image, train_transform
+from trex2_lightning.structures import PixelStatistics
 
 RED = (200, 40, 80)
+PLAIN = PixelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def target(boxes: list[list[float]], labels: list[int], size: tuple[int, int]) -> dict[str, torch.Tensor]:
     values = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     return {"boxes": BoundingBoxes(values, format="XYXY", canvas_size=size), "labels": torch.tensor(labels)}
+
+
+def levels(pixels: torch.Tensor) -> torch.Tensor:
+    """From 0 to 255, of what was normalised with `PLAIN`."""
+    return (pixels * 255).round()
 
 
 @pytest.mark.parametrize(
@@ -30,7 +39,7 @@ def target(boxes: list[list[float]], labels: list[int], size: tuple[int, int]) -
 )
 def test_eval_size(height: int, width: int, expected: tuple[int, int]) -> None:
     picture = Image.new("RGB", (width, height))
-    pixels, out = eval_transform(DataConfig(size=240, max_size=400))(
+    pixels, out = eval_transform(DataConfig(size=240, max_size=400), PLAIN)(
         picture, target([[0, 0, 24, 48]], [2], (height, width))
     )
     assert pixels.shape == (3, *expected)
@@ -39,28 +48,31 @@ def test_eval_size(height: int, width: int, expected: tuple[int, int]) -> None:
     torch.testing.assert_close(out["boxes"][0] / torch.tensor([*expected[::-1], *expected[::-1]]), share)
 
 
-def test_normalization_is_imagenets_and_denormalize_undoes_it() -> None:
-    pixels = eval_transform(DataConfig(size=8, max_size=8))(Image.new("RGB", (8, 8), RED))
-    expected = (torch.tensor(RED) / 255 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(pixels[:, 3, 3], expected)
-    restored = denormalize(pixels[None])
-    assert restored.dtype == torch.uint8
-    assert restored[0, :, 0, 0].tolist() == list(RED)
+@pytest.mark.parametrize("transform", [train_transform, eval_transform])
+def test_pixels_are_normalised_with_the_statistics_of_each_channel(
+    transform: Callable[[DataConfig, PixelStatistics], v2.Compose],
+) -> None:
+    statistics = PixelStatistics((0.5, 0.25, 0.125), (0.5, 2.0, 0.1))
+    picture, nothing = Image.new("RGB", (8, 8), RED), target([], [], (8, 8))
+    pixels, _ = transform(DataConfig(size=8, max_size=8), statistics)(picture, nothing)
+    red, green, blue = (value / 255 for value in RED)
+    expected = [(red - 0.5) / 0.5, (green - 0.25) / 2, (blue - 0.125) / 0.1]
+    assert pixels[:, 3, 3].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_flips_move_boxes_with_the_picture() -> None:
     picture = Image.new("RGB", (20, 10))
     picture.paste((255, 255, 255), (2, 1, 6, 4))
     config = DataConfig(size=10, max_size=20, augment=AugmentConfig(horizontal_flip=1.0, vertical_flip=1.0))
-    pixels, out = train_transform(config)(picture, target([[2, 1, 6, 4]], [0], (10, 20)))
+    pixels, out = train_transform(config, PLAIN)(picture, target([[2, 1, 6, 4]], [0], (10, 20)))
     assert out["boxes"].tolist() == [[14, 6, 18, 9]]
-    rows, columns = torch.nonzero(denormalize(pixels)[0] == 255, as_tuple=True)
+    rows, columns = torch.nonzero(levels(pixels)[0] == 255, as_tuple=True)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (14, 6, 18, 9)
 
 
 def test_training_draws_among_the_sizes() -> None:
     torch.manual_seed(0)
-    transform = train_transform(DataConfig(size=32, max_size=64, train_sizes=[16, 24, 32]))
+    transform = train_transform(DataConfig(size=32, max_size=64, train_sizes=[16, 24, 32]), PLAIN)
     sizes = {min(transform(Image.new("RGB", (40, 30)), target([], [], (30, 40)))[0].shape[1:]) for _ in range(40)}
     assert sizes == {16, 24, 32}
 
@@ -68,12 +80,12 @@ def test_training_draws_among_the_sizes() -> None:
 def test_jitter_changes_colors_only_where_asked() -> None:
     torch.manual_seed(0)
     picture, nothing = Image.new("RGB", (8, 8), RED), target([], [], (8, 8))
-    plain, _ = train_transform(DataConfig(size=8, max_size=8))(picture, nothing)
-    jittered, _ = train_transform(DataConfig(size=8, max_size=8, augment=AugmentConfig(color_jitter=0.4)))(
+    plain, _ = train_transform(DataConfig(size=8, max_size=8), PLAIN)(picture, nothing)
+    jittered, _ = train_transform(DataConfig(size=8, max_size=8, augment=AugmentConfig(color_jitter=0.4)), PLAIN)(
         picture, nothing
     )
-    assert denormalize(plain)[:, 0, 0].tolist() == list(RED)
-    assert denormalize(jittered)[:, 0, 0].tolist() != list(RED)
+    assert levels(plain)[:, 0, 0].tolist() == list(RED)
+    assert levels(jittered)[:, 0, 0].tolist() != list(RED)
 
 
 def test_crops_keep_a_box_and_its_label_in_step() -> None:
@@ -83,14 +95,14 @@ def test_crops_keep_a_box_and_its_label_in_step() -> None:
     picture = Image.new("RGB", (100, 100))
     for value, box in enumerate(boxes, start=1):
         picture.paste((value * 50,) * 3, tuple(box))
-    transform = train_transform(DataConfig(size=100, max_size=200, augment=AugmentConfig(crop=1.0)))
+    transform = train_transform(DataConfig(size=100, max_size=200, augment=AugmentConfig(crop=1.0)), PLAIN)
     counts = []
     for _ in range(25):
         pixels, out = transform(picture, target(boxes, [1, 2, 3, 4], (100, 100)))
         counts.append(len(out["labels"]))
         assert len(out["boxes"]) == len(out["labels"])
         for (left, top, right, bottom), label in zip(out["boxes"].tolist(), out["labels"].tolist(), strict=True):
-            centre = denormalize(pixels)[0, int((top + bottom) / 2), int((left + right) / 2)]
+            centre = levels(pixels)[0, int((top + bottom) / 2), int((left + right) / 2)]
             assert abs(int(centre) - 50 * label) <= 3
     assert min(counts) >= 1
     assert min(counts) < 4  # crops did happen
@@ -99,7 +111,7 @@ def test_crops_keep_a_box_and_its_label_in_step() -> None:
 @pytest.mark.parametrize(("height", "width"), [(90, 100), (100, 100), (100, 90)])
 def test_a_crop_keeps_the_orientation(height: int, width: int) -> None:
     torch.manual_seed(0)
-    crop = train_transform(DataConfig(size=100, max_size=100, augment=AugmentConfig(crop=1.0)))
+    crop = train_transform(DataConfig(size=100, max_size=100, augment=AugmentConfig(crop=1.0)), PLAIN)
     picture, nearly_all = Image.new("RGB", (width, height)), [[1, 1, width - 1, height - 1]]
     sizes = {crop(picture, target(nearly_all, [1], (height, width)))[0].shape[1:] for _ in range(60)}
     assert all(h > w if height > width else h <= w for h, w in sizes if h != w)
@@ -107,7 +119,7 @@ def test_a_crop_keeps_the_orientation(height: int, width: int) -> None:
 
 
 def test_an_image_without_boxes_can_be_cropped() -> None:
-    transform = train_transform(DataConfig(size=32, max_size=64, augment=AugmentConfig(crop=1.0)))
+    transform = train_transform(DataConfig(size=32, max_size=64, augment=AugmentConfig(crop=1.0)), PLAIN)
     _, out = transform(Image.new("RGB", (40, 40)), target([], [], (40, 40)))
     assert out["boxes"].shape == (0, 4)
 

@@ -22,6 +22,7 @@ from trex2_lightning.data.sampling.mixture import TrainSet, phrase_dictionary, r
 from trex2_lightning.data.sampling.rhythm import turn
 from trex2_lightning.data.sampling.stream import Sample, TrainStream
 from trex2_lightning.errors import InputError
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 RHYTHM = RhythmConfig(visual=2, text=1)
 TEXT = RhythmConfig(visual=0, text=1)
@@ -188,7 +189,9 @@ def test_training_batches_come_from_all_sets(tiny_coco: Path) -> None:
         root=str(tiny_coco), val=SplitConfig("val.json", "val"), sets=sets, size=64, batch_size=2, num_workers=0
     )
     config.negatives = NegativesConfig(count=1, more_than=0)
-    data = DetectionDataModule(config, seed=0, total_steps=6, accumulate=1, rhythm=TEXT, eval_batch_size=1)
+    data = DetectionDataModule(
+        config, statistics=IMAGENET_PIXELS, seed=0, total_steps=6, accumulate=1, rhythm=TEXT, eval_batch_size=1
+    )
     data.setup("fit")
     batches = list(data.train_dataloader())
     assert len(batches) == 6
@@ -208,7 +211,9 @@ def test_phrases_are_told_by_the_set_that_they_are_from(tiny_coco: Path, tmp_pat
     }
     config = DataConfig(root=str(tiny_coco), val=SplitConfig("val.json", "val"), sets=sets)
     config.negatives = NegativesConfig(source="both", dictionary=str(words))
-    data = DetectionDataModule(config, seed=0, total_steps=6, accumulate=1, rhythm=RHYTHM, eval_batch_size=1)
+    data = DetectionDataModule(
+        config, statistics=IMAGENET_PIXELS, seed=0, total_steps=6, accumulate=1, rhythm=RHYTHM, eval_batch_size=1
+    )
     data.setup("fit")
     blocks = ("red block", "green block", "blue block")
     assert {source: tuple(phrases) for source, phrases in data.train_phrases.items()} == {

@@ -13,6 +13,7 @@ from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.references import References, draw_references, relabelled
 from trex2_lightning.data.shapes import rendering
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 NAMES = ("cat", "dog", "cow")
 
@@ -94,7 +95,15 @@ def test_what_an_image_judges_has_the_new_labels_too() -> None:
 
 
 def datamodule(config: DataConfig) -> DetectionDataModule:
-    return DetectionDataModule(config, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=2)
+    return DetectionDataModule(
+        config,
+        statistics=IMAGENET_PIXELS,
+        seed=0,
+        total_steps=1,
+        accumulate=1,
+        rhythm=RhythmConfig(),
+        eval_batch_size=2,
+    )
 
 
 def small(root: Path, **values: SplitConfig) -> DataConfig:

@@ -18,6 +18,7 @@ from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.drawing import Instance
 from trex2_lightning.data.shapes.layout import PRESETS, RELATIONS, categories, image_rng
 from trex2_lightning.data.shapes.relations import phrases, place_relations
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 
@@ -100,7 +101,9 @@ def test_the_split_is_rendered_where_it_is_asked_for_and_changes_nothing_else(
         shapes=ShapesConfig(num_train=3),
         test=SplitConfig("relations.json", "relations"),
     )
-    module = DetectionDataModule(data, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=1)
+    module = DetectionDataModule(
+        data, statistics=IMAGENET_PIXELS, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=1
+    )
     module.prepare_data()
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert before.items() <= after.items()

@@ -18,13 +18,10 @@ from torchvision.transforms import v2
 from trex2_lightning.config import DataConfig
 from trex2_lightning.data.images.archives import UNREADABLE, open_image
 from trex2_lightning.errors import InputError
-
-# Of ImageNet's training set, as all backbones of timm and torchvision use them.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from trex2_lightning.structures import PixelStatistics
 
 
-def train_transform(config: DataConfig) -> v2.Compose:
+def train_transform(config: DataConfig, statistics: PixelStatistics) -> v2.Compose:
     """Random jitter, crop, flips and size; boxes that a crop leaves without area go, with their labels."""
     augment = config.augment
     steps: list[v2.Transform] = [v2.ToImage()]
@@ -38,18 +35,13 @@ def train_transform(config: DataConfig) -> v2.Compose:
         v2.RandomHorizontalFlip(augment.horizontal_flip),
         v2.RandomVerticalFlip(augment.vertical_flip),
     ]
-    return v2.Compose([*steps, *_resize_and_normalize(config.train_sizes or [config.size], config.max_size)])
+    sizes = config.train_sizes or [config.size]
+    return v2.Compose([*steps, *_resize_and_normalize(sizes, config.max_size, statistics)])
 
 
-def eval_transform(config: DataConfig) -> v2.Compose:
+def eval_transform(config: DataConfig, statistics: PixelStatistics) -> v2.Compose:
     """Shorter side `data.size`, or less where the longer one would exceed `data.max_size`."""
-    return v2.Compose([v2.ToImage(), *_resize_and_normalize([config.size], config.max_size)])
-
-
-def denormalize(pixels: Tensor) -> Tensor:
-    """(..., 3, H, W) normalised pixels to uint8 RGB, for pictures."""
-    mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return ((pixels * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
+    return v2.Compose([v2.ToImage(), *_resize_and_normalize([config.size], config.max_size, statistics)])
 
 
 class ImageError(InputError):
@@ -104,11 +96,11 @@ class _Crop(torch.nn.Module):
         return (self.portrait if height > width else self.landscape)(image, target)
 
 
-def _resize_and_normalize(sizes: list[int], max_size: int) -> list[v2.Transform]:
+def _resize_and_normalize(sizes: list[int], max_size: int, statistics: PixelStatistics) -> list[v2.Transform]:
     return [
         v2.RandomShortestSize(sizes, max_size),
         v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        v2.Normalize(statistics.mean, statistics.std),
     ]
 
 

@@ -16,6 +16,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.hub.names import hub_names
 from trex2_lightning.models.text import BertEncoder
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 
 def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path) -> None:
@@ -43,6 +44,11 @@ def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path)
     stages: list[Any] = [stage for name, stage in swin.named_children() if name.startswith("layers_")]
     if not stages:
         raise InputError("only a detector with a Swin backbone can be written in the hub's format")
+    if detector.backbone.pixels != IMAGENET_PIXELS:
+        raise InputError(
+            "only a detector of pixels with ImageNet's mean and deviation can be written in the hub's format, as its "
+            "readers normalise them so: train it with model.backbone.mean=[] and model.backbone.std=[]"
+        )
     is_mm = config.similarity == "scaled"
     hub = {
         "architectures": ["MMGroundingDinoForObjectDetection" if is_mm else "GroundingDinoForObjectDetection"],
