@@ -1,8 +1,8 @@
 """What travels between data, models, losses and metrics, and what a person marks.
 
 B images, C categories in the batch vocabulary, T prompt tokens (T = C for phrases and visual prompts),
-M exemplar boxes per category, S image tokens over all L levels, D model width, Q queries, N noised queries,
-K decoder layers.
+M exemplar boxes per category, R of all categories, S image tokens over all L levels, D model width, A channels of
+appearance, Q queries, N noised queries, K decoder layers.
 
 Boxes are cxcywh in [0, 1] of the unpadded image. Every mask is True where something is real (`valid`), may be
 seen (`attend`) or is known (`judged`).
@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: training never mixes them (issue 85)
+
+PromptSource = Literal["text", "interactive", "generic", "mixed", "tuned"]  # what a category's prompt was made from
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,13 @@ class Batch(NamedTuple):
     data_set: str = ""  # of several, the name of the one that the images are of
 
 
+class AppearanceMaps(NamedTuple):
+    """What a frozen network sees of B images (`models/appearance.py`)."""
+
+    maps: tuple[Tensor, ...]  # (B, channels, height, width) each
+    extent: Tensor  # (B, 2) share of width and height that is not padding
+
+
 class FeatureMaps(NamedTuple):
     """Image features of all levels, flattened and concatenated from the finest level to the coarsest."""
 
@@ -129,6 +138,15 @@ class FeatureMaps(NamedTuple):
     levels: Tensor  # (L, 3) int32, height, width and first token, for what runs on the device
     valid_ratios: Tensor  # (B, L, 2) share of width and height that is not padding
     neck: Tensor  # (B, S, D) the tokens as the neck made them, before any encoder
+    appearance: AppearanceMaps | None = None
+
+
+class ExemplarAppearance(NamedTuple):
+    """R exemplars as a frozen network sees them; of batch size 1 where they hold for every image."""
+
+    vectors: Tensor  # (B or 1, R, A) float32, A channels of all its maps
+    valid: Tensor  # (B or 1, R) bool
+    category: Tensor  # (R,) int64, what an exemplar shows
 
 
 class PromptTokens(NamedTuple):
@@ -139,6 +157,7 @@ class PromptTokens(NamedTuple):
     category: Tensor  # (T,) int64, the category that a token belongs to, -1 for a separator
     attend: Tensor  # (T, T) bool, which token may see which
     position: Tensor  # (T,) int64, place of the token within its phrase
+    appearance: ExemplarAppearance | None = None  # of the same categories, where they have exemplars
 
 
 class CategoryVectors(NamedTuple):

@@ -19,6 +19,7 @@ class Glass:
     """A detector whose visual vectors are (mean box of the exemplars, how many, grey value of the picture)."""
 
     decoder = SimpleNamespace(width=6)
+    appearance = None
 
     def encode_image(self, images: Images) -> FeatureMaps:
         batch = len(images.pixels)

@@ -19,7 +19,14 @@ from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dict, load, override, save, to_dict
 from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
 from trex2_lightning.config.migrations import migrate
-from trex2_lightning.config.model import BackboneConfig, ModelConfig, TextConfig, TransformerConfig, VisualPromptConfig
+from trex2_lightning.config.model import (
+    AppearanceConfig,
+    BackboneConfig,
+    ModelConfig,
+    TextConfig,
+    TransformerConfig,
+    VisualPromptConfig,
+)
 from trex2_lightning.config.training import (
     LoggingConfig,
     MemoryBankConfig,
@@ -31,6 +38,7 @@ from trex2_lightning.config.training import (
 
 __all__ = [
     "AlignmentConfig",
+    "AppearanceConfig",
     "AugmentConfig",
     "BackboneConfig",
     "Config",

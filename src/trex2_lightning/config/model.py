@@ -87,6 +87,16 @@ class VisualPromptConfig:
 
 
 @dataclass
+class AppearanceConfig:
+    """A frozen pretrained network, by whose features boxes are compared with exemplars; ours, not the paper's."""
+
+    name: str = ""  # "": none; "backbone": the detector's, as it was before training; or any timm model, such as a ViT
+    weights: str = "timm"  # of another timm model, as model.backbone.weights
+    out_indices: list[int] = field(default_factory=lambda: [-2, -1])  # its feature maps
+    options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
+
+
+@dataclass
 class ModelConfig:
     """The detector."""
 
@@ -104,6 +114,7 @@ class ModelConfig:
     text: TextConfig = field(default_factory=TextConfig)
     visual: VisualPromptConfig = field(default_factory=VisualPromptConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    appearance: AppearanceConfig = field(default_factory=AppearanceConfig)
 
     def __post_init__(self) -> None:
         if self.width % self.transformer.heads or self.width % 32:  # the neck normalises 32 groups of channels

@@ -17,13 +17,14 @@ from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.data.opening import open_records
-from trex2_lightning.data.records import Records
+from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
 from trex2_lightning.data.sampling.mixture import (
     TrainSet,
     annotated_names,
     check_names,
+    known_images,
     read_mixture,
     shared_categories,
     with_nameless,
@@ -113,8 +114,7 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     @property
     def val_records(self) -> Records:
-        limit = self.config.limit if self.config.val == self.config.train else 0
-        return _limited(self._records["val"], limit)
+        return _limited(self._records["val"], self.config.limit * (self.config.val == self.config.train))
 
     @property
     def test_records(self) -> Records:
@@ -124,6 +124,11 @@ class DetectionDataModule(lightning.LightningDataModule):
     def reference_records(self) -> Records:
         return self._records["reference"]
 
+    @property
+    def has_references(self) -> bool:
+        """Whether generic prompts have images to be made of."""
+        return bool(self.config.reference.annotations) or not self.config.sets
+
     def draw_references(self, names: Sequence[str], limit: int) -> References:
         """Choose up to `limit` images per category of `names`; `predict_dataloader` then gives each of them once."""
         self.setup("predict")
@@ -131,6 +136,14 @@ class DetectionDataModule(lightning.LightningDataModule):
         references = draw_references(records, limit, self.seed)
         self._drawn = records._replace(images=[image for image in records.images if image.id in references])
         return references
+
+    def known_dataloader(self, limit: int) -> DataLoader[Example]:
+        """Up to `limit` random training images with boxes of names, as evaluation sees them; after `setup("fit")`.
+
+        The labels of several sets are different ones.
+        """
+        sets = self._mixture or [TrainSet(self.train_records.images, self.train_records.names)]
+        return self._eval_dataloader(*known_images(sets, limit, self.seed))
 
     def train_dataloader(self) -> DataLoader[Example]:
         """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""
@@ -160,21 +173,21 @@ class DetectionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self.val_records)
+        return self._eval_dataloader(self.val_records.images, self.val_records.names)
 
     def test_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self.test_records)
+        return self._eval_dataloader(self.test_records.images, self.test_records.names)
 
     def predict_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self._drawn)
+        return self._eval_dataloader(self._drawn.images, self._drawn.names)
 
-    def _eval_dataloader(self, records: Records) -> DataLoader[Example]:
-        dataset = EvalImages(records.images, eval_transform(self.config, self.statistics))
+    def _eval_dataloader(self, images: Sequence[ImageRecord], names: Sequence[str]) -> DataLoader[Example]:
+        dataset = EvalImages(images, eval_transform(self.config, self.statistics))
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,
             sampler=rank_order(len(dataset), self.eval_batch_size, self._rank, self._world),
-            collate_fn=partial(collate_eval, names=records.names),
+            collate_fn=partial(collate_eval, names=names),
             **self._loading | {"persistent_workers": False},  # else they would sit beside those of training for days
         )
 

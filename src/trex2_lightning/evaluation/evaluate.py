@@ -6,14 +6,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-import lightning as L
 import torch
 from torch import Tensor
 
 from trex2_lightning.config import Config
-from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation.references import encode_references
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
@@ -26,9 +25,7 @@ from trex2_lightning.prompting.protocols import (
     Text,
     promptings,
 )
-from trex2_lightning.prompting.reference_encoder import ReferenceEncoder
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.structures import PromptTokens
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_evaluator
@@ -58,7 +55,7 @@ def evaluate(
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module.visual_trained)
+    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module.knows_exemplars)
     thresholds: dict[str, float] = {}
     if config.eval.metric == "counting" and split == "test":
         counted = evaluate(config, module, "val", chosen).rows
@@ -70,7 +67,7 @@ def evaluate(
     records = data.val_records if split == "val" else data.test_records
     references = None
     if FROM_REFERENCES & set(chosen):
-        references = _encode_references(module, trainer, data, records.names, max(config.eval.references))
+        references = encode_references(module, trainer, data, records.names, max(config.eval.references))
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
@@ -122,15 +119,3 @@ def _given_exemplars(records: Records) -> dict[int, Tensor]:
             )
         given[image.id] = xyxy_to_cxcywh(image.exemplars / torch.tensor([image.width, image.height] * 2))
     return given
-
-
-def _encode_references(
-    module: DetectionModule, trainer: L.Trainer, data: DetectionDataModule, names: tuple[str, ...], limit: int
-) -> PromptTokens:
-    """Up to `limit` visual vectors of every category, (limit, C, D)."""
-    encoder = ReferenceEncoder(module.detector, data.draw_references(names, limit), limit, len(names))
-    trainer.predict(encoder, datamodule=data, return_predictions=False)
-    missing = [name for name, found in zip(names, encoder.prompts.valid[0].tolist(), strict=True) if not found]
-    if missing:
-        log.warning("no reference image has %s: generic prompts cannot ask for it", ", ".join(missing))
-    return encoder.prompts

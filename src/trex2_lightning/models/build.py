@@ -10,6 +10,7 @@ from torch import nn
 from trex2_lightning.config import ModelConfig
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
+from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
@@ -66,6 +67,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
             shared_box_head=sizes.shared_box_head,
         ),
         "prior": prior,
+        "appearance": Appearance(config.appearance, config.backbone) if config.appearance.name else None,
     }
     if config.fusion == "late":
         return LateFusionDetector(**parts)

@@ -15,11 +15,14 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.layers.decoder import BoxHead, Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.layers.mlp import FeedForward
+from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.backbone import Backbone, Neck
+from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.models.text import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.ops.anchors import anchors
 from trex2_lightning.ops.prompt_tokens import category_vectors, from_vectors
+from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import (
     Detections,
     DetectorOutput,
@@ -36,6 +39,7 @@ class PromptedDetector(nn.Module, ABC):
 
     Args:
         prior: initial score of every query; None: logits are plain dot products.
+        appearance: compares what is found with exemplars; None: nothing does.
     """
 
     max_tokens: int | None = None  # prompt tokens that it can be trained on at once; None: any number
@@ -50,6 +54,7 @@ class PromptedDetector(nn.Module, ABC):
         selection: QuerySelection,
         decoder: Decoder,
         prior: float | None,
+        appearance: Appearance | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -61,6 +66,8 @@ class PromptedDetector(nn.Module, ABC):
         self.decoder = decoder
         self.heads = nn.ModuleList(SimilarityHead(prior) for _ in decoder.layers)
         self.noised_content = nn.Linear(decoder.width, decoder.width)
+        self.appearance = appearance
+        self.calibration = ScoreCalibration()
 
     @abstractmethod
     def encode_image(self, images: Images) -> FeatureMaps:
@@ -90,10 +97,17 @@ class PromptedDetector(nn.Module, ABC):
             if reference is None:
                 raise InputError("exemplars need the images they lie on: give reference=encode_image(images)")
             vectors = self.visual_encoder(prompts.exemplars, reference)  # (B, C, D)
-            return from_vectors(vectors, prompts.exemplars.valid.any(-1))
+            tokens = from_vectors(vectors, prompts.exemplars.valid.any(-1))
+            if self.appearance is None or reference.appearance is None:
+                return tokens
+            return tokens._replace(appearance=self.appearance.exemplars(prompts.exemplars, reference.appearance))
         if not prompts.phrases:
             raise InputError("there is nothing to look for: give phrases or exemplars")
         return self.text_encoder(prompts.phrases)
+
+    def scores(self, output: DetectorOutput) -> Tensor:
+        """Scores (B, Q, C) in [0, 1] of the last layer's queries."""
+        return category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
 
     def train_prompts(self, *, text: bool, visual: bool) -> None:
         """Choose which prompt encoders a run trains.
@@ -115,6 +129,13 @@ class PromptedDetector(nn.Module, ABC):
         for module in self.encoder.modules():
             if isinstance(module, FeedForward):
                 module.keeps_hidden = True  # while its layer is computed again, and no longer
+
+    def _seen(self, images: Images) -> FeatureMaps:
+        """Backbone and neck; and what the frozen network sees, which training does not ask for."""
+        features = self.neck(self.backbone(images.pixels), images.valid)
+        if self.appearance is None or self.training:
+            return features
+        return features._replace(appearance=self.appearance(images))
 
     def _decode_queries(
         self,

@@ -39,7 +39,7 @@ class EarlyFusionDetector(PromptedDetector):
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone and neck."""
-        return self.neck(self.backbone(images.pixels), images.valid)
+        return self._seen(images)
 
     def decode(
         self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None

@@ -11,7 +11,7 @@ class LateFusionDetector(PromptedDetector):
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone, neck and deformable encoder."""
-        return self.encoder(self.neck(self.backbone(images.pixels), images.valid))
+        return self.encoder(self._seen(images))
 
     def decode(
         self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.structures import ExemplarAppearance, PromptTokens
 
 
 def from_vectors(vectors: Tensor, valid: Tensor | None = None) -> PromptTokens:
@@ -78,7 +78,16 @@ def by_category(prompts: PromptTokens) -> PromptTokens:
     real = prompts.category >= 0
     count = vectors[..., 0].new_zeros(len(prompts.valid), vectors.shape[1])
     count = count.index_add(1, prompts.category[real], prompts.valid[:, real].to(count))
-    return from_vectors(vectors, count > 0)
+    return from_vectors(vectors, count > 0)._replace(appearance=prompts.appearance)
+
+
+def renumbered(prompts: PromptTokens, numbers: Tensor) -> PromptTokens:
+    """The same prompts, of categories that are called `numbers` (C,) instead of 0, 1, 2..."""
+    category = numbers[prompts.category].where(prompts.category >= 0, -1)
+    shown = prompts.appearance
+    if shown is not None:
+        shown = shown._replace(category=numbers[shown.category])
+    return prompts._replace(category=category, appearance=shown)
 
 
 def only(prompts: PromptTokens, wanted: Tensor) -> PromptTokens:
@@ -104,6 +113,7 @@ def together(*prompts: PromptTokens) -> PromptTokens:
         category=torch.cat([p.category for p in prompts]),
         attend=torch.block_diag(*(p.attend for p in prompts)).bool(),
         position=torch.cat([p.position for p in prompts]),
+        appearance=_appearances([p.appearance for p in prompts if p.appearance is not None]),
     )
 
 
@@ -211,7 +221,46 @@ def average(*prompts: PromptTokens) -> PromptTokens:
     valid = torch.cat([row.valid for row in rows])  # (n, C)
     total = vectors.masked_fill(~valid[..., None], 0).sum(0, keepdim=True)
     mean = total / valid.sum(0, keepdim=True).clamp(min=1)[..., None]
-    return from_vectors(mean, valid.any(0, keepdim=True))
+    shown = [_of_any_image(p.appearance) for p in prompts if p.appearance is not None]
+    return from_vectors(mean, valid.any(0, keepdim=True))._replace(appearance=_appearances(shown))
+
+
+def first_images(prompts: PromptTokens, count: int) -> PromptTokens:
+    """The prompts of the first `count` of B images."""
+    shown = prompts.appearance
+    if shown is not None:
+        shown = shown._replace(vectors=shown.vectors[:count], valid=shown.valid[:count])
+    return prompts._replace(embed=prompts.embed[:count], valid=prompts.valid[:count], appearance=shown)
+
+
+def stack(images: Sequence[PromptTokens]) -> PromptTokens:
+    """Prompts of one image each, for the same categories and exemplars, as those of a batch."""
+    shown = [one.appearance for one in images if one.appearance is not None]
+    return images[0]._replace(
+        embed=torch.cat([one.embed for one in images]),
+        valid=torch.cat([one.valid for one in images]),
+        appearance=shown[0]._replace(
+            vectors=torch.cat([one.vectors for one in shown]), valid=torch.cat([one.valid for one in shown])
+        )
+        if shown
+        else None,
+    )
+
+
+def _of_any_image(shown: ExemplarAppearance) -> ExemplarAppearance:
+    """The exemplars of all images for any of them."""
+    count = len(shown.vectors)
+    return ExemplarAppearance(
+        shown.vectors.flatten(0, 1)[None], shown.valid.flatten()[None], shown.category.repeat(count)
+    )
+
+
+def _appearances(all_shown: list[ExemplarAppearance]) -> ExemplarAppearance | None:
+    """Those of several prompts together, of equal batch sizes."""
+    if not all_shown:
+        return None
+    vectors, valid, category = zip(*all_shown, strict=True)
+    return ExemplarAppearance(torch.cat(vectors, 1), torch.cat(valid, 1), torch.cat(category))
 
 
 def complete(prompts: PromptTokens, others: PromptTokens) -> PromptTokens:

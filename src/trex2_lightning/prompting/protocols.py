@@ -17,14 +17,16 @@ from torch import Tensor
 
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import average, from_vectors, only
+from trex2_lightning.ops.prompt_tokens import average, first_images, only, renumbered, stack
 from trex2_lightning.structures import (
+    AppearanceMaps,
     Batch,
     ExemplarKind,
     Exemplars,
     FeatureMaps,
     Images,
     Prompts,
+    PromptSource,
     PromptTokens,
     Targets,
 )
@@ -41,6 +43,8 @@ FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
 
 class Prompting(ABC):
     """What each image of a batch is asked with."""
+
+    source: PromptSource = "text"  # what its prompts are made from
 
     def start(self) -> None:  # noqa: B027, most have nothing to forget
         """Begin an evaluation; the weights may have changed since the last one."""
@@ -78,8 +82,7 @@ def promptings(
     }
     if references is not None:
         for count in counts:
-            few = references._replace(embed=references.embed[:count], valid=references.valid[:count])
-            rows[f"generic_{count}"] = Fixed(average(few))
+            rows[f"generic_{count}"] = Fixed(average(first_images(references, count)))
         rows["mixed"] = Mixed(text, average(references))
         rows["mixed_mean"] = Mixed(text, references)
     if exemplars is not None:
@@ -132,6 +135,8 @@ class Interactive(Prompting):
         kind: what is shown of the box.
     """
 
+    source = "interactive"
+
     def __init__(self, seed: int, kind: ExemplarKind = "box") -> None:
         self._seed = seed
         self._kind: ExemplarKind = kind
@@ -139,7 +144,7 @@ class Interactive(Prompting):
     def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         shown = [self._shown(target) for target in batch.targets]
         categories, exemplars = stack_exemplars(shown, self._kind, features.tokens.device)
-        return self._encode(detector, batch, features, exemplars)._replace(category=categories)
+        return renumbered(self._encode(detector, batch, features, exemplars), categories)
 
     def _encode(
         self, detector: PromptedDetector, _batch: Batch, features: FeatureMaps, exemplars: Exemplars
@@ -161,6 +166,8 @@ class Given(Prompting):
     Args:
         exemplars: image id to boxes (m, 4), cxcywh in [0, 1].
     """
+
+    source = "interactive"
 
     def __init__(self, exemplars: Mapping[int, Tensor]) -> None:
         self._exemplars = exemplars
@@ -195,11 +202,13 @@ class WrongPictures(Interactive):
             shown = exemplars._replace(boxes=exemplars.boxes[own], valid=exemplars.valid[own])
             encoded.append(detector.encode_prompts(Prompts(exemplars=shown), self._before))
             self._before = of_image(features, image)
-        return from_vectors(torch.cat([one.embed for one in encoded]), torch.cat([one.valid for one in encoded]))
+        return stack(encoded)
 
 
 class Fixed(Prompting):
     """The same prompts for all images, as generic ones are (Visual-G)."""
+
+    source = "generic"
 
     def __init__(self, tokens: PromptTokens) -> None:
         self._tokens = tokens
@@ -216,6 +225,8 @@ class Mixed(Prompting):
         visual: the mean over the references (half and half, section 3.4), or all N of them (plain mean, issue 98).
     """
 
+    source = "mixed"
+
     def __init__(self, text: Text, visual: PromptTokens) -> None:
         self._text = text
         self._visual = visual
@@ -230,7 +241,7 @@ class Mixed(Prompting):
 
 def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
     """The features of one image of a batch, of batch size 1."""
-    own = slice(image, image + 1)
+    own, seen = slice(image, image + 1), features.appearance
     return FeatureMaps(
         tokens=features.tokens[own],
         pos=features.pos[own],
@@ -239,6 +250,7 @@ def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
         levels=features.levels,
         valid_ratios=features.valid_ratios[own],
         neck=features.neck[own],
+        appearance=seen and AppearanceMaps(tuple(each[own] for each in seen.maps), seen.extent[own]),
     )
 
 

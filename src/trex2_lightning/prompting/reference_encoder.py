@@ -1,6 +1,7 @@
 """Reference images to the vectors of generic prompts (Visual-G; T-Rex2, section 4).
 
-B images, C categories of the data set, U of them that the images of a batch show, D width, N references per category.
+B images, C categories of the data set, U of them that the images of a batch show, D width, A channels of appearance,
+N references per category.
 """
 
 from __future__ import annotations
@@ -16,14 +17,15 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.distributed import sum_over_ranks
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.structures import Batch, Prompts, PromptTokens
+from trex2_lightning.structures import Batch, ExemplarAppearance, Prompts, PromptTokens
 
 
 class ReferenceEncoder(L.LightningModule):
     """Makes the vectors of generic prompts in `trainer.predict`; every image is encoded once, for all its categories.
 
-    An image's vector of a category is that of all its boxes of it (T-Rex2, section 4). Afterwards `prompts` is of batch
-    size N: of each category the vectors of the images drawn for it, in the order of the draw.
+    An image's vector of a category is that of all its boxes of it (T-Rex2, section 4), and its appearance is their
+    mean, where the detector compares it. Afterwards `prompts` is of batch size N: of each category the vectors of the
+    images drawn for it, in the order of the draw.
 
     Args:
         detector: encodes.
@@ -33,6 +35,7 @@ class ReferenceEncoder(L.LightningModule):
     """
 
     total: Tensor
+    seen: Tensor
     count: Tensor
 
     def __init__(
@@ -42,12 +45,18 @@ class ReferenceEncoder(L.LightningModule):
         self.detector = detector
         self._references = references
         self.register_buffer("total", torch.zeros(num_references, num_categories, detector.decoder.width))
+        channels = 0 if detector.appearance is None else len(detector.appearance.mean)
+        self.register_buffer("seen", torch.zeros(num_references, num_categories, channels))
         self.register_buffer("count", torch.zeros(num_references, num_categories))
 
     @property
     def prompts(self) -> PromptTokens:
         # A rank that lacks an image encodes another one's a second time: the mean leaves a vector as it is.
-        return from_vectors(self.total / self.count.clamp(min=1)[..., None], self.count > 0)
+        count, valid = self.count.clamp(min=1)[..., None], self.count > 0
+        prompts = from_vectors(self.total / count, valid)
+        if not self.seen.shape[-1]:
+            return prompts
+        return prompts._replace(appearance=ExemplarAppearance(self.seen / count, valid, prompts.category))
 
     def predict_step(self, batch: Batch, *_: Any) -> Tensor:
         """Vectors (B, U, D) of the U categories that the batch has references of."""
@@ -58,13 +67,26 @@ class ReferenceEncoder(L.LightningModule):
         ]
         features = self.detector.encode_image(batch.images)
         categories, exemplars = stack_exemplars(shown, device=features.tokens.device)
-        vectors = self.detector.encode_prompts(Prompts(exemplars=exemplars), features).embed.float()  # (B, U, D)
+        prompts = self.detector.encode_prompts(Prompts(exemplars=exemplars), features)
+        vectors = prompts.embed.float()  # (B, U, D)
+        appearance = None if prompts.appearance is None else _category_means(prompts.appearance)
         for image, places in enumerate(drawn):
             for column, category in enumerate(categories.tolist()):
                 if category in places:
                     self.total[places[category], category] += vectors[image, column]
+                    if appearance is not None:
+                        self.seen[places[category], category] += appearance[image, column]
                     self.count[places[category], category] += 1
         return vectors
 
     def on_predict_epoch_end(self) -> None:
-        self.total, self.count = sum_over_ranks(self.total), sum_over_ranks(self.count)
+        for name in ("total", "seen", "count"):
+            setattr(self, name, sum_over_ranks(getattr(self, name)))
+
+
+def _category_means(shown: ExemplarAppearance) -> Tensor:
+    """(B, C, A), over the exemplars of each category that are valid."""
+    num_categories = int(shown.category.max()) + 1
+    member = shown.category == torch.arange(num_categories, device=shown.category.device)[:, None]  # (C, R)
+    share = (member & shown.valid[:, None]).float()
+    return share / share.sum(-1, keepdim=True).clamp(min=1) @ shown.vectors

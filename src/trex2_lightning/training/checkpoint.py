@@ -33,6 +33,8 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     model.backbone.weights, model.text.pretrained, model.init_from = weights
     load_state(module, checkpoint["state_dict"], path)
     module.visual_trained = checkpoint["visual_trained"]
+    module.known_names = (*checkpoint.get("known_names", ()),)
+    module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
     return config, module.eval()
 
 

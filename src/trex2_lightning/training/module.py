@@ -15,11 +15,12 @@ from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.scores import category_scores, rank, to_pixels
+from trex2_lightning.ops.scores import rank, to_pixels
+from trex2_lightning.prompting.finding import find
 from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
-from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
+from trex2_lightning.structures import Batch, FeatureMaps, Prompts, PromptSource, PromptTokens
 from trex2_lightning.training.optim import adamw, schedule
 
 
@@ -70,6 +71,8 @@ class DetectionModule(L.LightningModule):
         self.regions: RegionClassifier | None = None
         self.figures: dict[str, dict[str, float]] = {}
         self.visual_trained = visual_trained
+        self.known_names: tuple[str, ...] = ()  # that training asked for
+        self._proposing: PromptTokens | None = None
         self.skipped_images = 0  # unreadable training images met so far on this rank
         self.left_out_categories = 0  # for which early fusion had no room, so far on this rank
         self._optimizer = optimizer
@@ -104,6 +107,7 @@ class DetectionModule(L.LightningModule):
             metric.reset()
         if self.regions is not None:
             self.regions.start()
+        self._proposing = self.proposing()
 
     def validation_step(self, batch: Batch, *_: Any) -> list[ImageResult]:  # type: ignore[override]
         """Encode the images once and find what each protocol asks for.
@@ -116,7 +120,7 @@ class DetectionModule(L.LightningModule):
         found = []
         for prompting, metric in self.protocols.values():
             prompts = prompting(self.detector, batch, features)
-            found.append(self.detect(features, prompts, batch.images.sizes, image_ids))
+            found.append(self.detect(features, prompts, batch.images.sizes, image_ids, prompting.source))
             metric.update(found[-1])
         if self.regions is not None:
             self.regions.update(self.detector, batch, features)
@@ -135,7 +139,12 @@ class DetectionModule(L.LightningModule):
         self._log_figures("test")
 
     def detect(
-        self, features: FeatureMaps, prompts: PromptTokens, sizes: Tensor, image_ids: list[int]
+        self,
+        features: FeatureMaps,
+        prompts: PromptTokens,
+        sizes: Tensor,
+        image_ids: list[int],
+        source: PromptSource = "text",
     ) -> list[ImageResult]:
         """The best detections of each image, best first; none of a category that is not valid there.
 
@@ -144,16 +153,27 @@ class DetectionModule(L.LightningModule):
             prompts: of batch size 1 or B.
             sizes: (B, 2) height and width of the original files, in whose pixels the boxes are.
             image_ids: B of them.
+            source: what the prompts were made from.
         """
-        output = self.detector.decode(features, prompts)
-        scores = category_scores(output.queries.logits[-1], prompts.category, prompts.valid)
-        best = rank(scores, output.queries.boxes[-1].float(), self._max_detections)
+        found = find(self.detector, features, prompts, source, self._proposing)
+        best = rank(found.scores, found.boxes, self._max_detections)
         boxes = to_pixels(best.boxes, sizes)
         results = []
         for i, image_id in enumerate(image_ids):
             asked = best.scores[i] > 0  # exactly 0 is the score of what is not valid
             results.append(ImageResult(image_id, boxes[i, asked], best.scores[i, asked], best.labels[i, asked]))
         return results
+
+    @property
+    def knows_exemplars(self) -> bool:
+        """Whether exemplars mean anything to it: learned, or by their appearance."""
+        return self.visual_trained or self.detector.appearance is not None
+
+    def proposing(self) -> PromptTokens | None:
+        """What finds boxes for exemplars where the visual prompt encoder is not trained: all names of the training."""
+        if self.visual_trained or self.detector.appearance is None or not self.known_names:
+            return None
+        return self.detector.encode_prompts(Prompts(self.known_names))
 
     def configure_gradient_clipping(  # type: ignore[override]
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, **_: Any
@@ -174,6 +194,8 @@ class DetectionModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self._resolved_config
         checkpoint["visual_trained"] = self.visual_trained
+        checkpoint["known_names"] = [*self.known_names]
+        checkpoint["calibration"] = self.detector.calibration.fits()
         if self.training_prompts.memory_bank is not None:
             checkpoint["memory_bank"] = self.training_prompts.memory_bank.state_dict()
 
@@ -181,6 +203,7 @@ class DetectionModule(L.LightningModule):
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
         self._count_batches_anew(checkpoint)
         self.visual_trained |= checkpoint["visual_trained"]
+        self.detector.calibration.load_fits(checkpoint.get("calibration", {}))
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 

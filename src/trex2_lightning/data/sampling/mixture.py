@@ -154,3 +154,23 @@ def _preparation(place: Path, form: Format) -> str:
     if form.is_direct(place) or not form.indexed:
         return f"{place} is a file of the format {form.name} to be put there"
     return f"python scripts/prepare_data.py {form.name} {form.usage} {place}"
+
+
+def known_images(sets: Sequence[TrainSet], limit: int, seed: int) -> tuple[list[ImageRecord], list[str]]:
+    """Up to `limit` random images with boxes of sets with names; their labels are those of all these sets together.
+
+    Returns:
+        The images, and the names that the labels index.
+    """
+    named = [some for some in sets if some.kind == "detection"]
+    stops = np.cumsum([len(some.images) for some in named])
+    images: list[ImageRecord] = []
+    for place in np.random.default_rng(seed).permutation(stops[-1] if named else 0).tolist():
+        number = int(np.searchsorted(stops, place, "right"))
+        record = named[number].images[place - int(stops[number])]  # counted from the set's end
+        if not record.crowd.all():
+            before = sum(len(some.names) for some in named[:number])
+            images.append(record._replace(labels=record.labels + before))
+        if len(images) == limit:
+            break
+    return images, [name for some in named for name in some.names]

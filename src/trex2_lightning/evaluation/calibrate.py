@@ -1,0 +1,131 @@
+"""What is fitted after training, in one pass over known boxes and one over val: appearance, and what scores mean.
+
+B images, N boxes, n objects, C categories, F kinds of evidence, A channels of appearance.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+from trex2_lightning.config import Config
+from trex2_lightning.evaluation.references import encode_references
+from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.models.calibration import SOURCES
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.prompting.finding import gather_evidence
+from trex2_lightning.prompting.protocols import Prompting, promptings
+from trex2_lightning.structures import Batch, PromptSource, PromptTokens, Targets
+from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.module import DetectionModule
+from trex2_lightning.training.trainer import build_evaluator
+
+log = logging.getLogger(__name__)
+
+KNOWN_IMAGES = 2000  # of training, whose boxes say which differences matter
+BEST = 300  # pairs of box and category of an image; others could not be detections
+RIGHT = 0.5  # IoU with an object of the category
+PROTOCOLS: dict[PromptSource, str] = {
+    "text": "text",
+    "interactive": "interactive_box",
+    "generic": "generic",
+    "mixed": "mixed",
+}
+
+
+def calibrate(config: Config, module: DetectionModule) -> None:
+    """Fit the appearance to training's boxes and the scores of each kind of prompt to the val split, in place.
+
+    The detector's own weights stay as they are. A kind of prompt that finds nothing right, or nothing wrong, in val
+    keeps what it has, with a line in the log.
+    """
+    trainer, data = build_evaluator(config), build_datamodule(config)
+    detector = module.detector
+    data.prepare_data()
+    data.setup("fit")
+    if detector.appearance is not None:
+        boxes = KnownBoxes(detector, detector.appearance)
+        trainer.predict(boxes, data.known_dataloader(KNOWN_IMAGES), return_predictions=False)
+        detector.appearance.fit(torch.cat(boxes.vectors), torch.cat(boxes.labels))
+    count = max(config.eval.references)
+    by_example = module.knows_exemplars and data.has_references
+    references = encode_references(module, trainer, data, data.names, count) if by_example else None
+    wanted = {source: protocol for source, protocol in PROTOCOLS.items() if by_example or source == "text"}
+    rows = promptings(wanted.values(), data.names, config.seed, references, [count])
+    asked = {prompting.source: prompting for prompting in rows.values()}
+    collector = EvidenceCollector(module, asked)
+    trainer.predict(collector, data.val_dataloader(), return_predictions=False)
+    for source, (evidence, right) in collector.collected().items():
+        if right.any() and not right.all():
+            detector.calibration.fit(source, evidence, right)
+        else:
+            log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, "right")
+
+
+class KnownBoxes(L.LightningModule):
+    """Collects the appearance of true boxes, in `trainer.predict`."""
+
+    def __init__(self, detector: PromptedDetector, appearance: Appearance) -> None:
+        super().__init__()
+        self.detector = detector
+        self.appearance = appearance
+        self.vectors: list[Tensor] = []  # (n, A) each
+        self.labels: list[Tensor] = []  # (n,)
+
+    def predict_step(self, batch: Batch, *_: Any) -> None:
+        maps = self.appearance(batch.images)
+        for image, target in enumerate(batch.targets):
+            boxes = target.boxes.new_zeros(len(batch.targets), *target.boxes.shape)
+            boxes[image] = target.boxes
+            self.vectors.append(self.appearance.vectors(maps, boxes)[image])
+            self.labels.append(target.labels)
+
+
+class EvidenceCollector(L.LightningModule):
+    """Collects what speaks for the boxes that prompts find, and whether it is right, in `trainer.predict`."""
+
+    def __init__(self, module: DetectionModule, asked: Mapping[PromptSource, Prompting]) -> None:
+        super().__init__()
+        self.module = module
+        self._asked = asked
+        self._proposing: PromptTokens | None = None
+        self._pairs: dict[PromptSource, list[tuple[Tensor, Tensor]]] = {source: [] for source in asked}
+
+    def collected(self) -> dict[PromptSource, tuple[Tensor, Tensor]]:
+        """Evidence (n, F) and right (n,) bool of each source."""
+        return {
+            source: (torch.cat([e for e, _ in pairs]), torch.cat([r for _, r in pairs]))
+            for source, pairs in self._pairs.items()
+        }
+
+    def on_predict_start(self) -> None:
+        self._proposing = self.module.proposing()
+        for prompting in self._asked.values():
+            prompting.start()
+
+    def predict_step(self, batch: Batch, *_: Any) -> None:
+        detector = self.module.detector
+        features = detector.encode_image(batch.images)
+        for source, prompting in self._asked.items():
+            found = gather_evidence(detector, features, prompting(detector, batch, features), self._proposing)
+            number = torch.full(found.values.shape[2:3], SOURCES.index(source), device=self.device)
+            scores = detector.calibration(found.values, number)
+            for image, target in enumerate(batch.targets):
+                best = scores[image].flatten().topk(min(BEST, scores[image].numel())).indices
+                best = best[scores[image].flatten()[best] > 0]
+                right = is_right(found.boxes[image], target, scores.shape[-1])
+                self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right.flatten()[best].cpu()))
+
+
+def is_right(boxes: Tensor, target: Targets, num_categories: int) -> Tensor:
+    """(N, C) bool, whether an object of a category is where a box (N, 4) is."""
+    overlap = box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target.boxes)) >= RIGHT  # (N, n)
+    own = target.labels[:, None] == torch.arange(num_categories, device=boxes.device)  # (n, C)
+    return (overlap.float() @ own.float()) > 0

@@ -1,0 +1,106 @@
+"""Scores that mean the same thing, whatever a category was prompted by: fitted on a split with ground truth.
+
+B images, N boxes, C categories, F kinds of evidence, S sources of prompts, n pairs of box and category.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trex2_lightning.structures import PromptSource
+
+SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
+# What speaks for a box: the logit of its score for the category; that of its best score for anything; how much it looks
+# like the exemplars; and the logarithm of its share of that, where each category has one.
+EVIDENCE = ("score", "best_score", "similarity", "share")
+# What is not fitted: a learned score as it is; with appearance, a box is as good as its best score says, and that is
+# shared out among the categories.
+UNFITTED, UNFITTED_APPEARANCE = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 1.0)
+UNFITTED_THRESHOLD = 0.3
+
+
+class ScoreCalibration(nn.Module):
+    """The probability that a box is an object of the category, by a logistic regression for each source of prompts.
+
+    Platt's scaling (1999), of more than one score where there is appearance.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    threshold: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        sizes = (2, len(SOURCES))  # without appearance and with it
+        weight = torch.tensor([UNFITTED, UNFITTED_APPEARANCE])[:, None].repeat(1, sizes[1], 1)
+        # Beside the weights in a checkpoint: these are those of a published detector too, to the last tensor.
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("bias", torch.zeros(sizes), persistent=False)
+        self.register_buffer("threshold", torch.full(sizes, UNFITTED_THRESHOLD), persistent=False)
+
+    def forward(self, evidence: Tensor, sources: Tensor) -> Tensor:
+        """Scores of boxes.
+
+        Args:
+            evidence: (B, N, C, F), -inf where there is none.
+            sources: (C,) int64, index into `SOURCES`.
+
+        Returns:
+            (B, N, C) in [0, 1]; 0 of a category that is not asked for, whose `score` is -inf.
+        """
+        seen = (evidence[..., 2] > -torch.inf).long()
+        weight, bias = self.weight[seen, sources], self.bias[seen, sources]
+        terms = torch.where(weight == 0, 0.0, evidence * weight)  # 0 * -inf is no number
+        return (terms.sum(-1) + bias).sigmoid().masked_fill(evidence[..., 0] == -torch.inf, 0)
+
+    def fits(self) -> dict[str, Tensor]:
+        """What `fit` has found, for a checkpoint."""
+        return {name: tensor.cpu() for name, tensor in self.named_buffers()}
+
+    def load_fits(self, fits: dict[str, Tensor]) -> None:
+        """Take what `fits` gave; what is missing stays as it is."""
+        for name, tensor in self.named_buffers():
+            if name in fits:
+                tensor.copy_(fits[name])
+
+    def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> None:
+        """Learn from boxes whether the evidence was right, and the score that parts them best (F1).
+
+        Args:
+            source: of the prompts.
+            evidence: (n, F), all with appearance or all without.
+            right: (n,) bool, an object of the category is there; some are, and some are not.
+        """
+        row = (int(evidence[0, 2] > -torch.inf), SOURCES.index(source))
+        used = self.weight.new_tensor(UNFITTED if not row[0] else (1.0,) * len(EVIDENCE)).bool()
+        inputs, wanted = evidence[:, used].double(), right.double()
+        mean, scale = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
+        weight = inputs.new_zeros(inputs.shape[1], requires_grad=True)
+        bias = wanted.mean().logit().requires_grad_()
+        optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            logits = (inputs - mean) / scale @ weight + bias
+            value = F.binary_cross_entropy_with_logits(logits, wanted) + 1e-6 * weight.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        with torch.enable_grad():
+            optimizer.step(loss)  # type: ignore[no-untyped-call]
+        found = (weight / scale).detach()
+        self.weight[row] = self.weight.new_zeros(len(EVIDENCE)).masked_scatter(used, found.to(self.weight))
+        self.bias[row] = (bias - (mean * found).sum()).detach()
+        self.threshold[row] = best_threshold((inputs @ found + self.bias[row].double()).sigmoid(), right)
+
+
+def best_threshold(scores: Tensor, right: Tensor) -> Tensor:
+    """The score (n,) from which on those that are `right` (n,) are told from the others with the best F1."""
+    order = scores.argsort(descending=True)
+    hits = right[order].double().cumsum(0)
+    f1 = 2 * hits / (torch.arange(1, len(hits) + 1, device=hits.device) + hits[-1])
+    return scores[order[f1.argmax()]]
