@@ -15,6 +15,7 @@ from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
 from trex2_lightning.models.hub.load import load_bert, load_detector
 from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.models.presence import PresenceHead
 from trex2_lightning.models.text import BertEncoder, ClipEncoder, TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 
@@ -66,6 +67,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
             shared_box_head=sizes.shared_box_head,
         ),
         "prior": prior,
+        "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
     }
     if config.fusion == "late":
         return LateFusionDetector(**parts)

@@ -15,7 +15,7 @@ from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.scores import category_scores, rank, to_pixels
+from trex2_lightning.ops.scores import rank, to_pixels
 from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
@@ -146,8 +146,7 @@ class DetectionModule(L.LightningModule):
             image_ids: B of them.
         """
         output = self.detector.decode(features, prompts)
-        scores = category_scores(output.queries.logits[-1], prompts.category, prompts.valid)
-        best = rank(scores, output.queries.boxes[-1].float(), self._max_detections)
+        best = rank(self.detector.scores(output), output.queries.boxes[-1].float(), self._max_detections)
         boxes = to_pixels(best.boxes, sizes)
         results = []
         for i, image_id in enumerate(image_ids):
