@@ -192,3 +192,4 @@ class DetectorOutput(NamedTuple):
     proposals: Detections
     noised: Detections | None  # (K, B, N, ...)
     prompts: PromptTokens
+    presence: Tensor | None = None  # (B, T) logit that the image has the token's category; None: no such head

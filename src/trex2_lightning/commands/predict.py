@@ -61,7 +61,8 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
     made = predictor.mixed(tuple(options.text), references, options.mix)
     prompts = join(made, *(predictor.load(Path(file)) for file in options.prompts))
     detections = predictor.detect(image, prompts, options.threshold, options.negative)
-    written = [*write_prediction(options.image, detections, options.output, exemplars)]
+    present = None if predictor.module.detector.presence is None else predictor.present(image, prompts)
+    written = [*write_prediction(options.image, detections, options.output, exemplars, present)]
     if options.save_prompts:
         predictor.save(prompts, options.save_prompts)
         written.append(options.save_prompts)

@@ -50,6 +50,7 @@ class LossConfig:
     classification: float = 1.0
     l1: float = 5.0
     giou: float = 2.0
+    presence: float = 1.0  # whether a category is in an image at all, where model.presence
     focal_alpha: float = 0.25
     focal_gamma: float = 2.0
     cost: CostConfig = field(default_factory=CostConfig)

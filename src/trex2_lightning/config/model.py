@@ -109,6 +109,7 @@ class ModelConfig:
     similarity: Literal["scaled", "plain"] = "scaled"  # dot product / sqrt(D) + bias; plain: as it is (Grounding DINO)
     prior: float = 0.01  # initial score of every query; sets the bias of scaled similarity heads
     max_tokens: int = 256  # early fusion: prompt tokens in one pass; more need several, training leaves out negatives
+    presence: bool = False  # a head that says whether a category is in the image at all; multiplies its scores
     init_from: str = ""  # Grounding DINO to start from: folder or repository of the hub's format; "": none
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     text: TextConfig = field(default_factory=TextConfig)

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import Prompts
 
 VOCABULARIES = (10, 100, 500, 2000)  # numbers of names
@@ -80,8 +79,7 @@ def _of_each_step(
     features, prompts = detector.encode_image(images), detector.encode_prompts(asked)
 
     def decode() -> object:
-        logits = detector.decode(features, prompts).queries.logits[-1]
-        return category_scores(logits, prompts.category, prompts.valid)
+        return detector.scores(detector.decode(features, prompts))
 
     return Cost(
         image=measure(lambda: detector.encode_image(images)),

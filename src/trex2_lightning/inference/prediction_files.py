@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -31,8 +31,16 @@ def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> 
     return outputs
 
 
-def write_prediction(image: Path, detections: Sequence[Detection], folder: Path, exemplars: Marks) -> tuple[Path, Path]:
+def write_prediction(
+    image: Path,
+    detections: Sequence[Detection],
+    folder: Path,
+    exemplars: Marks,
+    present: Mapping[str, float] | None = None,
+) -> tuple[Path, Path]:
     """Write the picture with its boxes and exemplars, and the boxes' values, to `folder`; returns both paths.
+
+    What is `present` with which probability goes to the values, where the detector says it.
 
     Raises:
         InputError: as `output_files`.
@@ -47,6 +55,8 @@ def write_prediction(image: Path, detections: Sequence[Detection], folder: Path,
         exemplars,
     )
     drawn.save(picture)
-    content = {"image": str(image), "detections": [detection._asdict() for detection in detections]}
+    content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
+    if present is not None:
+        content["present"] = present
     values.write_text(json.dumps(content, indent=2) + "\n")
     return picture, values

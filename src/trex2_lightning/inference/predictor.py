@@ -23,9 +23,17 @@ from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, together
-from trex2_lightning.ops.scores import category_scores, rank, to_pixels, without
-from trex2_lightning.prompting.prompt_set import PromptSet, Source, fingerprint, load_prompts, repeated, save_prompts
-from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.ops.scores import rank, to_pixels, without
+from trex2_lightning.prompting.prompt_set import (
+    PromptSet,
+    check_wanted,
+    fingerprint,
+    load_prompts,
+    repeated,
+    save_prompts,
+    sources_of,
+)
+from trex2_lightning.structures import DetectorOutput, FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
@@ -178,7 +186,7 @@ class Predictor:
         names = tuple(dict.fromkeys(name for row in [*written, *shown] for name in row))
         text, visual = self._tokens(names, written), self._tokens(names, shown)
         prompts = average(text, average(visual) if mix == "half" else visual)
-        return PromptSet(names, prompts.embed[0].cpu(), tuple(_sources(text, visual)))
+        return PromptSet(names, prompts.embed[0].cpu(), sources_of(text, visual))
 
     @torch.no_grad()
     def detect(
@@ -201,19 +209,12 @@ class Predictor:
         Raises:
             InputError: an unreadable image, no category to look for, or a negative that is none of them.
         """
-        unknown = [name for name in negative if name not in prompts.names]
-        if unknown:
-            raise InputError(
-                f"the negative '{unknown[0]}' is none of the categories {', '.join(prompts.names)}: prompt it too"
-            )
-        if not set(prompts.names) - set(negative):
-            raise InputError("there is nothing to look for: give a phrase, a box, a point or a prompt file")
-        encoded, tokens = self._encoded(image), self._asked(prompts)
-        with self.autocast():
-            queries = self.module.detector.decode(encoded.features, tokens).queries
-        scores = category_scores(queries.logits[-1], tokens.category, tokens.valid)
+        check_wanted(prompts.names, negative)
+        encoded = self._encoded(image)
+        output = self._decode(encoded, prompts)
+        scores = self.module.detector.scores(output)
         unwanted = torch.tensor([name in negative for name in prompts.names], device=scores.device)
-        best = rank(without(unwanted, scores), queries.boxes[-1].float(), self._config.eval.max_detections)
+        best = rank(without(unwanted, scores), output.queries.boxes[-1].float(), self._config.eval.max_detections)
         boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=scores.device))
         found = zip(boxes[0].tolist(), best.scores[0].tolist(), best.labels[0].tolist(), strict=True)
         return [
@@ -221,6 +222,17 @@ class Predictor:
             for box, score, label in found
             if score >= threshold
         ]
+
+    @torch.no_grad()
+    def present(self, image: AnyImage, prompts: PromptSet) -> dict[str, float]:
+        """The probability, by name, that the image has at all what is asked for; `detect` has it in its scores.
+
+        Raises:
+            InputError: an unreadable image, nothing to look for, or a checkpoint without a presence head.
+        """
+        check_wanted(prompts.names)
+        present = self.module.detector.present(self._decode(self._encoded(image), prompts))
+        return dict(zip(prompts.names, present[0].tolist(), strict=True))
 
     def save(self, prompts: PromptSet, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""
@@ -240,6 +252,10 @@ class Predictor:
 
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
+
+    def _decode(self, image: EncodedImage, prompts: PromptSet) -> DetectorOutput:
+        with self.autocast():
+            return self.module.detector.decode(image.features, self._asked(prompts))
 
     def _encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
         """With vectors in float32, as they are kept."""
@@ -280,9 +296,3 @@ class Predictor:
                 vectors[i, names.index(name)] = vector
                 valid[i, names.index(name)] = True
         return from_vectors(vectors, valid)
-
-
-def _sources(text: PromptTokens, visual: PromptTokens) -> list[Source]:
-    shown = visual.valid.any(0).tolist()
-    written = text.valid.any(0).tolist()
-    return [("mixed" if w else "visual") if s else "text" for w, s in zip(written, shown, strict=True)]

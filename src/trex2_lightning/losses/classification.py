@@ -6,10 +6,14 @@ tokens per category it is that of Grounding DINO (its section 3.5).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torchvision.ops import sigmoid_focal_loss
 
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.structures import PromptTokens, Targets
 
 
 def token_targets(labels: Tensor, category: Tensor) -> Tensor:
@@ -48,3 +52,20 @@ def focal_loss(logits: Tensor, targets: Tensor, mask: Tensor, alpha: float, gamm
     """
     losses = sigmoid_focal_loss(logits.masked_fill(~mask, 0), targets.to(logits.dtype), alpha, gamma)
     return losses.masked_fill(~mask, 0).sum()
+
+
+def presence_loss(logits: Tensor, targets: Sequence[Targets], prompts: PromptTokens, known: Tensor) -> Tensor:
+    """Binary cross entropy of whether an image has a category: the mean over the categories that images judge.
+
+    Args:
+        logits: (B, T), the same for all tokens of a category.
+        targets: B images; what is marked is there, whether or not the category is judged.
+        prompts: what they are asked for.
+        known: (B or 1, T) bool, as `known_tokens`.
+    """
+    category = prompts.category
+    wanted = torch.stack([token_targets(target.labels, category).any(0) for target in targets])  # (B, T)
+    counted = (known | (wanted & prompts.valid)) & (category >= 0)
+    weight = counted / (category == category[:, None]).sum(-1)  # a category counts once, whatever its tokens
+    losses = binary_cross_entropy_with_logits(logits, wanted.to(logits.dtype), reduction="none")
+    return (losses * weight).sum() / weight.sum().clamp(min=1)

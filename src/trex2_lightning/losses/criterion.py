@@ -12,7 +12,7 @@ from torch.nn.functional import l1_loss
 
 from trex2_lightning.config import LossConfig
 from trex2_lightning.losses.alignment import alignment_loss, relation_loss
-from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
+from trex2_lightning.losses.classification import focal_loss, known_tokens, presence_loss, token_targets
 from trex2_lightning.losses.matcher import HungarianMatcher
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy, generalized_iou
 from trex2_lightning.ops.distributed import mean_over_ranks
@@ -51,8 +51,8 @@ class Criterion(nn.Module):
 
         Returns:
             Scalars `queries/classification`, `queries/l1`, `queries/giou`, the same of `proposals/` and, where
-            there are noised queries, of `noised/`; with `vectors` `alignment` and `relation`, where their weight is
-            not 0.
+            there are noised queries, of `noised/`; `presence` of a detector that has the head; with `vectors`
+            `alignment` and `relation`, where their weight is not 0.
 
         Raises:
             InputError: predictions or target boxes are not finite, as where training has diverged.
@@ -73,6 +73,9 @@ class Criterion(nn.Module):
             for (name, detections), assigned in zip(predicted.items(), split, strict=True):
                 losses = self._losses(detections, assigned, targets, output.prompts, known)
                 terms |= {f"{name}/{term}": loss / num_boxes for term, loss in losses.items()}
+            if output.presence is not None:
+                present = presence_loss(_widen(output.presence), targets, output.prompts, known[:, 0])
+                terms["presence"] = self.config.presence * present
             if noised is not None and output.noised is not None:
                 detections = _full_precision(output.noised)
                 assigned = np.broadcast_to(noised.target, detections.logits.shape[:3])

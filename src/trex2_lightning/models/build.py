@@ -16,6 +16,7 @@ from trex2_lightning.models.detector import PromptedDetector, QuerySelection
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
 from trex2_lightning.models.hub.load import load_bert, load_detector
 from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.models.presence import PresenceHead
 from trex2_lightning.models.text import BertEncoder, ClipEncoder, TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 
@@ -68,6 +69,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
         ),
         "prior": prior,
         "appearance": Appearance(config.appearance, config.backbone) if config.appearance.name else None,
+        "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
     }
     if config.fusion == "late":
         return LateFusionDetector(**parts)

@@ -18,6 +18,7 @@ from trex2_lightning.layers.mlp import FeedForward
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.calibration import ScoreCalibration
+from trex2_lightning.models.presence import PresenceHead
 from trex2_lightning.models.text import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.ops.anchors import anchors
@@ -40,6 +41,7 @@ class PromptedDetector(nn.Module, ABC):
     Args:
         prior: initial score of every query; None: logits are plain dot products.
         appearance: compares what is found with exemplars; None: nothing does.
+        presence: says whether a category is in the image at all; None: nothing does.
     """
 
     max_tokens: int | None = None  # prompt tokens that it can be trained on at once; None: any number
@@ -55,6 +57,7 @@ class PromptedDetector(nn.Module, ABC):
         decoder: Decoder,
         prior: float | None,
         appearance: Appearance | None = None,
+        presence: PresenceHead | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -68,6 +71,7 @@ class PromptedDetector(nn.Module, ABC):
         self.noised_content = nn.Linear(decoder.width, decoder.width)
         self.appearance = appearance
         self.calibration = ScoreCalibration()
+        self.presence = presence
 
     @abstractmethod
     def encode_image(self, images: Images) -> FeatureMaps:
@@ -108,6 +112,22 @@ class PromptedDetector(nn.Module, ABC):
     def scores(self, output: DetectorOutput) -> Tensor:
         """Scores (B, Q, C) in [0, 1] of the last layer's queries."""
         return category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
+        """Scores (B, Q, C) in [0, 1] of the last layer's queries, each times its category's presence."""
+        scores = category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
+        return scores if output.presence is None else scores * self.present(output)[:, None]
+
+    def present(self, output: DetectorOutput) -> Tensor:
+        """The probability (B, C) that an image has a category, 0 where it is not valid.
+
+        Raises:
+            InputError: there is no presence head.
+        """
+        if output.presence is None:
+            raise InputError(
+                "this detector has no presence head: train one with model.presence=true, from these weights by "
+                "train.init_from=FILE"
+            )
+        return category_scores(output.presence[:, None], output.prompts.category, output.prompts.valid)[:, 0]
 
     def train_prompts(self, *, text: bool, visual: bool) -> None:
         """Choose which prompt encoders a run trains.
@@ -160,6 +180,7 @@ class PromptedDetector(nn.Module, ABC):
             proposals=proposals,
             noised=None if noised is None else Detections(logits[:, :, :num_noised], boxes[:, :, :num_noised]),
             prompts=prompts,
+            presence=None if self.presence is None else self.presence(features, prompts, proposals.logits[0]),
         )
 
     def _noised_content(self, noised: NoisedQueries, prompts: PromptTokens) -> Tensor:

@@ -68,6 +68,7 @@ class EarlyFusionDetector(PromptedDetector):
             proposals=_merge([output.proposals for output in outputs], indices, len(prompts.category)),
             noised=None,
             prompts=prompts,
+            presence=_merged_presence([output.presence for output in outputs], indices, prompts),
         )
 
     def _decode(self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None) -> DetectorOutput:
@@ -210,3 +211,13 @@ def _merge(found: list[Detections], indices: list[Tensor], num_tokens: int) -> D
         last = detections.logits[-1:]
         logits.append(last.new_full((*last.shape[:-1], num_tokens), -torch.inf).index_copy(-1, index, last))
     return Detections(torch.cat(logits, 2), torch.cat([detections.boxes[-1:] for detections in found], 2))
+
+
+def _merged_presence(found: list[Tensor | None], indices: list[Tensor], prompts: PromptTokens) -> Tensor | None:
+    """Each part's logits (B, T of the part) at its tokens: (B, T)."""
+    merged: Tensor | None = None
+    for presence, index in zip(found, indices, strict=True):
+        if presence is not None:
+            whole = presence.new_zeros(len(presence), len(prompts.category)) if merged is None else merged
+            merged = whole.index_copy(1, index, presence)
+    return merged

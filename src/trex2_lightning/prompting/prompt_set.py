@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trex2_lightning.errors import InputError
+from trex2_lightning.structures import PromptTokens
 
 Source = Literal["text", "visual", "mixed", "tuned"]
 
@@ -34,6 +36,25 @@ class PromptSet(NamedTuple):
     names: tuple[str, ...]  # C, all different
     vectors: Tensor  # (C, D) float32, on the CPU
     sources: tuple[Source, ...]  # C, what each vector was made from
+
+
+def check_wanted(names: Sequence[str], negative: Collection[str] = ()) -> None:
+    """Some of the names are looked for, and the `negative` ones are of them.
+
+    Raises:
+        InputError: one of the two is not so.
+    """
+    unknown = [name for name in negative if name not in names]
+    if unknown:
+        raise InputError(f"the negative '{unknown[0]}' is none of the categories {', '.join(names)}: prompt it too")
+    if not set(names) - set(negative):
+        raise InputError("there is nothing to look for: give a phrase, a box, a point or a prompt file")
+
+
+def sources_of(text: PromptTokens, visual: PromptTokens) -> tuple[Source, ...]:
+    """Of C categories, by where their phrases and their exemplars are valid."""
+    written, shown = text.valid.any(0).tolist(), visual.valid.any(0).tolist()
+    return tuple(("mixed" if w else "visual") if s else "text" for w, s in zip(written, shown, strict=True))
 
 
 def join(*sets: PromptSet) -> PromptSet:

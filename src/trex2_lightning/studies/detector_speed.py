@@ -17,7 +17,6 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.hub.load import load_detector
 from trex2_lightning.models.hub.settings import model_config
 from trex2_lightning.models.text import BertEncoder
-from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import DetectorOutput, Images, Prompts, PromptTokens
 from trex2_lightning.studies.timing import Row, Setting, difference, fastest, ratio
 
@@ -48,8 +47,7 @@ def detectors(folder: Path, setting: Setting) -> list[Row]:
         return reference(images.pixels, input_ids=tokens, attention_mask=torch.ones_like(tokens))
 
     def find(detector: PromptedDetector, prompts: PromptTokens) -> Tensor:
-        logits = detector.decode(detector.encode_image(images), prompts).queries.logits[-1]
-        return category_scores(logits, prompts.category, prompts.valid)
+        return detector.scores(detector.decode(detector.encode_image(images), prompts))
 
     limit = reference.config.max_text_len
     [sentence], chunks = sentences(few, limit), sentences(many, limit)

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.studies.gpu_models import (
     OURS,
@@ -169,4 +168,4 @@ def ask(reference: Any, pixels: Tensor, tokens: Tensor) -> Any:
 
 def find(detector: PromptedDetector, features: FeatureMaps, prompts: PromptTokens) -> Tensor:
     """Scores (B, Q, C)."""
-    return category_scores(detector.decode(features, prompts).queries.logits[-1], prompts.category, prompts.valid)
+    return detector.scores(detector.decode(features, prompts))

@@ -61,7 +61,8 @@ def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """Start `module` from the weights of another run of the same architecture.
 
-    A visual prompt encoder that was never trained need not be like the configured one.
+    A visual prompt encoder that was never trained need not be like the configured one; only one of the two models may
+    have a presence head, or a network for appearance.
 
     Raises:
         InputError: as `load_checkpoint`, or its backbone saw pixels that were normalised otherwise.
@@ -70,12 +71,22 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
     _check_pixels(config, before, path)
     if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:
-        part = "detector.visual_encoder."
-        state = {name: value for name, value in state.items() if not name.startswith(part)}
-        state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
+        state = _with_own(module, state, "detector.visual_encoder.")
         log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
+    if before.model.presence != config.model.presence:
+        state = _with_own(module, state, "detector.presence.")
+        there, here = ("no", "a new one") if config.model.presence else ("a", "none")
+        log.info("%s has %s presence head: %s here, as model.presence says", path, there, here)
+    if before.model.appearance != config.model.appearance:
+        state = _with_own(module, state, "detector.appearance.")
     load_state(module, state, path)
     module.visual_trained |= checkpoint["visual_trained"]
+
+
+def _with_own(module: DetectionModule, state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The state with the module's own tensors of a part, where it has that part."""
+    others = {name: value for name, value in state.items() if not name.startswith(part)}
+    return others | {name: value for name, value in module.state_dict().items() if name.startswith(part)}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

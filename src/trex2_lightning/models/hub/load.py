@@ -134,7 +134,9 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
     """A detector that is a Grounding DINO by its parts must be one to the last parameter."""
     encoder = detector.text_encoder
     if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
-        lacks = tuple(name for name in report.new if not name.startswith(("visual_encoder.", "noised_content.")))
+        lacks = tuple(
+            name for name in report.new if not name.startswith(("visual_encoder.", "noised_content.", "presence."))
+        )
         more = tuple(name for name in report.skipped if ".layer" in name or "class_embed." in name)
         if lacks or more:
             raise WeightsError(

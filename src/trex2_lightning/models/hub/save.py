@@ -22,8 +22,8 @@ from trex2_lightning.structures import IMAGENET_PIXELS
 def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path) -> None:
     """Write a (word, early) detector with Swin and BERT so that `transformers` loads it with `from_pretrained`.
 
-    Scaled similarity makes it an MM-Grounding-DINO, plain similarity a Grounding DINO. The visual prompt encoder and
-    what denoising needs have no place there and are left out.
+    Scaled similarity makes it an MM-Grounding-DINO, plain similarity a Grounding DINO. The visual prompt encoder,
+    the presence head and what denoising needs have no place there and are left out.
 
     Args:
         detector: built from `config`.
