@@ -104,6 +104,7 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("logging.every=0", "logging.every=0 must be at least 1"),
         ("data.num_workers=-1", "data.num_workers=-1 must be a number that is not negative"),
         ("data.negatives.count=-1", "data.negatives.count=-1 must be a number that is not negative"),
+        ("data.negatives.foreign=-1", "data.negatives.foreign=-1 must be a number that is not negative"),
         ("optim.lr=-1", "optim.lr=-1.0 must be a number that is not negative"),
         ("optim.lr_text=nan", "optim.lr_text=nan must be a number that is not negative"),
         ("name=[x", "the value of 'name=[x' is not valid YAML: put it into quotes"),
