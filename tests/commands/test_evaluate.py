@@ -24,7 +24,7 @@ def test_evaluate_writes_figures_and_results(
     folder = checkpoint.parent.parent / "eval" / "val"
     summary = json.loads((folder / "evaluation.json").read_text())
     assert (summary["split"], summary["ground_truth"]) == ("val", str(moved / "val.json"))
-    assert summary["ap"].keys() == {"text", "random_phrases"}
+    assert summary["ap"].keys() == {"text", "random_phrases", "foreign_phrases"}
     assert summary["ap"]["text"].keys() == {"all"}
     assert summary["ap50"].keys() == summary["ap"].keys() == summary["categories"].keys()
     named = summary["categories"]["text"]
@@ -46,8 +46,8 @@ def test_the_run_s_folder_has_all_of_the_test_split_and_nothing_else(
     call(evaluate_command, "--ckpt", checkpoint, "--protocol", "text", "--split", "val")
     assert (folder / "evaluation.json").read_text() == written
     rows = {path.name: list(read_json(path / "evaluation.json")["ap"]) for path in (folder / "eval").iterdir()}
-    both = ["text", "random_phrases"]
-    assert rows == {"val": both, "random_phrases-text": both, "val-text": ["text"]}
+    every, both = ["text", "random_phrases", "foreign_phrases"], ["text", "random_phrases"]
+    assert rows == {"val": every, "random_phrases-text": both, "val-text": ["text"]}
 
 
 def test_evaluate_by_every_protocol_after_visual_training(
@@ -58,7 +58,15 @@ def test_evaluate_by_every_protocol_after_visual_training(
     checkpoint = config.folder / "checkpoints" / "last.ckpt"
     call(evaluate_command, "--ckpt", checkpoint)
     rows = [
-        *("text", "random_phrases", "hinted_text", "interactive_box", "interactive_point", "wrong_pictures"),
+        *(
+            "text",
+            "random_phrases",
+            "foreign_phrases",
+            "hinted_text",
+            "interactive_box",
+            "interactive_point",
+            "wrong_pictures",
+        ),
         *("generic_1", "generic_2", "mixed", "mixed_mean"),
     ]
     summary = json.loads((config.folder / "evaluation.json").read_text())
@@ -90,7 +98,8 @@ def test_evaluate_by_every_protocol_after_visual_training(
 def test_evaluate_writes_where_it_is_told(call: Callable[..., None], checkpoint: Path, tmp_path: Path) -> None:
     call(evaluate_command, "--output", tmp_path / "a" / "b", "--ckpt", checkpoint)
     written = {path.name for path in (tmp_path / "a" / "b").iterdir()}
-    assert written == {"evaluation.json", "results_text.json", "results_random_phrases.json"}
+    rows = ("text", "random_phrases", "foreign_phrases")
+    assert written == {"evaluation.json", *(f"results_{row}.json" for row in rows)}
     assert json.loads((tmp_path / "a" / "b" / "evaluation.json").read_text())["split"] == "test"
 
 

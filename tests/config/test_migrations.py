@@ -10,7 +10,7 @@ import torch
 
 from trex2_lightning.config import Config, ConfigError, from_dict, load, migrate, save, to_dict
 from trex2_lightning.config import migrations as table
-from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Removed, Renamed, RenamedWeights
+from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Added, Removed, Renamed, RenamedWeights
 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
@@ -29,6 +29,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "2 imagenet_pixels": (
         {"config": {"model": {"width": 64, "backbone": {"name": "test_resnet"}}}},
         {"config": {"model": {"width": 64, "backbone": {"name": "test_resnet"} | IMAGENETS}}},
+    ),
+    "2 data.negatives.foreign": (
+        {"config": {"data": {"negatives": {"count": 80}}}},
+        {"config": {"data": {"negatives": {"count": 80, "foreign": 0}}}},
     ),
 }
 
@@ -62,7 +66,24 @@ def test_an_early_checkpoint_says_by_its_rhythm_whether_visual_prompts_were_trai
     assert later["visual_trained"] is True, "the run that its weights came from did"
 
 
+def test_an_earlier_run_goes_on_without_foreign_names() -> None:
+    earlier = to_dict(Config()) | {"format": 1}
+    del earlier["data"]["negatives"]["foreign"]
+    assert from_dict(earlier).data.negatives.foreign == 0
+    assert from_dict({"format": CONFIG_FORMAT}).data.negatives.foreign > 0
+
+
 # Kinds of entries
+
+
+def test_a_setting_that_is_new_has_its_value_where_its_section_is_and_keeps_another() -> None:
+    for settings, expected in (
+        ({"a": {"b": 1}}, {"a": {"b": 1, "new": 0}}),
+        ({"a": {"new": 3}}, {"a": {"new": 3}}),
+        ({}, {}),
+    ):
+        Added("a.new", 0)({"config": settings})
+        assert settings == expected
 
 
 def test_a_renamed_setting_moves_with_its_value() -> None:

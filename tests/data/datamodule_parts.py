@@ -19,7 +19,7 @@ ALL_AUGMENTATIONS = AugmentConfig(vertical_flip=0.5, color_jitter=0.3, crop=0.5)
 def datamodule(
     root: Path, stage: str = "fit", steps: int = 6, accumulate: int = 1, rhythm: RhythmConfig = TEXT, **values: Any
 ) -> DetectionDataModule:
-    settings = {"batch_size": 2, "num_workers": 0, "negatives": NegativesConfig(count=1), **values}
+    settings = {"batch_size": 2, "num_workers": 0, "negatives": NegativesConfig(count=1, foreign=0), **values}
     config = DataConfig(root=str(root), size=48, max_size=96, train_sizes=[32, 48], **settings)
     module = DetectionDataModule(
         config,

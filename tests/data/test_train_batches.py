@@ -119,7 +119,7 @@ def test_crowds_are_not_targets(tiny_coco: Path) -> None:
 def test_held_out_names_are_never_negatives(tiny_coco: Path) -> None:
     path = tiny_coco / "train.json"
     edit(path, categories=[*json.loads(path.read_text())["categories"], {"id": 9, "name": "held-out block"}])
-    module = datamodule(tiny_coco, steps=10, negatives=NegativesConfig(count=80))
+    module = datamodule(tiny_coco, steps=10, negatives=NegativesConfig(count=80, foreign=0))
     assert {len(batch.prompts.phrases) for batch in module.train_dataloader()} == {3}
 
 

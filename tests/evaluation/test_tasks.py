@@ -271,3 +271,17 @@ def test_a_benchmark_needs_its_folder(visual_checkpoint: Path) -> None:
         evaluate_command(["--ckpt", str(visual_checkpoint), str(EVAL / "coco.yaml")])
     with pytest.raises(InputError, match=r"no experiment file nowhere\.yaml"):
         evaluate_command(["--ckpt", str(visual_checkpoint), "nowhere.yaml"])
+
+
+def test_a_set_of_one_category_is_asked_for_foreign_phrases_and_not_for_its_names_in_another_order(
+    tiny_config: TinyConfig, tiny_coco: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tiny_coco / "test.json"
+    content = json.loads(path.read_text())
+    annotations = [item | {"category_id": content["categories"][0]["id"]} for item in content["annotations"]]
+    path.write_text(json.dumps(content | {"categories": content["categories"][:1], "annotations": annotations}))
+    config = tiny_config()
+    assert list(evaluate(config, build_module(config), "test").rows) == ["text", "foreign_phrases"]
+    assert "random_phrases left out" in caplog.text
+    with pytest.raises(InputError, match=r"test\.json: its names do not allow random_phrases: ask with text too"):
+        evaluate(config, build_module(config), "test", ["random_phrases"])

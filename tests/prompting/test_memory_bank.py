@@ -110,3 +110,48 @@ def test_all_ranks_have_the_same_bank(tmp_path: Path) -> None:
             "dog": [0, 1, 10],
             "cat": [11],
         }
+
+
+# Foreign ones
+
+
+def mixed(foreign: bool = True, negatives: int = 4) -> MemoryBank:
+    """Dogs and a cat, another set's person, hot dog and hen, and nameless things of both sets' steps."""
+    some = MemoryBank(MemoryBankConfig(2, negatives, foreign))
+    some.add(PHRASES, from_vectors(torch.tensor([[[1.0], [2], [3]]]), VALID[:1]))
+    some.add(("person", "hot dog", "hen"), from_vectors(torch.tensor([[[5.0], [6], [7]]])), data_set="others")
+    for number in range(6):
+        some.add((), from_vectors(torch.full((1, 1, 1), 10.0 + number)), data_set="things" if number % 2 else "")
+    return some
+
+
+def test_of_other_sets_and_of_nameless_pictures_nothing_is_drawn_unless_the_user_says_so() -> None:
+    apart = mixed(foreign=False)
+    assert sorted(drawn(apart, ("dog",))) == [2]
+    assert "" not in apart.state_dict()[""]
+    once_on = MemoryBank(MemoryBankConfig(2, 4))
+    once_on.load_state_dict(mixed().state_dict())
+    assert sorted(drawn(once_on, ("dog",))) == [2]
+
+
+def test_foreign_categories_are_those_with_names_far_from_the_set_s_and_every_nameless_vector() -> None:
+    some = mixed(negatives=40)
+    assert sorted(drawn(some, ("dog",))) == [2, 5, 7, 10, 11, 12, 13, 14, 15]  # no hot dog: there may be dogs
+    generator = torch.Generator().manual_seed(0)
+    mine = [vector.item() for vector in some.draw(("person", "hen"), generator, "others")]
+    assert sorted(mine) == [2, 6, 10, 11, 12, 13, 14, 15]  # nor dogs where there are hot dogs
+    assert len(drawn(mixed(negatives=3), ("dog",))) == 3
+
+
+def test_as_many_nameless_vectors_are_kept_as_are_asked_for_and_resume(tmp_path: Path) -> None:
+    some = mixed(negatives=2)
+    torch.save(some.state_dict(), tmp_path / "bank.pt")
+    resumed = MemoryBank(MemoryBankConfig(2, 2, foreign=True))
+    resumed.load_state_dict(torch.load(tmp_path / "bank.pt", weights_only=True))
+    for bank in (some, resumed):
+        assert {name: kept[""].flatten().tolist() for name, kept in bank.state_dict().items() if "" in kept} == {
+            "": [12, 14],
+            "things": [13, 15],
+        }
+    for seed in range(5):
+        assert drawn(resumed, seed=seed) == drawn(some, seed=seed)

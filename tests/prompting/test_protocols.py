@@ -9,7 +9,6 @@ import torch
 from glass import IMAGES, NAMES, Glass, ask, batch_of, image
 
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, from_words
-from trex2_lightning.prompting import protocols
 from trex2_lightning.prompting.protocols import PROTOCOLS, Hinted, Interactive, Mixed, Text, WrongPictures, promptings
 
 GREY = 0.0
@@ -129,20 +128,18 @@ def test_rows_of_all_protocols() -> None:
     references = from_vectors(torch.tensor([1.0, 2.0, 6.0])[:, None, None].expand(3, 4, 6))
     rows = promptings(PROTOCOLS, NAMES, 0, references, [1, 2, 3])
     assert list(rows) == [
-        *("text", "random_phrases", "hinted_text", "interactive_box", "interactive_point", "wrong_pictures"),
+        *(
+            "text",
+            "random_phrases",
+            "foreign_phrases",
+            "hinted_text",
+            "interactive_box",
+            "interactive_point",
+            "wrong_pictures",
+        ),
         *("generic_1", "generic_2", "generic_3", "mixed", "mixed_mean"),
     ]
     generic = [ask(rows[f"generic_{count}"], batch_of(*IMAGES))[1][3][0] for count in (1, 2, 3)]
     assert generic == [1, 1.5, 3]
     assert list(promptings(["mixed_mean", "text"], NAMES, 0, references, [1])) == ["text", "mixed_mean"]
     assert list(promptings(["random_phrases"], NAMES, 0, None, [1])) == ["random_phrases"]
-
-
-@pytest.mark.parametrize("count", [2, 3, 10, 57])
-def test_permuted_names_are_the_same_names_and_none_is_at_its_place(count: int) -> None:
-    names = tuple(f"name {i}" for i in range(count))
-    for seed in range(20):
-        shuffled = protocols.permuted(names, seed)
-        assert sorted(shuffled) == sorted(names)
-        assert all(a != b for a, b in zip(names, shuffled, strict=True))
-    assert protocols.permuted(names, 3) == protocols.permuted(names, 3)

@@ -10,7 +10,15 @@ from PIL import Image
 
 from trex2_lightning.studies.demo import demo
 
-ROWS = {"text", "random_phrases", "text_after_stage2", "interactive_box", "interactive_point", "hinted_text"}
+ROWS = {
+    "text",
+    "random_phrases",
+    "foreign_phrases",
+    "text_after_stage2",
+    "interactive_box",
+    "interactive_point",
+    "hinted_text",
+}
 ROWS |= {"wrong_pictures", "generic_1", "generic_4", "generic_16", "mixed", "mixed_mean", "text_word_early"}
 GROUPS = {"all", "seen", "frequent", "common", "rare", "composed", "novel"}
 

@@ -29,8 +29,8 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         "--protocol",
         action="append",
         choices=(*PROTOCOLS, OWN_EXEMPLARS),
-        help="what images are asked with; may be repeated; default: those of the benchmark, or text and "
-        "random_phrases; all after visual training",
+        help="what images are asked with; may be repeated; default: those of the benchmark, or text and its "
+        "controls; all after visual training",
     )
     parser.add_argument(
         "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"

@@ -68,9 +68,12 @@ class NegativesConfig:
     source: Literal["dataset", "dictionary", "both"] = "dataset"
     dictionary: str = ""  # text file with one phrase a line
     more_than: int = 100  # phrases of `data.sets` that more images have are the negatives of grounding data
+    # A detection set with fewer names that have boxes is asked for foreign ones too, shipped names of things that
+    # nobody says are in its pictures: up to so many phrases in a text batch; 0: none.
+    foreign: int = 16
 
     def __post_init__(self) -> None:
-        check_not_negative("data.negatives", self, "count", "more_than")
+        check_not_negative("data.negatives", self, "count", "more_than", "foreign")
 
 
 @dataclass

@@ -102,6 +102,19 @@ class Removed:
 
 
 @dataclass(frozen=True)
+class Added:
+    """A setting that there was not, with the value that leaves an earlier run what it was."""
+
+    key: str
+    value: Any
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        section, name = _section(checkpoint["config"], self.key)
+        if section:
+            section.setdefault(name, self.value)
+
+
+@dataclass(frozen=True)
 class RenamedWeights:
     """A module that has another name now; both end in a dot, or are whole names."""
 
@@ -147,6 +160,6 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         Removed("eval.num_pictures", "the table of pictures at W&B has eight", default=8),
         visual_training_told,
     ),
-    2: (imagenet_pixels,),
+    2: (imagenet_pixels, Added("data.negatives.foreign", 0)),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

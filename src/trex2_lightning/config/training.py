@@ -49,6 +49,9 @@ class MemoryBankConfig:
 
     size: int = 0  # vectors kept of a category, the last ones; 0: no bank
     negatives: int = 40  # most absent categories that a visual iteration asks for, each with the mean of its vectors
+    # Categories of the other `data.sets` and of nameless pictures are asked for too. For sets with few categories of
+    # their own, and only where no picture has what another set marks: what is there unmarked would be trained away.
+    foreign: bool = False
 
     def __post_init__(self) -> None:
         if self.size < 0 or self.negatives < 1:
@@ -56,6 +59,8 @@ class MemoryBankConfig:
                 f"train.memory_bank.size={self.size} must not be negative, and "
                 f"train.memory_bank.negatives={self.negatives} must be at least 1"
             )
+        if self.foreign and not self.size:
+            raise ConfigError("train.memory_bank.foreign=true needs a bank: give train.memory_bank.size=16")
 
 
 @dataclass

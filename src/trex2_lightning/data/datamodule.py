@@ -20,6 +20,7 @@ from trex2_lightning.data.opening import open_records
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
+from trex2_lightning.data.sampling.foreign import foreign_names
 from trex2_lightning.data.sampling.mixture import (
     TrainSet,
     annotated_names,
@@ -32,7 +33,7 @@ from trex2_lightning.data.sampling.mixture import (
 from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.data.sampling.references import References, draw_references, relabelled
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
-from trex2_lightning.data.sampling.vocabulary import negative_pool, read_dictionary
+from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.errors import InputError
@@ -62,6 +63,7 @@ class DetectionDataModule(lightning.LightningDataModule):
     """
 
     names: tuple[str, ...]
+    _foreign: ForeignNames  # of `data.train`
     _drawn: Records  # the reference images of generic prompts
 
     def __init__(
@@ -104,6 +106,10 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split not in self._records:
                 self._records[split] = self._read(split)
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
+                if split == "train":
+                    size = self.config.negatives.foreign if self.rhythm.text else 0
+                    named = len(annotated_names(self._records[split]))
+                    self._foreign = foreign_names(self._records[split].names, named, size, "data.train")
             self.names = self._records[split].names
         if stage == "fit" and self.config.nameless.share and NAMELESS not in self._records:
             self._records[NAMELESS] = self._read(NAMELESS)
@@ -197,7 +203,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             records = self.train_records
             pool = negative_pool(self.config.negatives, annotated_names(self._records["train"]))
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
-            sets = [TrainSet(records.images, records.names, pool, shared=shared)]
+            sets = [TrainSet(records.images, records.names, pool, shared=shared, foreign=self._foreign)]
         share = self.config.nameless.share
         sets = with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
         least = self.config.batch_size * self._world * self.accumulate
@@ -219,6 +225,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         negatives = self.config.negatives
         if negatives.source != "dataset":
             phrases["data.negatives.dictionary"] = read_dictionary(Path(negatives.dictionary))
+        foreign = [some.foreign for some in self._mixture] or [self._foreign]
+        if names := set[str]().union(*(some.names for some in foreign)):
+            phrases["data.negatives.foreign"] = sorted(names)
         return phrases
 
     @property

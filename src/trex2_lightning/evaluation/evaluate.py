@@ -26,6 +26,7 @@ from trex2_lightning.prompting.protocols import (
     promptings,
 )
 from trex2_lightning.prompting.region_classifier import RegionClassifier
+from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_evaluator
@@ -49,8 +50,8 @@ def evaluate(
         module: its trained module.
         split: of the data set.
         protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
-            other promptings by their row. None: those of `eval.protocols`, or else `text` and `random_phrases`, and all
-            if the run trained visual prompts.
+            other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls, and all if
+            the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
@@ -72,6 +73,8 @@ def evaluate(
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
         asked = promptings(asked, records.names, config.seed, references, config.eval.references, given)
+        if not asked and "region_classification" not in chosen:
+            raise InputError(f"{records.annotations}: its names do not allow {', '.join(chosen)}: ask with text too")
     module.protocols = {
         row: Measurement(prompting, build_metric(config, records, thresholds.get(row)))
         for row, prompting in asked.items()
@@ -96,7 +99,7 @@ def _trained(protocols: Sequence[str] | None, config: Config, visual: bool) -> S
         where = "protocols" if protocols else "eval.protocols"
         raise InputError(f"{where}: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
     if not listed:
-        return PROTOCOLS if visual else ("text", "random_phrases")
+        return PROTOCOLS if visual else ("text", *TEXT_CONTROLS)
     chosen = [protocol for protocol in listed if visual or protocol in TEXT_PROTOCOLS]
     if not chosen:
         raise InputError(

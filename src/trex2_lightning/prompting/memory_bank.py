@@ -13,15 +13,19 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import MemoryBankConfig
+from trex2_lightning.data.sampling.foreign import far_from
 from trex2_lightning.ops.distributed import from_every_rank
 from trex2_lightning.structures import PromptTokens
+
+WITHOUT_NAME = ""  # in a phrase's place: each of these vectors is a category of its own
 
 
 class MemoryBank:
     """The last `size` vectors of each category by its data set and phrase, in CPU memory and the same on all ranks.
 
     Vectors are detached and as old as the iterations in which they were made. Those of another data set are no
-    negatives: its categories may be in an image without being marked.
+    negatives: its categories may be in an image without being marked. With `foreign` the user says that they are not;
+    then those of nameless pictures are kept and drawn too, as many as an iteration asks for.
     """
 
     def __init__(self, config: MemoryBankConfig) -> None:
@@ -32,12 +36,15 @@ class MemoryBank:
         """Keep the valid vectors of all ranks' images, in the ranks' order; every rank must call this together.
 
         Args:
-            phrases: C.
+            phrases: C; none of nameless pictures.
             prompts: of batch size B, with one vector per category, as the images gave them.
             data_set: that the images are of, on all ranks.
         """
+        if not phrases and not self.config.foreign:
+            return
         embed, valid = prompts.embed.detach().float(), prompts.valid[..., None].float()
-        self._keep(phrases, torch.cat([embed, valid], -1).cpu(), data_set)  # the device is waited for once
+        names = phrases or (WITHOUT_NAME,) * embed.shape[1]
+        self._keep(names, torch.cat([embed, valid], -1).cpu(), data_set)  # the device is waited for once
 
     def _keep(self, phrases: Sequence[str], marked: Tensor, data_set: str) -> None:
         """Of vectors (B, C, D + 1) whose last number is 1 where they are valid, else 0."""
@@ -47,14 +54,32 @@ class MemoryBank:
         for names, vectors in from_every_rank(own):
             for name, vector in zip(names, vectors, strict=True):
                 # A row of its own: a view would keep the whole batch's vectors in memory.
-                kept.setdefault(name, deque(maxlen=self.config.size)).append(vector.clone())
+                kept.setdefault(name, deque(maxlen=self._room(name))).append(vector.clone())
 
     def draw(self, present: Sequence[str], generator: torch.Generator, data_set: str = "") -> list[Tensor]:
-        """The mean vectors (D,) of up to `negatives` random categories of a data set that are not `present`."""
+        """The mean vectors (D,) of up to `negatives` random categories of a data set that are not `present`.
+
+        With `foreign` they are also of other sets, where their names are near none of this set, and of nameless ones.
+        """
         kept = self._vectors.get(data_set, {})
-        absent = sorted(kept.keys() - set(present))
+        absent = [[*kept[name]] for name in sorted(kept.keys() - {*present, WITHOUT_NAME})]
+        if self.config.foreign:
+            absent += self._elsewhere(tuple(sorted({*present, *kept} - {WITHOUT_NAME})), data_set)
         chosen = torch.randperm(len(absent), generator=generator)[: self.config.negatives].tolist()
-        return [torch.stack([*kept[absent[index]]]).mean(0) for index in chosen]
+        return [torch.stack(absent[index]).mean(0) for index in chosen]
+
+    def _elsewhere(self, names: tuple[str, ...], data_set: str) -> list[list[Tensor]]:
+        """The vectors of each category that a set with these names does not have."""
+        found = []
+        for other, kept in sorted(self._vectors.items()):
+            if other != data_set:
+                apart = far_from(names, tuple(sorted(kept.keys() - {WITHOUT_NAME})))
+                found += [[*kept[name]] for name in apart]
+            found += [[vector] for vector in kept.get(WITHOUT_NAME, ())]
+        return found
+
+    def _room(self, name: str) -> int:
+        return self.config.negatives if name == WITHOUT_NAME else self.config.size
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Vectors (n, D) by data set and phrase, oldest first, which `torch.load(weights_only=True)` reads."""
@@ -66,6 +91,6 @@ class MemoryBank:
     def load_state_dict(self, state: dict[str, dict[str, Tensor]]) -> None:
         """Go on from what `state_dict` gave; of more vectors than `size` the last ones are kept."""
         self._vectors = {
-            data_set: {name: deque(vectors, maxlen=self.config.size) for name, vectors in kept.items()}
+            data_set: {name: deque(vectors, maxlen=self._room(name)) for name, vectors in kept.items()}
             for data_set, kept in state.items()
         }

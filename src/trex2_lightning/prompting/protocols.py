@@ -18,6 +18,7 @@ from torch import Tensor
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import average, first_images, only, renumbered, stack
+from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS, wrong_phrases
 from trex2_lightning.structures import (
     AppearanceMaps,
     Batch,
@@ -32,7 +33,7 @@ from trex2_lightning.structures import (
 )
 
 EXEMPLAR_KINDS = get_args(ExemplarKind)
-TEXT_PROTOCOLS = ("text", "random_phrases", "hinted_text")
+TEXT_PROTOCOLS = ("text", *TEXT_CONTROLS, "hinted_text")
 PROTOCOLS = (
     *(*TEXT_PROTOCOLS, *(f"interactive_{kind}" for kind in EXEMPLAR_KINDS), "wrong_pictures"),
     *("generic", "mixed", "mixed_mean", "region_classification"),
@@ -64,6 +65,8 @@ def promptings(
 ) -> dict[str, Prompting]:
     """The rows of a table of results: one per protocol, `generic_N` for each count of references.
 
+    A control that these names do not allow is left out, and the log says so.
+
     Args:
         protocols: some of `PROTOCOLS`.
         names: C category names.
@@ -75,7 +78,7 @@ def promptings(
     text = Text()
     rows: dict[str, Prompting] = {
         "text": text,
-        "random_phrases": Text(permuted(names, seed)),
+        **{row: Text(phrases) for row, phrases in wrong_phrases(protocols, names, seed).items()},
         "hinted_text": Hinted(text),
         **{f"interactive_{kind}": Interactive(seed, kind) for kind in EXEMPLAR_KINDS},
         "wrong_pictures": WrongPictures(seed),
@@ -252,11 +255,3 @@ def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
         neck=features.neck[own],
         appearance=seen and AppearanceMaps(tuple(each[own] for each in seen.maps), seen.extent[own]),
     )
-
-
-def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
-    """The names in another order, none at its own place: a control that asks for the wrong thing."""
-    order = list(range(len(names)))
-    random.Random(seed).shuffle(order)
-    shifted = dict(zip(order, order[1:] + order[:1], strict=True))
-    return tuple(names[shifted[i]] for i in range(len(names)))

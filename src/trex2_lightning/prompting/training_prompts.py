@@ -70,8 +70,8 @@ class TrainingPrompts:
         """In a visual iteration an image is asked for what others show too, and for what earlier ones have shown."""
         phrases, judged = batch.prompts.phrases, batch.prompts.judged
         prompts, names, places = share_prompts(own, phrases, self._scope, others=batch.cross_image)
-        if self.memory_bank is not None and phrases:  # named things may be in nameless pictures, unmarked
-            if judged is None:
+        if self.memory_bank is not None:
+            if phrases and judged is None:  # named things may be in nameless pictures, unmarked
                 prompts = with_vectors(prompts, self.memory_bank.draw(names, generator, batch.data_set))
             self.memory_bank.add(phrases, own, batch.data_set)
         targets = tuple(target._replace(labels=places[target.labels]) for target in batch.targets)

@@ -24,6 +24,7 @@ from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.prompting.protocols import PROTOCOLS
+from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
 from trex2_lightning.structures import Box
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import train
@@ -53,7 +54,7 @@ def demo(overrides: list[str]) -> None:
     stage1_minutes = minutes_since(started)
 
     module = train(stage2)
-    all_ways = evaluate(stage2, module, "test", [way for way in PROTOCOLS if way != "random_phrases"])
+    all_ways = evaluate(stage2, module, "test", [way for way in PROTOCOLS if way not in TEXT_CONTROLS])
     all_ways.rows["text_after_stage2"] = all_ways.rows.pop("text")
     write_results(all_ways, output)
     write_visual_sheets(stage2, Predictor(stage2, module), all_ways.records, output)

@@ -5,6 +5,7 @@ import torch
 
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_train, pad
 from trex2_lightning.data.sampling.rhythm import PromptKind
+from trex2_lightning.data.sampling.vocabulary import ForeignNames
 
 NAMES = ("cat", "dog", "cow")
 
@@ -145,3 +146,14 @@ def test_negatives_are_drawn_out_of_what_is_judged_where_every_image_says_it() -
     prompts = collate_train([second], NAMES, pool, 5, 16).prompts  # something has to be asked
     assert len(prompts.phrases) == 5
     assert not prompts.judged.any()
+
+
+def test_an_image_that_lists_what_it_judges_does_not_judge_foreign_names() -> None:
+    foreign = ForeignNames(("harp", "raft"), 9)
+    sure, unsure = example(20, 30, [0], 1), example(20, 30, [2], 2)._replace(judged=torch.tensor([2]))
+    prompts = collate_train([sure, unsure], NAMES, NAMES, 0, 16, foreign).prompts
+    asked = dict(zip(prompts.phrases, prompts.judged.T.tolist(), strict=True))
+    mine = {"harp": [True, False], "raft": [True, False]}
+    assert asked == {"cat": [True, False], "cow": [True, True], **mine}
+    for given in ([unsure, unsure], [sure._replace(source="grounding")], [sure._replace(kind="box")]):
+        assert not {"harp", "raft"} & {*collate_train(given, NAMES, NAMES, 0, 16, foreign).prompts.phrases}

@@ -210,13 +210,15 @@ def test_phrases_are_told_by_the_set_that_they_are_from(tiny_coco: Path, tmp_pat
         "three": SetConfig("test.json", "test", kind="nameless", visual=1),
     }
     config = DataConfig(root=str(tiny_coco), val=SplitConfig("val.json", "val"), sets=sets)
-    config.negatives = NegativesConfig(source="both", dictionary=str(words))
+    config.negatives = NegativesConfig(source="both", dictionary=str(words), foreign=4)
     data = DetectionDataModule(
         config, statistics=IMAGENET_PIXELS, seed=0, total_steps=6, accumulate=1, rhythm=RHYTHM, eval_batch_size=1
     )
     data.setup("fit")
     blocks = ("red block", "green block", "blue block")
-    assert {source: tuple(phrases) for source, phrases in data.train_phrases.items()} == {
+    told = {source: tuple(phrases) for source, phrases in data.train_phrases.items()}
+    assert {"accordion", "zebra"} <= set(told.pop("data.negatives.foreign"))
+    assert told == {
         "data.sets.one": blocks,
         "data.sets.two": blocks,
         "data.negatives.dictionary": ("street lamp",),

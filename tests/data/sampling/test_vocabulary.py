@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import NegativesConfig
-from trex2_lightning.data.sampling.vocabulary import batch_vocabulary, negative_pool, read_dictionary
+from trex2_lightning.data.sampling.vocabulary import (
+    NO_FOREIGN,
+    ForeignNames,
+    batch_vocabulary,
+    negative_pool,
+    read_dictionary,
+)
 
 NAMES = ("cat", "dog", "cow", "hen", "pig")
 
@@ -80,3 +86,23 @@ def test_bad_dictionaries_are_named_with_the_key(tmp_path: Path, text: bytes | N
         path.write_bytes(text)
     with pytest.raises(ValueError, match=r"words\.txt: .*data\.negatives"):
         read_dictionary(path)
+
+
+def test_a_vocabulary_of_few_phrases_is_filled_up_with_foreign_names() -> None:
+    some = ForeignNames(("Hen", "harp", "raft", "cow"), 4)
+    drawn = [batch_vocabulary(labels([3]), NAMES, NAMES[2:3], 1, generator(seed), some).phrases for seed in range(30)]
+    assert {len(phrases) for phrases in drawn} == {4}
+    assert all({"hen", "cow", "harp", "raft"} == set(phrases) for phrases in drawn)  # none twice, in whatever case
+    few = [
+        batch_vocabulary(labels([0, 1]), NAMES, (), 0, generator(s), some._replace(size=3)).phrases for s in range(30)
+    ]
+    assert {name for phrases in few for name in phrases} == {"cat", "dog", *some.names}
+    assert {len(phrases) for phrases in few} == {3}
+
+
+def test_a_vocabulary_of_as_many_phrases_is_what_it_is_without_them() -> None:
+    for size in (0, 3):
+        some = ForeignNames(("harp",), size)
+        vocabularies = [batch_vocabulary(labels([0]), NAMES, NAMES, 2, generator(), f) for f in (some, NO_FOREIGN)]
+        assert set(vocabularies[0].phrases) == set(vocabularies[1].phrases)
+    assert len(batch_vocabulary(labels([]), NAMES, NAMES, 0, generator(), ForeignNames(("harp",), 2)).phrases) == 2

@@ -14,7 +14,7 @@ from torch import Tensor
 from trex2_lightning.data.sampling.exemplars import sample_exemplars
 from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind
-from trex2_lightning.data.sampling.vocabulary import batch_vocabulary
+from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, batch_vocabulary
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
 STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
@@ -39,22 +39,29 @@ class Example(NamedTuple):
 def collate_mixture(examples: Sequence[Example], sets: Sequence[TrainSet], count: int, max_exemplars: int) -> Batch:
     """`collate_train` with the names and negatives of the set that the examples are of."""
     chosen = sets[examples[0].number]
-    batch = collate_train(examples, chosen.names, chosen.pool, count, max_exemplars)
+    batch = collate_train(examples, chosen.names, chosen.pool, count, max_exemplars, chosen.foreign)
     return batch._replace(data_set=chosen.name)
 
 
 def collate_train(
-    examples: Sequence[Example], names: Sequence[str], pool: Sequence[str], count: int, max_exemplars: int
+    examples: Sequence[Example],
+    names: Sequence[str],
+    pool: Sequence[str],
+    count: int,
+    max_exemplars: int,
+    foreign: ForeignNames = NO_FOREIGN,
 ) -> Batch:
     """A batch that asks for its own categories, drawn by the first example's seed.
 
-    Asked with text, there are `count` negatives out of `pool` too. Asked visually, each image gives some of its boxes
-    as exemplars, at most `max_exemplars` per category, and negatives are the categories of the others (issue 62); the
-    phrases go along for the alignment. Nameless examples, whose labels are another data set's, have none.
+    Asked with text, there are `count` negatives out of `pool` too, and `foreign` names. Asked visually, each image
+    gives some of its boxes as exemplars, at most `max_exemplars` per category, and negatives are the categories of the
+    others (issue 62); the phrases go along for the alignment. Nameless examples, whose labels are another data set's,
+    have none.
 
     What an example does not judge is no negative of it. Where all examples say what they judge, negatives are drawn out
     of that instead of `pool`: a phrase that none of them judges would teach nothing. A caption judges its own phrases;
-    negatives drawn for it are taken as absent (T-Rex2, section 3.3); of other captions' phrases nothing is known.
+    negatives drawn for it are taken as absent (T-Rex2, section 3.3); of other captions' phrases nothing is known. An
+    image that lists what it judges does not judge foreign names, and where all do, or are captions, none are drawn.
     """
     generator = torch.Generator().manual_seed(examples[0].seed)
     labels, kind, source = [example.labels for example in examples], examples[0].kind, examples[0].source
@@ -66,11 +73,13 @@ def collate_train(
         judged = [
             None if some.judged is None else {names[label] for label in some.judged.tolist()} for some in examples
         ]
-        said = sorted(set().union(*filter(None, judged))) if None not in judged and source != "grounding" else ()
-        vocabulary = batch_vocabulary(labels, names, said or pool, count if kind == "text" else 0, generator)
+        is_caption, all_say = source == "grounding", None not in judged
+        said = sorted(set().union(*filter(None, judged))) if all_say and not is_caption else ()
+        further = NO_FOREIGN if all_say or is_caption or kind != "text" else foreign
+        vocabulary = batch_vocabulary(labels, names, said or pool, count if kind == "text" else 0, generator, further)
         num_categories = len(vocabulary.phrases)
         batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
-        if source == "grounding":
+        if is_caption:
             own = [{names[label] for label in image.tolist()} for image in labels]
             drawn = set(vocabulary.phrases) - set().union(*own)
             judged = [phrases | drawn for phrases in own]

@@ -20,8 +20,9 @@ from trex2_lightning.data.formats import format_named
 from trex2_lightning.data.index.reading import Index
 from trex2_lightning.data.opening import is_there, open_records
 from trex2_lightning.data.records import ImageRecord, Records
+from trex2_lightning.data.sampling.foreign import foreign_names
 from trex2_lightning.data.sampling.sharing import SharedCategories
-from trex2_lightning.data.sampling.vocabulary import negative_pool
+from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, negative_pool
 from trex2_lightning.errors import InputError
 
 # Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
@@ -39,6 +40,7 @@ class TrainSet(NamedTuple):
     visual: float = 1.0  # and of visual steps
     name: str = ""  # its order of images depends on it; "": the only set of its kind
     shared: SharedCategories | None = None  # needed for cross-image steps
+    foreign: ForeignNames = NO_FOREIGN  # of its text steps
     portrait: NDArray[np.int64] = np.zeros(0, np.int64)  # (k,) images that have steps of their own, k / all of them
 
     @property
@@ -92,6 +94,12 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
             some.visual,
             name,
             shared_categories(records[name]) if config.exemplars.cross_image and some.visual else None,
+            foreign_names(
+                records[name].names,
+                len(annotated_names(records[name])),
+                config.negatives.foreign if some.kind == "detection" and some.text * rhythm.text else 0,
+                f"data.sets.{name}",
+            ),
         )
         for name, some in used.items()
     ]

@@ -1,7 +1,8 @@
 """The batch vocabulary: which phrases a training batch is asked for (T-Rex2, section 3.3).
 
 Positives are the categories of the batch; negatives are drawn from the rest of the data set's names, from a dictionary
-of frequent phrases, or from both. The paper does not give their number.
+of frequent phrases, or from both, and where that makes few phrases, foreign names come too (`foreign`). The paper does
+not give their number.
 """
 
 from __future__ import annotations
@@ -24,10 +25,25 @@ class Vocabulary(NamedTuple):
     labels: tuple[Tensor, ...]  # B x (n,) int64, index into `phrases`
 
 
+class ForeignNames(NamedTuple):
+    """What nobody says is in a set's pictures, and how much of it a batch is asked for."""
+
+    names: tuple[str, ...] = ()
+    size: int = 0  # phrases that a text batch is filled up to; one that has as many gets none
+
+
+NO_FOREIGN = ForeignNames()
+
+
 def batch_vocabulary(
-    labels: Sequence[Tensor], names: Sequence[str], pool: Sequence[str], count: int, generator: torch.Generator
+    labels: Sequence[Tensor],
+    names: Sequence[str],
+    pool: Sequence[str],
+    count: int,
+    generator: torch.Generator,
+    foreign: ForeignNames = NO_FOREIGN,
 ) -> Vocabulary:
-    """The categories present in any image and `count` negatives from `pool`, in random order.
+    """The categories present in any image, `count` negatives from `pool` and foreign names, in random order.
 
     Two phrases that differ only in case or outer spaces count as one, so that a negative is never a positive. The
     order is random over both kinds, so that a phrase's position says nothing. A batch without boxes gets at least one
@@ -39,17 +55,19 @@ def batch_vocabulary(
         pool: phrases to draw negatives from without replacement; may contain positives.
         count: negatives to draw, fewer where the pool has fewer.
         generator: the only source of randomness.
+        foreign: what a vocabulary of fewer phrases is filled up with.
     """
     present = torch.cat([*labels]).unique()
     phrases = [names[category] for category in present.tolist()]
     taken = {_key(phrase) for phrase in phrases}
     wanted = len(phrases) + (count if phrases else max(count, 1))
-    for candidate in torch.randperm(len(pool), generator=generator).tolist():
-        if len(phrases) == wanted:
-            break
-        if _key(pool[candidate]) not in taken:
-            taken.add(_key(pool[candidate]))
-            phrases.append(pool[candidate])
+    for candidates, size in ((pool, wanted), foreign):
+        for number in torch.randperm(len(candidates), generator=generator).tolist():
+            if len(phrases) >= size:
+                break
+            if _key(candidates[number]) not in taken:
+                taken.add(_key(candidates[number]))
+                phrases.append(candidates[number])
 
     order = torch.randperm(len(phrases), generator=generator)
     position = torch.full((len(names),), -1)

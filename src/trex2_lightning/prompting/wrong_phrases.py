@@ -1,0 +1,46 @@
+"""The controls of text: phrases that stand in the names' place and should find nothing of them."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Collection
+
+from trex2_lightning.data.sampling.foreign import foreign_in_place
+
+TEXT_CONTROLS = ("random_phrases", "foreign_phrases")
+log = logging.getLogger(__name__)
+
+
+def wrong_phrases(protocols: Collection[str], names: tuple[str, ...], seed: int) -> dict[str, tuple[str, ...]]:
+    """For each of the `TEXT_CONTROLS` among the protocols its phrases; the log tells of those that cannot be.
+
+    - `random_phrases`: the names in another order, which a set of one name does not have.
+    - `foreign_phrases`: names of things that are not there, and that training never draws; a set of thousands of names
+      may be near all of them.
+
+    Args:
+        protocols: whatever is asked with.
+        names: of a data set.
+        seed: of both draws.
+    """
+    phrases: dict[str, tuple[str, ...]] = {}
+    if "random_phrases" in protocols:
+        if len(names) > 1:
+            phrases["random_phrases"] = permuted(names, seed)
+        else:
+            log.warning("random_phrases left out: one name has no other to change places with; ask for foreign_phrases")
+    if "foreign_phrases" in protocols:
+        if foreign := foreign_in_place(names, seed):
+            phrases["foreign_phrases"] = foreign
+        else:
+            log.warning("foreign_phrases left out: every foreign name is near one of the data set's")
+    return phrases
+
+
+def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
+    """The names in another order, none at its own place: at least two."""
+    order = list(range(len(names)))
+    random.Random(seed).shuffle(order)
+    shifted = dict(zip(order, order[1:] + order[:1], strict=True))
+    return tuple(names[shifted[i]] for i in range(len(names)))
