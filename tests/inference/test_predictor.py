@@ -58,7 +58,7 @@ def rivals(predictor: Predictor, image: Path) -> tuple[EncodedImage, PromptSet]:
     encoded = predictor.encode(image)
     torch.manual_seed(0)
     for _ in range(50):
-        prompts = PromptSet(("wanted", "unwanted"), torch.randn(2, 32), ("visual", "visual"))
+        prompts = PromptSet(("wanted", "unwanted"), torch.randn(2, 32), ("generic", "generic"))
         found = predictor.detect(encoded, prompts, threshold=0.0)
         winners = {box: name for name, _, box in reversed(found)}
         if 5 <= list(winners.values()).count("wanted") <= 15:

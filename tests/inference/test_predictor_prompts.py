@@ -62,7 +62,7 @@ def test_interactive_reads_boxes_and_points_in_pixels(predictor: Predictor, imag
     prompts = predictor.interactive(image, {"cell": [BOX, OTHER], "nucleus": [POINT], "ring": [OTHER]})
     expected = {"cell": [BOX, OTHER], "ring": [OTHER], "nucleus": [POINT]}
     assert set(prompts.names) == set(expected)
-    assert prompts.sources == ("visual",) * 3
+    assert prompts.sources == ("interactive",) * 3
     for name, vector in zip(prompts.names, prompts.vectors, strict=True):
         torch.testing.assert_close(vector, direct(predictor, image, expected[name]), rtol=1e-4, atol=1e-5)
     assert (prompts.vectors[0] - prompts.vectors[1]).abs().max() > 0.01
@@ -90,7 +90,7 @@ def test_mixed_weighs_text_by_a_half_or_as_one_of_the_images(predictor: Predicto
     mean = predictor.mixed(PHRASES[:2], references, "mean")
     for mixed, share in ((half, 1 / 2), (mean, 1 / 4)):
         assert mixed.names == ("red block", "green block", "ring")
-        assert mixed.sources == ("mixed", "text", "visual")
+        assert mixed.sources == ("mixed", "text", "generic")
         torch.testing.assert_close(mixed.vectors[0], share * text[0] + (1 - share) * visual[0])
         torch.testing.assert_close(mixed.vectors[1:], torch.stack([text[1], visual[1]]))
 

@@ -15,7 +15,7 @@ from torch import nn
 from trex2_lightning.errors import InputError
 from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, load_prompts, save_prompts
 
-SET = PromptSet(("red star", "клетка"), torch.tensor([[1.0, 2.0, 3.0], [0.1, -0.2, 1e-30]]), ("text", "visual"))
+SET = PromptSet(("red star", "клетка"), torch.tensor([[1.0, 2.0, 3.0], [0.1, -0.2, 1e-30]]), ("text", "generic"))
 WEIGHTS = "0123"
 
 
@@ -26,7 +26,7 @@ def write(tmp_path: Path) -> Callable[..., Path]:
     def writing(vectors: torch.Tensor = SET.vectors, **changes: Any) -> Path:
         metadata = {
             "format": "trex2_lightning.prompts",
-            "version": "1",
+            "version": "2",
             "names": json.dumps(SET.names),
             "sources": json.dumps(SET.sources),
             "weights": WEIGHTS,
@@ -55,7 +55,7 @@ def test_the_format_stays_readable(write: Callable[..., Path]) -> None:
     ("vectors", "changes", "message"),
     [
         (SET.vectors, {"format": None}, "is safetensors, but has no prompts of this project"),
-        (SET.vectors, {"version": "2"}, "has prompts of version 2, and this program reads version 1"),
+        (SET.vectors, {"version": "3"}, "has prompts of version 3, and this program reads 1 and 2"),
         (SET.vectors, {"names": None}, "has no names of its categories"),
         (SET.vectors, {"names": "red star"}, "has no names of its categories"),
         (SET.vectors, {"names": '{"red star": 1, "x": 2}'}, "has no names of its categories"),
@@ -103,7 +103,7 @@ def test_sets_join_in_order() -> None:
     other = PromptSet(("ring",), torch.tensor([[7.0, 8.0, 9.0]]), ("tuned",))
     joined = join(SET, other)
     assert joined.names == ("red star", "клетка", "ring")
-    assert joined.sources == ("text", "visual", "tuned")
+    assert joined.sources == ("text", "generic", "tuned")
     assert torch.equal(joined.vectors, torch.cat([SET.vectors, other.vectors]))
 
 

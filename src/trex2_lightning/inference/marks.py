@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import get_args
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
-from trex2_lightning.structures import Exemplar, ExemplarKind
+from trex2_lightning.ops.padding import stack_exemplars
+from trex2_lightning.structures import Exemplar, ExemplarKind, Prompts, PromptTokens
 
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
 
@@ -59,3 +60,30 @@ def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) ->
                 f"{exemplar.form}, from 0,0 to {width},{height}"
             )
     return xyxy_to_cxcywh(torch.tensor(corners, dtype=torch.float32) / torch.tensor([width, height, width, height]))
+
+
+def read_marks(
+    encode: Callable[[Prompts], PromptTokens], size: tuple[int, int], exemplars: Marks
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """What a detector makes of the exemplars of one image, all of a kind at once.
+
+    Args:
+        encode: exemplars on that image to prompt tokens, with appearance where the detector compares it.
+        size: height and width of the image.
+        exemplars: by category.
+
+    Returns:
+        Of each category the vector (D,) and the appearance of its m exemplars (m, A); A = 0: none.
+    """
+    read: dict[str, tuple[Tensor, Tensor]] = {}
+    for kind in dict.fromkeys(values[0].kind for values in exemplars.values()):
+        marked = {name: values for name, values in exemplars.items() if values[0].kind == kind}
+        boxes = [to_boxes(name, values, size) for name, values in marked.items()]
+        tokens = encode(Prompts(exemplars=stack_exemplars([dict(enumerate(boxes))], kind)[1]))
+        seen = tokens.appearance
+        for place, (name, values) in enumerate(marked.items()):
+            own = tokens.embed.new_zeros(len(values), 0)
+            if seen is not None:
+                own = seen.vectors[0, (seen.category == place) & seen.valid[0]]
+            read[name] = (tokens.embed[0, place], own)
+    return read

@@ -5,12 +5,13 @@ C categories, M exemplars of one of them in one image, n reference images, D mod
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Collection, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from PIL import Image
 from torch import Tensor
 
@@ -18,18 +19,20 @@ from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform, read_image
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.marks import Marks, check_kinds, to_boxes
+from trex2_lightning.inference.marks import Marks, check_kinds, read_marks
 from trex2_lightning.inference.precision import computes_half
+from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.compiling import compile_parts
-from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, together
+from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, renumbered, together
 from trex2_lightning.ops.scores import rank, to_pixels, without
+from trex2_lightning.prompting.finding import find
 from trex2_lightning.prompting.prompt_set import (
     PromptSet,
     check_wanted,
     fingerprint,
     load_prompts,
     repeated,
+    rows_of,
     save_prompts,
     sources_of,
 )
@@ -142,7 +145,8 @@ class Predictor:
         Raises:
             InputError: as `mixed`.
         """
-        return self.generic([(image, exemplars)])
+        prompts = self.generic([(image, exemplars)])
+        return prompts._replace(sources=("interactive",) * len(prompts.names))
 
     def generic(self, references: Sequence[Reference]) -> PromptSet:
         """What looks like the exemplars in any image: the mean over the images that have some (T-Rex2, equation 11).
@@ -173,7 +177,7 @@ class Predictor:
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         check_kinds(exemplars for _, exemplars in references)
-        if references and not self.module.visual_trained:
+        if references and not self.module.knows_exemplars:
             raise InputError(
                 "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
                 "stage 2, or leave them out"
@@ -183,14 +187,17 @@ class Predictor:
         if phrases:
             text_vectors = category_vectors(self._encode_prompts(Prompts(phrases)))
             written = [dict(zip(phrases, text_vectors[0], strict=True))]
-        names = tuple(dict.fromkeys(name for row in [*written, *shown] for name in row))
-        text, visual = self._tokens(names, written), self._tokens(names, shown)
+        read = [{name: vector for name, (vector, _) in row.items()} for row in shown]
+        names = tuple(dict.fromkeys(name for row in [*written, *read] for name in row))
+        text, visual = (rows_of(names, rows, self._config.model.width, self.module.device) for rows in (written, read))
         prompts = average(text, average(visual) if mix == "half" else visual)
-        return PromptSet(names, prompts.embed[0].cpu(), sources_of(text, visual))
+        seen = {name: [row[name][1] for row in shown if name in row] for name in names}
+        appearance = {name: torch.cat(rows).cpu() for name, rows in seen.items() if rows and rows[0].numel()}
+        return PromptSet(names, prompts.embed[0].cpu(), sources_of(text, visual), appearance)
 
     @torch.no_grad()
     def detect(
-        self, image: AnyImage, prompts: PromptSet, threshold: float = 0.3, negative: Collection[str] = ()
+        self, image: AnyImage, prompts: PromptSet, threshold: float | None = None, negative: Collection[str] = ()
     ) -> list[Detection]:
         """Find what the prompts ask for.
 
@@ -200,7 +207,7 @@ class Predictor:
         Args:
             image: to look at.
             prompts: what to look for.
-            threshold: lowest score that is kept.
+            threshold: lowest score that is kept; None: the checkpoint's own for each kind of prompt.
             negative: names among those of `prompts` whose objects are not wanted.
 
         Returns:
@@ -210,18 +217,19 @@ class Predictor:
             InputError: an unreadable image, no category to look for, or a negative that is none of them.
         """
         check_wanted(prompts.names, negative)
-        encoded = self._encoded(image)
-        output = self._decode(encoded, prompts)
-        scores = self.module.detector.scores(output)
-        unwanted = torch.tensor([name in negative for name in prompts.names], device=scores.device)
-        best = rank(without(unwanted, scores), output.queries.boxes[-1].float(), self._config.eval.max_detections)
-        boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=scores.device))
-        found = zip(boxes[0].tolist(), best.scores[0].tolist(), best.labels[0].tolist(), strict=True)
-        return [
-            Detection(prompts.names[label], score, (box[0], box[1], box[2], box[3]))
-            for box, score, label in found
-            if score >= threshold
-        ]
+        encoded, detector = self._encoded(image), self.module.detector
+        tokens = self._asked(prompts)
+        sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=self.module.device)
+        with self.autocast():
+            found = find(detector, encoded.features, tokens, sources, self._proposing)
+        unwanted = torch.tensor([name in negative for name in prompts.names], device=self.module.device)
+        best = rank(without(unwanted, found.scores), found.boxes, self._config.eval.max_detections)
+        boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=self.module.device))
+        compared = torch.tensor([name in prompts.appearance for name in prompts.names], device=self.module.device)
+        least = detector.calibration.threshold[compared.long(), sources] if threshold is None else None
+        kept = best.scores[0] >= (threshold if least is None else least[best.labels[0]])
+        rows = zip(boxes[0, kept].tolist(), best.scores[0, kept].tolist(), best.labels[0, kept].tolist(), strict=True)
+        return [Detection(prompts.names[label], score, (box[0], box[1], box[2], box[3])) for box, score, label in rows]
 
     @torch.no_grad()
     def present(self, image: AnyImage, prompts: PromptSet) -> dict[str, float]:
@@ -236,7 +244,7 @@ class Predictor:
 
     def save(self, prompts: PromptSet, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""
-        save_prompts(prompts, path, self._fingerprint)
+        save_prompts(prompts, path, self._fingerprint, self._network)
 
     def load(self, path: Path) -> PromptSet:
         """Read prompts that a detector with the same weights has made, on any machine.
@@ -244,11 +252,21 @@ class Predictor:
         Raises:
             InputError: as `load_prompts`.
         """
-        return load_prompts(path, self._config.model.width, self._fingerprint)
+        return load_prompts(path, self._config.model.width, self._fingerprint, self._network)
 
     @cached_property
     def _fingerprint(self) -> str:
         return fingerprint(self.module.detector)
+
+    @cached_property
+    def _network(self) -> str:
+        """Of the network that compares appearance: its name and its weights."""
+        appearance = self.module.detector.appearance
+        return "" if appearance is None else f"{appearance.name} {fingerprint(appearance.model)}"
+
+    @cached_property
+    def _proposing(self) -> PromptTokens | None:
+        return self.module.proposing()
 
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
@@ -259,40 +277,24 @@ class Predictor:
 
     def _encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
         """With vectors in float32, as they are kept."""
+        if prompts.exemplars is not None:
+            prompts = move_data_to_device(prompts, self.module.device)
         with self.autocast():
             tokens = self.module.detector.encode_prompts(prompts, reference)
         return tokens._replace(embed=tokens.embed.float())
 
-    def _read(self, image: EncodedImage, exemplars: Marks) -> dict[str, Tensor]:
-        """The vector (D,) of each category in one image, all of a kind at once."""
-        vectors: dict[str, Tensor] = {}
-        for kind in dict.fromkeys(values[0].kind for values in exemplars.values()):
-            marked = {name: values for name, values in exemplars.items() if values[0].kind == kind}
-            boxes = [to_boxes(name, values, image.size).to(self.module.device) for name, values in marked.items()]
-            _, stacked = stack_exemplars([dict(enumerate(boxes))], kind, self.module.device)
-            encoded = self._encode_prompts(Prompts(exemplars=stacked), image.features).embed[0]
-            vectors |= zip(marked, encoded, strict=True)
-        return vectors
+    def _read(self, image: EncodedImage, exemplars: Marks) -> dict[str, tuple[Tensor, Tensor]]:
+        return read_marks(partial(self._encode_prompts, reference=image.features), image.size, exemplars)
 
     def _asked(self, prompts: PromptSet) -> PromptTokens:
         """The vector of each category, or the words of its name where it was made from a phrase and they are read."""
         device = self.module.device
-        vectors = from_vectors(prompts.vectors[None].to(device))
+        tokens = prompts.tokens(device)
         written = torch.tensor([source == "text" for source in prompts.sources], device=device)
         if self._config.model.granularity == "phrase" or not written.any():
-            return vectors
+            return tokens
         place = written.nonzero()[:, 0]
         words = self._encode_prompts(Prompts(tuple(prompts.names[i] for i in place.tolist())))
-        words = words._replace(category=place[words.category].where(words.category >= 0, -1))
-        others = from_vectors(vectors.embed[:, ~written])._replace(category=(~written).nonzero()[:, 0])
-        return together(words, others)
-
-    def _tokens(self, names: tuple[str, ...], rows: Sequence[Mapping[str, Tensor]]) -> PromptTokens:
-        """Prompt tokens (n, C, D), valid where the row has the category."""
-        vectors = torch.zeros(len(rows), len(names), self._config.model.width, device=self.module.device)
-        valid = torch.zeros(len(rows), len(names), dtype=torch.bool, device=self.module.device)
-        for i, row in enumerate(rows):
-            for name, vector in row.items():
-                vectors[i, names.index(name)] = vector
-                valid[i, names.index(name)] = True
-        return from_vectors(vectors, valid)
+        others = from_vectors(tokens.embed[:, ~written])
+        both = together(renumbered(words, place), renumbered(others, (~written).nonzero()[:, 0]))
+        return both._replace(appearance=tokens.appearance)

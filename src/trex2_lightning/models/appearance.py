@@ -25,7 +25,6 @@ from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemp
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
 GRID = 7  # samples along each side of a box
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
-EPSILON = 1e-4  # the similarity of what has no exemplar: the logarithm stays finite
 
 
 class Appearance(nn.Module):
@@ -41,6 +40,7 @@ class Appearance(nn.Module):
 
     def __init__(self, config: AppearanceConfig, backbone: BackboneConfig) -> None:
         super().__init__()
+        self.name = backbone.name if config.name == BACKBONE else config.name
         own = config.name == BACKBONE
         source = backbone if own else replace(BackboneConfig(), name=config.name, weights=config.weights)
         source = replace(source, out_indices=config.out_indices)
@@ -108,7 +108,8 @@ class Appearance(nn.Module):
         total = scaled.new_zeros(size).scatter_add(2, place, (scaled - finite.gather(2, place)).exp())
         count = scaled.new_zeros(len(exemplars.valid), num_categories)
         count = count.scatter_add(1, place[: len(count), 0], exemplars.valid.to(count))
-        return (finite + (total / count[:, None]).log()) * self.temperature
+        alike = (finite + (total / count.clamp(min=1)[:, None]).log()) * self.temperature
+        return alike.masked_fill(count[:, None] == 0, -torch.inf)
 
     def fit(self, vectors: Tensor, labels: Tensor, shrinkage: float = 0.3, temperature: float = 0.1) -> None:
         """Learn from boxes (n, A) of known kinds (n,) which differences are of no matter: those within a kind.

@@ -1,16 +1,17 @@
 """Named category vectors: what every way to prompt makes, what detection takes, and their file (T-Rex2, section 3.4).
 
-C categories, D model width.
+C categories, D model width, R exemplars, A channels of appearance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,12 +19,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.structures import ExemplarAppearance, PromptSource, PromptTokens
 
-Source = Literal["text", "visual", "mixed", "tuned"]
+log = logging.getLogger(__name__)
 
 FILE_FORMAT = "trex2_lightning.prompts"
-FILE_VERSION = "1"
+FILE_VERSION = "2"
+READABLE = ("1", FILE_VERSION)  # the first had no appearance, and one word for all prompts of exemplars
+APPEARANCE = "appearance."  # and the number of the category: the name of a tensor
 
 
 class PromptSet(NamedTuple):
@@ -35,7 +39,19 @@ class PromptSet(NamedTuple):
 
     names: tuple[str, ...]  # C, all different
     vectors: Tensor  # (C, D) float32, on the CPU
-    sources: tuple[Source, ...]  # C, what each vector was made from
+    sources: tuple[PromptSource, ...]  # C, what each vector was made from
+    appearance: Mapping[str, Tensor] = {}  # (m, A) float32 on the CPU, of each category that has m exemplars
+
+    def tokens(self, device: torch.device) -> PromptTokens:
+        """One token per category, for any image."""
+        tokens = from_vectors(self.vectors[None].to(device))
+        shown = [(self.names.index(name), vectors) for name, vectors in self.appearance.items()]
+        if not shown:
+            return tokens
+        joined = torch.cat([vectors for _, vectors in shown])[None].to(device)
+        category = torch.tensor([place for place, vectors in shown for _ in vectors], device=device)
+        valid = torch.ones_like(joined[..., 0], dtype=torch.bool)
+        return tokens._replace(appearance=ExemplarAppearance(joined, valid, category))
 
 
 def check_wanted(names: Sequence[str], negative: Collection[str] = ()) -> None:
@@ -51,10 +67,23 @@ def check_wanted(names: Sequence[str], negative: Collection[str] = ()) -> None:
         raise InputError("there is nothing to look for: give a phrase, a box, a point or a prompt file")
 
 
-def sources_of(text: PromptTokens, visual: PromptTokens) -> tuple[Source, ...]:
+def sources_of(text: PromptTokens, visual: PromptTokens) -> tuple[PromptSource, ...]:
     """Of C categories, by where their phrases and their exemplars are valid."""
     written, shown = text.valid.any(0).tolist(), visual.valid.any(0).tolist()
-    return tuple(("mixed" if w else "visual") if s else "text" for w, s in zip(written, shown, strict=True))
+    return tuple(("mixed" if w else "generic") if s else "text" for w, s in zip(written, shown, strict=True))
+
+
+def rows_of(
+    names: tuple[str, ...], rows: Sequence[Mapping[str, Tensor]], width: int, device: torch.device
+) -> PromptTokens:
+    """Prompt tokens (n, C, D) of n rows of vectors (D,) by name, valid where a row has the category."""
+    vectors = torch.zeros(len(rows), len(names), width, device=device)
+    valid = torch.zeros(len(rows), len(names), dtype=torch.bool, device=device)
+    for i, row in enumerate(rows):
+        for name, vector in row.items():
+            vectors[i, names.index(name)] = vector
+            valid[i, names.index(name)] = True
+    return from_vectors(vectors, valid)
 
 
 def join(*sets: PromptSet) -> PromptSet:
@@ -67,16 +96,18 @@ def join(*sets: PromptSet) -> PromptSet:
     if twice := repeated(names):
         raise InputError(f"the category '{twice}' is given twice: leave one out, or give it another name")
     sources = tuple(source for prompts in sets for source in prompts.sources)
-    return PromptSet(names, torch.cat([prompts.vectors for prompts in sets]), sources)
+    appearance = {name: shown for prompts in sets for name, shown in prompts.appearance.items()}
+    return PromptSet(names, torch.cat([prompts.vectors for prompts in sets]), sources, appearance)
 
 
-def save_prompts(prompts: PromptSet, path: Path, weights: str) -> None:
+def save_prompts(prompts: PromptSet, path: Path, weights: str, network: str = "") -> None:
     """Write the set to a `.safetensors` file, which needs no reference images any more.
 
     Args:
         prompts: at least one category.
         path: of the file; its folder is made.
         weights: `fingerprint` of the detector that made the vectors.
+        network: name and `fingerprint` of the network that made their appearance.
     """
     metadata = {
         "format": FILE_FORMAT,
@@ -84,12 +115,14 @@ def save_prompts(prompts: PromptSet, path: Path, weights: str) -> None:
         "names": json.dumps(prompts.names),
         "sources": json.dumps(prompts.sources),
         "weights": weights,
+        "network": network,
     }
+    tensors = {f"{APPEARANCE}{prompts.names.index(name)}": shown for name, shown in prompts.appearance.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"vectors": prompts.vectors.contiguous()}, path, metadata)
+    save_file({"vectors": prompts.vectors.contiguous()} | tensors, path, metadata)
 
 
-def load_prompts(path: Path, width: int, weights: str) -> PromptSet:
+def load_prompts(path: Path, width: int, weights: str, network: str = "") -> PromptSet:
     """Read a set; nothing that the file holds is executed.
 
     Args:
@@ -97,10 +130,13 @@ def load_prompts(path: Path, width: int, weights: str) -> PromptSet:
         width: D of the detector that is to take it.
         weights: `fingerprint` of that detector. With other weights the same numbers mean something else, so they are
             refused: their detections would be nonsense without any sign of it.
+        network: name and `fingerprint` of the network that compares appearance; "": none, and what the file has of it
+            is left out.
 
     Raises:
         InputError: no such file, not safetensors (a pickle), another format or version, names that are missing,
-            repeated or not as many as vectors, vectors that are not finite or of another width, or other weights.
+            repeated or not as many as vectors, vectors that are not finite or of another width, or other weights
+            of the detector or of the network.
     """
     metadata, tensors = _read(path)
 
@@ -110,10 +146,13 @@ def load_prompts(path: Path, width: int, weights: str) -> PromptSet:
 
     check(metadata.get("format") == FILE_FORMAT, "is safetensors, but has no prompts of this project")
     version = metadata.get("version")
-    check(version == FILE_VERSION, f"has prompts of version {version}, and this program reads version {FILE_VERSION}")
+    check(version in READABLE, f"has prompts of version {version}, and this program reads {' and '.join(READABLE)}")
     names, sources = _texts(metadata, "names"), _texts(metadata, "sources")
     check(names is not None, "has no names of its categories")
-    check(sources is not None and set(sources) <= set(get_args(Source)), "does not say what its vectors were made from")
+    if version == "1" and sources is not None:
+        sources = tuple("generic" if source == "visual" else source for source in sources)
+    known = set(get_args(PromptSource))
+    check(sources is not None and set(sources) <= known, "does not say what its vectors were made from")
     vectors = tensors.get("vectors", torch.empty(0))
     check(
         vectors.dtype == torch.float32 and vectors.ndim == 2,
@@ -127,13 +166,28 @@ def load_prompts(path: Path, width: int, weights: str) -> PromptSet:
     check(vectors.shape[1] == width, f"has vectors of width {vectors.shape[1]}, and this detector's have {width}")
     check(bool(vectors.isfinite().all()), "has vectors with numbers that are not finite")
     check(metadata.get("weights") == weights, "was made by a detector with other weights, to which they mean nothing")
-    return PromptSet(names, vectors, sources)
+    shown = {key.removeprefix(APPEARANCE): tensors[key] for key in tensors if key.startswith(APPEARANCE)}
+    if shown and not network:
+        log.warning("%s: this detector does not compare appearance, so that of the prompts is left out", path)
+        shown = {}
+    check(not shown or metadata.get("network") == network, "has the appearance that another network saw")
+    places = {str(place): name for place, name in enumerate(names)}
+    check(shown.keys() <= places.keys(), "has the appearance of a category without a name")
+    for tensor in shown.values():
+        fits = tensor.dtype == torch.float32 and tensor.ndim == 2 and bool(tensor.isfinite().all())
+        check(fits, "has appearance that is no finite 32-bit numbers of shape (exemplars, channels)")
+    return PromptSet(names, vectors, sources, {places[place]: tensor for place, tensor in shown.items()})
 
 
 def fingerprint(detector: nn.Module) -> str:
-    """SHA-256 of all weights, in hexadecimal: the same on every machine."""
+    """SHA-256 of all weights, in hexadecimal: the same on every machine.
+
+    Without what compares appearance, which makes no vector and has a fingerprint of its own.
+    """
     digest = hashlib.sha256()
     for name, tensor in detector.state_dict().items():
+        if name.startswith("appearance."):
+            continue
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.cpu().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
