@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +63,7 @@ class PromptedDetector(nn.Module, ABC):
         self.decoder = decoder
         self.heads = nn.ModuleList(SimilarityHead(prior) for _ in decoder.layers)
         self.noised_content = nn.Linear(decoder.width, decoder.width)
+        self._frozen: frozenset[str] = frozenset()
 
     @abstractmethod
     def encode_image(self, images: Images) -> FeatureMaps:
@@ -93,7 +96,8 @@ class PromptedDetector(nn.Module, ABC):
             return from_vectors(vectors, prompts.exemplars.valid.any(-1))
         if not prompts.phrases:
             raise InputError("there is nothing to look for: give phrases or exemplars")
-        return self.text_encoder(prompts.phrases)
+        with self._recording("text_encoder"):
+            return self.text_encoder(prompts.phrases)
 
     def train_prompts(self, *, text: bool, visual: bool) -> None:
         """Choose which prompt encoders a run trains.
@@ -103,6 +107,32 @@ class PromptedDetector(nn.Module, ABC):
         """
         self.text_encoder.requires_grad_(text)
         self.visual_encoder.requires_grad_(visual)
+
+    def freeze(self, parts: Collection[str]) -> None:
+        """Keep parts as they are: without gradients of their own, and in evaluation mode whatever mode is set.
+
+        Gradients pass through them to what they read, such as visual prompts.
+
+        Args:
+            parts: names of the detector's own modules, such as `decoder`.
+
+        Raises:
+            InputError: there is no such module.
+        """
+        modules = dict(self.named_children())
+        for part in parts:
+            if part not in modules:
+                raise InputError(f"train.frozen: the detector has no '{part}'; there are {', '.join(modules)}")
+            modules[part].requires_grad_(False)
+        self._frozen = frozenset(parts)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            self.get_submodule(part).eval()
+        return self
 
     def checkpoint_activations(self) -> None:
         """Train in less memory and more time: blocks of the backbone and layers of the encoder keep their inputs alone.
@@ -115,6 +145,10 @@ class PromptedDetector(nn.Module, ABC):
         for module in self.encoder.modules():
             if isinstance(module, FeedForward):
                 module.keeps_hidden = True  # while its layer is computed again, and no longer
+
+    def _recording(self, *parts: str) -> torch.set_grad_enabled:
+        """Nothing is recorded for a backward pass in parts that are all frozen and read nothing but one another."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen.issuperset(parts))
 
     def _decode_queries(
         self,

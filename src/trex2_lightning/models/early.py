@@ -39,7 +39,8 @@ class EarlyFusionDetector(PromptedDetector):
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone and neck."""
-        return self.neck(self.backbone(images.pixels), images.valid)
+        with self._recording("backbone", "neck"):
+            return self.neck(self.backbone(images.pixels), images.valid)
 
     def decode(
         self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None
