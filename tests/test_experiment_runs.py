@@ -30,6 +30,9 @@ from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import PRESETS
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.hub.save import save_detector
+from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.structures import Batch
 from trex2_lightning.studies import full_ablation
 from trex2_lightning.training.fit import train
@@ -51,7 +54,9 @@ SMALL = [
 
 def as_shipped(path: Path, root: Path, output: Path) -> Config:
     """The experiment, small enough for a test; what it does in a step stays."""
-    return load(path, [*SMALL, "train.init_from=''", *sizes(load(path), root, output)])
+    shipped = load(path)
+    config = load(path, [*SMALL, "model.init_from=''", "train.init_from=''", *sizes(shipped, root, output)])
+    return published(config, root / "published") if shipped.model.init_from else config
 
 
 def sizes(shipped: Config, root: Path, output: Path) -> list[str]:
@@ -65,7 +70,7 @@ def sizes(shipped: Config, root: Path, output: Path) -> list[str]:
         own.append("data.train_sizes=[48, 64]")
     if "swin" in model.backbone.name:
         own += ["model.backbone.name=swin_tiny_patch4_window7_224", f"model.backbone.options={SWIN}"]
-    if model.text.name.startswith("bert"):
+    if "bert" in model.text.name:
         own += ["model.text.name=custom-bert", f"model.text.pretrained={root / 'bert'}"]
         own += [f"model.text.vocabulary={len(PIECES)}", "model.text.context_length=16"]
     elif model.text.name != "custom":
@@ -86,6 +91,16 @@ def judging(images: Iterator[Annotated], *, own: bool) -> Iterator[Annotated]:
     """A caption judges its own phrases alone."""
     for image in images:
         yield image._replace(judged=list(dict.fromkeys(image.names))) if own else image
+
+
+def published(config: Config, folder: Path) -> Config:
+    """The experiment from a folder in the hub's format, of a detector of its sizes."""
+    torch.manual_seed(0)
+    detector = build_detector(config.model)
+    assert isinstance(detector.text_encoder, BertEncoder)
+    detector.text_encoder.tokenizer.read(PIECES)
+    save_detector(detector, config.model, folder)
+    return override(config, [f"model.init_from={folder}"])
 
 
 @pytest.fixture

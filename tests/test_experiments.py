@@ -14,7 +14,7 @@ from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
 
 CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
-NO_DOWNLOADS = ["model.backbone.weights=''", "model.text.pretrained=''"]
+NO_DOWNLOADS = ["model.backbone.weights=''", "model.text.pretrained=''", "model.init_from=''"]
 SMALL_TEXT = ["model.text.name=custom"]  # open_clip cannot build without memory; its tower has a test of its own
 MILLION = 1e6
 
@@ -146,6 +146,37 @@ def test_swin_l_s_stage_2_is_swin_t_s_with_its_own_stage_1() -> None:
     assert second.loss == recipe.loss
     for part in ("rhythm", "prompt_scope", "memory_bank", "max_steps"):
         assert getattr(second.train, part) == getattr(recipe.train, part)
+
+
+@pytest.mark.parametrize("name", ["one_gpu", "demo/one_gpu"])
+def test_the_visual_prompt_encoder_alone_is_trained_on_one_gpu(name: str) -> None:
+    """By the same recipe on `shapes`, which shows it."""
+    config, shown = (load(EXPERIMENTS / f"{run}.yaml", NO_DOWNLOADS) for run in (name, "demo/one_gpu"))
+    with torch.device("meta"):
+        parts = {part for part, _ in build_detector(config.model).named_children()}
+    assert parts - set(config.train.frozen) == {"visual_encoder"}
+    assert (config.train.rhythm.visual, config.train.rhythm.text) == (1, 0)
+    assert config.train.world_size == 1
+    assert config.loss.denoising.queries == 0
+    assert config.loss.alignment == shown.loss.alignment
+    for part in ("frozen", "prompt_scope", "memory_bank"):
+        assert getattr(config.train, part) == getattr(shown.train, part)
+
+
+def test_then_the_decoder_is_trained_at_a_tenth_of_the_rate() -> None:
+    first, then = (load(EXPERIMENTS / f"{name}.yaml") for name in ("one_gpu", "one_gpu_decoder"))
+    assert then.train.init_from == str(first.folder / "checkpoints" / "last.ckpt")
+    assert set(first.train.frozen) - set(then.train.frozen) == {"decoder"}
+    assert then.optim.lr == pytest.approx(first.optim.lr / 10)
+    assert (then.model, then.data) == (first.model, first.data)
+
+
+def test_what_shows_it_is_the_demo_s_grounding_dino_but_for_backbone_text_and_length() -> None:
+    demo, published = (load(EXPERIMENTS / "demo" / f"{name}.yaml") for name in ("word_early", "published"))
+    assert (published.data, published.loss, published.optim) == (demo.data, demo.loss, demo.optim)
+    published.model.backbone, published.model.text = demo.model.backbone, demo.model.text
+    published.model.transformer.shared_box_head = demo.model.transformer.shared_box_head
+    assert published.model == demo.model
 
 
 def test_grounding_dino_is_the_official_one_to_the_last_parameter() -> None:

@@ -89,6 +89,17 @@ def test_losses_and_gradients_are_those_of_activations_that_are_kept(fusion, kin
     assert sum(gradient.abs().sum() > 0 for gradient in gradients.values()) > len(gradients) / 2
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_so_are_those_of_exemplars_before_frozen_parts(fusion):
+    kept, recomputed = random_detectors(fusion)
+    for detector in (kept, recomputed):
+        detector.freeze([name for name, _ in detector.named_children() if name != "visual_encoder"])
+    (loss, gradients), (expected, those) = (loss_and_gradients(x, "box") for x in (recomputed, kept))
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients, those, rtol=1e-5, atol=1e-6)
+    assert {name.split(".")[0] for name in gradients} == {"visual_encoder"}
+
+
 def test_so_they_are_under_autocast():
     kept, recomputed = random_detectors("early")
     with torch.autocast("cpu", torch.bfloat16):

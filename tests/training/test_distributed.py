@@ -172,6 +172,16 @@ def test_two_ranks_train_evaluate_and_resume(
 
 
 @pytest.mark.ci
+def test_two_ranks_train_the_visual_prompt_encoder_alone(config: Config, ranks: Ranks) -> None:
+    parts = "backbone, neck, text_encoder, encoder, fusions, selection, decoder, heads, noised_content"
+    alone = ["model.fusion=early", f"train.frozen=[{parts}]", "loss.denoising.queries=0", "train.rhythm.visual=1"]
+    config = override(config, [*alone, "train.rhythm.text=0", "train.max_steps=3", "train.val_every=3"])
+    first, second = ranks.train(config)
+    assert first["kinds"] == second["kinds"] == ["visual"] * 3
+    assert first["digest"] == second["digest"]
+
+
+@pytest.mark.ci
 def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) -> None:
     """Three images: one rank gets an image that the other one has too."""
     config = override(config, ["optim.lr=3e-3", "train.max_steps=60", "train.val_every=60", "train.ema_decay=0"])

@@ -99,9 +99,19 @@ def test_a_step_of_every_cell_waits_for_the_gpu_at_the_matcher_alone(
     assert waits == {"_to_copy": 2 if kind == "box" else 1}
 
 
-def waits_of_a_step(cell: tuple[str, ...], kind: str, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+@pytest.mark.ci
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_frozen_parts_make_nobody_wait(fusion: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = ["backbone", "neck", "text_encoder", "encoder", "selection", "decoder", "heads", "noised_content"]
+    parts += ["fusions"] if fusion == "early" else []
+    alone = (f"model.fusion={fusion}", f"train.frozen=[{', '.join(parts)}]", "loss.denoising.queries=0")
+    waits = waits_of_a_step((*alone, "model.granularity=word"), "box", monkeypatch, "train.rhythm.text=0")
+    assert waits == {"_to_copy": 2}
+
+
+def waits_of_a_step(cell: tuple[str, ...], kind: str, monkeypatch: pytest.MonkeyPatch, *more: str) -> Counter[str]:
     """Clipping and optimizer included, but no backward pass, which cannot run without a driver."""
-    config = load(TINY, [*cell, *STAGE_2])
+    config = load(TINY, [*cell, *STAGE_2, *more])
     module = build_module(config)
     monkeypatch.setattr(HungarianMatcher, "_assign", first_queries)
     monkeypatch.setattr(MemoryBank, "_keep", lambda *_: None)

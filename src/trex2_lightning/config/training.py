@@ -80,6 +80,8 @@ class TrainConfig:
     val_every: int = 5000  # optimizer steps
     save_every: int = 500  # optimizer steps between two writings of last.ckpt
     init_from: str = ""  # checkpoint whose weights the run starts from
+    # Parts of the detector that stay as they are, such as `decoder`: no gradients of their own, evaluation mode.
+    frozen: list[str] = field(default_factory=list)
     rhythm: RhythmConfig = field(default_factory=RhythmConfig)
     # A visual iteration asks an image with its own vectors and, for what it lacks, those of the others in its batch
     # (image), or all with the mean over the images of the batch (batch) or of all ranks (world).

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Collection
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +74,7 @@ class PromptedDetector(nn.Module, ABC):
         self.appearance = appearance
         self.calibration = ScoreCalibration()
         self.presence = presence
+        self._frozen: frozenset[str] = frozenset()
 
     @abstractmethod
     def encode_image(self, images: Images) -> FeatureMaps:
@@ -107,11 +110,10 @@ class PromptedDetector(nn.Module, ABC):
             return tokens._replace(appearance=self.appearance.exemplars(prompts.exemplars, reference.appearance))
         if not prompts.phrases:
             raise InputError("there is nothing to look for: give phrases or exemplars")
-        return self.text_encoder(prompts.phrases)
+        with self._recording("text_encoder"):
+            return self.text_encoder(prompts.phrases)
 
     def scores(self, output: DetectorOutput) -> Tensor:
-        """Scores (B, Q, C) in [0, 1] of the last layer's queries."""
-        return category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
         """Scores (B, Q, C) in [0, 1] of the last layer's queries, each times its category's presence."""
         scores = category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)
         return scores if output.presence is None else scores * self.present(output)[:, None]
@@ -138,6 +140,32 @@ class PromptedDetector(nn.Module, ABC):
         self.text_encoder.requires_grad_(text)
         self.visual_encoder.requires_grad_(visual)
 
+    def freeze(self, parts: Collection[str]) -> None:
+        """Keep parts as they are: without gradients of their own, and in evaluation mode whatever mode is set.
+
+        Gradients pass through them to what they read, such as visual prompts.
+
+        Args:
+            parts: names of the detector's own modules, such as `decoder`.
+
+        Raises:
+            InputError: there is no such module.
+        """
+        modules = dict(self.named_children())
+        for part in parts:
+            if part not in modules:
+                raise InputError(f"train.frozen: the detector has no '{part}'; there are {', '.join(modules)}")
+            modules[part].requires_grad_(False)
+        self._frozen = frozenset(parts)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self._frozen:
+            self.get_submodule(part).eval()
+        return self
+
     def checkpoint_activations(self) -> None:
         """Train in less memory and more time: blocks of the backbone and layers of the encoder keep their inputs alone.
 
@@ -156,6 +184,10 @@ class PromptedDetector(nn.Module, ABC):
         if self.appearance is None or self.training:
             return features
         return features._replace(appearance=self.appearance(images))
+
+    def _recording(self, *parts: str) -> torch.set_grad_enabled:
+        """Nothing is recorded for a backward pass in parts that are all frozen and read nothing but one another."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self._frozen.issuperset(parts))
 
     def _decode_queries(
         self,

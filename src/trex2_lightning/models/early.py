@@ -39,7 +39,8 @@ class EarlyFusionDetector(PromptedDetector):
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone and neck."""
-        return self._seen(images)
+        with self._recording("backbone", "neck"):
+            return self._seen(images)
 
     def decode(
         self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None

@@ -11,7 +11,8 @@ class LateFusionDetector(PromptedDetector):
 
     def encode_image(self, images: Images) -> FeatureMaps:
         """Backbone, neck and deformable encoder."""
-        return self.encoder(self._seen(images))
+        with self._recording("backbone", "neck", "encoder"):
+            return self.encoder(self._seen(images))
 
     def decode(
         self, features: FeatureMaps, prompts: PromptTokens, noised: NoisedQueries | None = None

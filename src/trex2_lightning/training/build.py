@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from trex2_lightning.config import Config, ConfigError, to_dict
+from trex2_lightning.config import Config, ConfigError, RhythmConfig, to_dict
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
 from trex2_lightning.losses.criterion import Criterion
@@ -10,6 +10,7 @@ from trex2_lightning.metrics.counting import CountingMetric
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
@@ -17,10 +18,17 @@ from trex2_lightning.training.module import DetectionModule
 
 
 def build_module(config: Config) -> DetectionModule:
-    """The detector with its losses and optimizer; a prompt encoder that no iteration trains is frozen."""
+    """The detector with its losses and optimizer; a prompt encoder that no iteration trains is frozen.
+
+    Raises:
+        InputError: weights to start from cannot be had, or `train.frozen` names what there is not, or leaves the steps
+            of a kind nothing to train.
+    """
     model = build_detector(config.model)
     rhythm, alignment = config.train.rhythm, config.loss.alignment
     model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    model.freeze(config.train.frozen)
+    _require_trained(model, rhythm)
     if config.train.checkpoint_activations:
         model.checkpoint_activations()
     memory_bank = MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None
@@ -35,6 +43,17 @@ def build_module(config: Config) -> DetectionModule:
         max_detections=config.eval.max_detections,
         visual_trained=bool(rhythm.visual),
     )
+
+
+def _require_trained(model: PromptedDetector, rhythm: RhythmConfig) -> None:
+    """Every kind of step must train a part that it uses; noised queries alone are not worth one."""
+    trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    for kind, others in {"text": {"visual_encoder", "noised_content"}, "visual": {"noised_content"}}.items():
+        if getattr(rhythm, kind) and not trained - others:
+            raise ConfigError(
+                f"train.rhythm.{kind}={getattr(rhythm, kind)}: train.frozen leaves {kind} steps nothing to train: set "
+                f"train.rhythm.{kind}=0, or freeze less"
+            )
 
 
 def build_datamodule(config: Config, kind: type[DetectionDataModule] = DetectionDataModule) -> DetectionDataModule:

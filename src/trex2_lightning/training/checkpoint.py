@@ -39,22 +39,22 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
 
 
 def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
-    """Start `module` from the weights of a run that goes on; its optimizer keeps the rates that it has.
+    """Start `module` from the weights of a run that goes on; its optimizer keeps the rates and parameters that it has.
 
     Raises:
-        InputError: as `load_checkpoint`, or other rates are told.
+        InputError: as `load_checkpoint`, or others are told.
     """
     checkpoint = read_checkpoint(path)
-    config_before = from_dict(checkpoint["config"])
-    _check_pixels(config, config_before, path)
-    before = config_before.optim
-    for key in ("lr", "lr_backbone", "lr_text", "weight_decay"):
-        told, kept = getattr(config.optim, key), getattr(before, key)
-        if told != kept:
-            raise InputError(
-                f"optim.{key}={told}: a resumed run keeps its {kept}; leave it out, or start a run of another name= "
-                "from its weights by train.init_from=FILE"
-            )
+    before = from_dict(checkpoint["config"])
+    _check_pixels(config, before, path)
+    for section, keys in {"optim": ("lr", "lr_backbone", "lr_text", "weight_decay"), "train": ("frozen",)}.items():
+        for key in keys:
+            told, kept = (getattr(getattr(run, section), key) for run in (config, before))
+            if told != kept:
+                raise InputError(
+                    f"{section}.{key}={told}: a resumed run keeps its {kept}; leave it out, or start a run of another "
+                    "name= from its weights by train.init_from=FILE"
+                )
     load_state(module, checkpoint["state_dict"], path)
 
 

@@ -55,3 +55,15 @@ def test_the_average_lies_where_the_weights_lie_and_its_count_with_the_host() ->
     callback.on_fit_start(None, module)
     assert {x.device.type for x in callback._average_model.module.state_dict().values()} == {"meta"}
     assert callback._average_model.n_averaged.device.type == "cpu"
+
+
+def test_what_is_not_trained_is_left_as_it_is_to_the_bit() -> None:
+    """An average that stays for the most part makes a negative zero positive."""
+    module, callback = OneWeight(), RampedAveraging(0.9)
+    module.weight.requires_grad_(False).fill_(-0.0)
+    module.trained = torch.nn.Parameter(torch.ones(1))
+    callback.setup(None, module, "fit")
+    callback.on_fit_start(None, module)
+    for step in range(1, 30):
+        callback.on_train_batch_end(SimpleNamespace(global_step=step), module)
+    assert callback._average_model.module.weight.signbit()

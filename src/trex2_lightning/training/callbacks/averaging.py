@@ -17,7 +17,8 @@ class RampedAveraging(WeightAveraging):
 
     Lightning's own is built before the model moves to its device and stays behind, so that every step would copy all
     weights to the host. The decay of update n, from 0, is at most n / (n + 9): without that a run of 2,000 steps with a
-    decay of 0.9998 is evaluated on weights that are two thirds those it started from.
+    decay of 0.9998 is evaluated on weights that are two thirds those it started from. What is not trained is left as it
+    is, to the bit.
 
     Args:
         decay: share of the average that stays in an update, less than 1.
@@ -51,4 +52,5 @@ class RampedAveraging(WeightAveraging):
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
-    return chain(module.parameters(), module.buffers())
+    """What may change: parameters that are trained, and buffers."""
+    return chain((parameter for parameter in module.parameters() if parameter.requires_grad), module.buffers())
