@@ -7,14 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.commands.predict import main as predict_command
+from trex2_lightning.config import Config
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.structures import Box, Point
+from trex2_lightning.training.build import build_module
 
 Command = Callable[[list[str]], None]
 ROOT = Path(__file__).parents[2]
@@ -28,7 +31,30 @@ def test_predict_writes_a_picture_and_its_values(
     call(predict_command, image, *phrases, "--ckpt", checkpoint, "--threshold", 0, "--output", tmp_path / "out")
     content = json.loads((tmp_path / "out" / "1.json").read_text())
     assert {detection["name"] for detection in content["detections"]} == {"red block", "a green block"}
+    assert "present" not in content
     assert (tmp_path / "out" / "1.png").is_file()
+
+
+def test_predict_says_what_is_present_where_the_checkpoint_does(
+    call: Callable[..., None], tiny_config: Callable[..., Config], tiny_coco: Path, tmp_path: Path
+) -> None:
+    module = build_module(tiny_config("model.presence=true"))
+    content: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(content)
+    torch.save(content, tmp_path / "last.ckpt")
+    phrases = ["--text", "red block", "--text", "a green block"]
+    call(
+        predict_command,
+        tiny_coco / "test" / "1.jpg",
+        *phrases,
+        "--ckpt",
+        tmp_path / "last.ckpt",
+        "--output",
+        tmp_path / "a",
+    )
+    present = json.loads((tmp_path / "a" / "1.json").read_text())["present"]
+    assert list(present) == ["red block", "a green block"]
+    assert all(0 < probability < 1 for probability in present.values())
 
 
 def test_predict_with_prompts_of_all_sources(

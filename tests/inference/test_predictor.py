@@ -92,6 +92,26 @@ def test_what_cannot_be_detected(predictor: Predictor, image: Path, tmp_path: Pa
         predictor.detect(tmp_path / "gone.jpg", prompts)
 
 
+def test_what_is_present_is_said_by_name_and_is_in_the_scores(
+    tiny_config: Callable[..., Config], predictor: Predictor, image: Path
+) -> None:
+    torch.manual_seed(0)
+    config = tiny_config("model.presence=true", "eval.max_detections=1000")
+    with_head = Predictor(config, build_module(config))
+    prompts, encoded = with_head.text(PHRASES), with_head.encode(image)
+    present, found = with_head.present(encoded, prompts), with_head.detect(encoded, prompts, threshold=0.0)
+    assert tuple(present) == PHRASES
+    assert all(0 < probability < 1 for probability in present.values())
+    with_head.module.detector.presence = None
+    without = {(d.name, d.box): d.score for d in with_head.detect(encoded, prompts, threshold=0.0)}
+    for name, score, box in found:
+        assert score == pytest.approx(without[name, box] * present[name], rel=1e-5)
+    with pytest.raises(InputError, match="nothing to look for"):
+        predictor.present(image, predictor.text(()))
+    with pytest.raises(InputError, match=r"no presence head: train one with model\.presence=true.*train\.init_from"):
+        predictor.present(image, predictor.text(PHRASES))
+
+
 # Files
 
 

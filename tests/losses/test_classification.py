@@ -1,12 +1,13 @@
 """Focal loss over prompt tokens, against values worked out on paper."""
 
 from math import inf, log
+from typing import Any
 
 import pytest
 import torch
 
-from trex2_lightning.losses.classification import focal_loss, known_tokens, token_targets
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.losses.classification import focal_loss, known_tokens, presence_loss, token_targets
+from trex2_lightning.structures import PromptTokens, Targets
 
 
 def tokens(category: list[int], valid: list[list[bool]]) -> PromptTokens:
@@ -71,3 +72,32 @@ def test_gradient_is_the_derivative() -> None:
     targets = torch.rand(2, 3, 4, generator=generator) < 0.4
     mask = torch.rand(2, 1, 4, generator=generator) < 0.7
     assert torch.autograd.gradcheck(lambda x: focal_loss(x, targets, mask, alpha=0.25, gamma=2.0), logits)
+
+
+# Presence
+
+
+def has(*labels: int) -> Targets:
+    return Targets(torch.tensor(labels, dtype=torch.int64), torch.rand(len(labels), 4), 0)
+
+
+def presence(logits: list[list[float]], targets: list[Targets], prompts: PromptTokens, judged: Any = None) -> float:
+    known = known_tokens(prompts, None if judged is None else torch.tensor(judged))
+    return presence_loss(torch.tensor(logits), targets, prompts, known).item()
+
+
+def test_presence_costs_the_mean_cross_entropy_over_categories_whatever_their_words() -> None:
+    """p = 3/4, 1/2 and 1/4 for a category of two words, one of one word and another; two boxes are one presence."""
+    prompts = tokens([0, 0, -1, 1, 2], [[True] * 5])
+    logits = [[log(3.0), log(3.0), 9.0, 0.0, -log(3.0)]]
+    assert presence(logits, [has(0, 0)], prompts) == pytest.approx((log(4 / 3) + log(2) + log(4 / 3)) / 3)
+    assert presence(logits, [has(2, 1)], prompts) == pytest.approx((log(4) + log(2) + log(4)) / 3)
+
+
+def test_presence_is_asked_where_a_category_is_judged_or_marked_and_valid() -> None:
+    prompts = tokens([0, 1, 2], [[True, True, False]] * 2)
+    logits = [[log(3.0), 0.0, 50.0], [log(3.0), 0.0, -50.0]]
+    nothing, some = [[False] * 3] * 2, [[True, False, True], [False] * 3]
+    assert presence(logits, [has(2), has()], prompts, nothing) == 0
+    assert presence(logits, [has(), has(2)], prompts, some) == pytest.approx(log(4))
+    assert presence(logits, [has(), has(1)], prompts, some) == pytest.approx((log(4) + log(2)) / 2)

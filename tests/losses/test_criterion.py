@@ -9,6 +9,7 @@ from criterion_parts import CATEGORY, CRITERION, NAMES, TINY_BOXES, TINY_TARGET,
 
 from trex2_lightning.config import AlignmentConfig, DenoisingConfig, LossConfig
 from trex2_lightning.losses.alignment import relation_loss
+from trex2_lightning.losses.classification import presence_loss
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.structures import CategoryVectors, Detections, DetectorOutput, NoisedQueries, Targets
@@ -30,6 +31,17 @@ def test_weights_scale_their_terms_only() -> None:
     assert list(base) == NAMES
     for name in NAMES:
         assert other[name].item() == pytest.approx(factors[name.split("/")[1]] * base[name].item(), rel=1e-5), name
+
+
+def test_presence_is_a_term_of_its_own_for_detectors_that_have_the_head() -> None:
+    output, targets, noised = random_batch([2, 1])
+    logits = torch.tensor([[0.3, 0.3, 0.0, -1.0, 2.0], [1.0, 1.0, 0.0, 0.5, -0.2]], dtype=torch.bfloat16)
+    base = CRITERION(output, targets, None, noised)
+    terms = Criterion(LossConfig(presence=3.0))(output._replace(presence=logits), targets, None, noised)
+    assert list(terms) == [*NAMES[:6], "presence", *NAMES[6:]]
+    assert all(terms[name].equal(base[name]) for name in NAMES)
+    expected = presence_loss(logits.float(), targets, output.prompts, torch.ones(1, 5, dtype=torch.bool))
+    torch.testing.assert_close(terms["presence"], 3 * expected)
 
 
 def test_layers_are_summed() -> None:

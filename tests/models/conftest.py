@@ -1,4 +1,4 @@
-"""Small random detectors of every (granularity, fusion) cell."""
+"""Small random detectors of every (granularity, fusion) cell, with a presence head, which changes nothing else."""
 
 import copy
 import functools
@@ -9,6 +9,7 @@ from detector_parts import QUERIES
 
 from trex2_lightning.config import BackboneConfig, ModelConfig, TextConfig, TransformerConfig
 from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.presence import PresenceHead
 
 CELLS = [("phrase", "late"), ("word", "late"), ("phrase", "early"), ("word", "early")]
 
@@ -55,6 +56,7 @@ def built(granularity, fusion):
             transformer=TransformerConfig(encoder_layers=1, decoder_layers=2, heads=4, ffn=64),
         )
     )
+    model.presence = PresenceHead(32, 4)
     for parameter in model.parameters():  # out of the symmetric start: offsets, box heads and biases say something
         parameter.data += 0.05 * torch.randn_like(parameter)
     return model.eval()

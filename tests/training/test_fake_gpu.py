@@ -32,6 +32,7 @@ STAGE_2 = (
     "train.prompt_scope=world",
     "train.memory_bank.size=4",
     "loss.alignment={weight: 1, relation: 1}",
+    "model.presence=true",
 )
 # What makes the host wait until the device has come to it.
 ASKS = ("item", "_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "bincount", "equal")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from recorded_runs import last_of, read
 
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
+from trex2_lightning.training.build import build_module
+from trex2_lightning.training.checkpoint import start_from
 from trex2_lightning.training.fit import train
 
 TinyConfig = Callable[..., Config]
@@ -53,6 +56,30 @@ def test_a_run_starts_from_the_weights_of_another(tiny_config: TinyConfig) -> No
     start, end = read(last_of(first))["state_dict"], dict(module.named_parameters())
     for name, parameter in end.items():
         assert torch.equal(parameter, start[name]), name
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [(False, True, "has no presence head: a new one here"), (True, False, "has a presence head: none here")],
+)
+def test_only_one_of_two_models_may_have_a_presence_head(
+    tiny_config: TinyConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, before: bool, after: bool, line: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    torch.manual_seed(0)
+    first, content = build_module(tiny_config(f"model.presence={before}")), {}
+    first.on_save_checkpoint(content)
+    torch.save({"state_dict": first.state_dict(), **content}, tmp_path / "first.ckpt")
+    config = tiny_config(f"model.presence={after}")
+    torch.manual_seed(1)
+    second = build_module(config)
+    own = {name: tensor.clone() for name, tensor in second.state_dict().items() if "presence" in name}
+    start_from(second, config, tmp_path / "first.ckpt")
+    expected = {name: tensor for name, tensor in first.state_dict().items() if "presence" not in name} | own
+    torch.testing.assert_close(dict(second.state_dict()), expected, rtol=0, atol=0)
+    assert [record.getMessage().split(".ckpt ")[1] for record in caplog.records if line in record.getMessage()] == [
+        f"{line}, as model.presence says"
+    ]
 
 
 @pytest.mark.parametrize(
