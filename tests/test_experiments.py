@@ -38,6 +38,7 @@ def test_pixels_are_those_of_the_weights_that_an_experiment_names() -> None:
     found = {
         str(path.relative_to(EXPERIMENTS)): pixel_statistics(load(path).model.backbone)
         for path in EXPERIMENTS.rglob("*.yaml")
+        if path.parent.name != "eval"
     }
     halves = {name for name, statistics in found.items() if statistics == HALVES}
     assert halves == {"small_coco.yaml", "small_coco_stage2.yaml"}
