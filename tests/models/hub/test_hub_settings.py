@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,14 @@ def test_only_a_grounding_dino_is_written(saved: Path, tmp_path: Path) -> None:
     config.fusion = "late"
     with pytest.raises(InputError, match=r"model\.fusion=early"):
         save_detector(build_detector(config), config, tmp_path)
+
+
+def test_a_detector_of_other_pixels_than_the_hub_s_readers_give_is_not_written(saved: Path, tmp_path: Path) -> None:
+    config = model_config(str(saved))
+    config.backbone = replace(config.backbone, mean=[0.5] * 3, std=[0.5] * 3)
+    detector = build_detector(config)
+    with pytest.raises(
+        InputError, match=r"ImageNet's mean and deviation.*: train it with model\.backbone\.mean=\[\] and"
+    ):
+        save_detector(detector, config, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
