@@ -26,7 +26,7 @@ from trex2_lightning.data.annotations.cleaning import Annotated, Report
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
-from trex2_lightning.data.shapes import rendering
+from trex2_lightning.data.shapes import nameless
 from trex2_lightning.data.shapes.layout import PRESETS
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
@@ -112,7 +112,8 @@ def root(tiny_coco: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tiny_coco / f"{split}2017").symlink_to(tiny_coco / split)
     few = {"val": 2, "test": 4, "reference": 2}
     monkeypatch.setitem(PRESETS, "easy", replace(PRESETS["easy"], num_images=few))
-    monkeypatch.setattr(rendering, "NAMELESS_IMAGES", 4)
+    monkeypatch.setattr(nameless, "STAR_IMAGES", 4)
+    monkeypatch.setattr(nameless, "KIND_IMAGES", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # no processes to render so few pictures
     transformers = pytest.importorskip("transformers")
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 128}

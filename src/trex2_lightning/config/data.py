@@ -23,6 +23,9 @@ class ShapesConfig:
     preset: Literal["easy", "hard"] = "easy"  # hard: 192 px, textures, occlusion, more shapes
     num_train: int = 6000  # training images; the other splits have the preset's size
     seed: int = 0  # another seed is another data set with the same categories
+    version: Literal[1, 2] = 1  # 2: 18 rare and 18 novel shapes in one colour each; 1: 6 and 6 (hard: 8) in three
+    # Of the nameless images: so many kinds of outlines, the same ones over and over; 0: stars of one image each.
+    nameless_kinds: int = 0
 
 
 @dataclass

@@ -36,10 +36,12 @@ from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
+from trex2_lightning.data.shapes.nameless import nameless_split
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import PixelStatistics
 
 SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
+RENDERED_NAMELESS = (f"{NAMELESS}.json", NAMELESS)  # in settings; on disk the number of kinds is in the names
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
@@ -263,6 +265,9 @@ class DetectionDataModule(lightning.LightningDataModule):
         files: SplitConfig = getattr(self.config, split)
         if split == "reference" and not files.annotations:
             files = self._default_reference()
+        if self.config.format == SHAPES and (files.annotations, files.images) == RENDERED_NAMELESS:
+            rendered = nameless_split(self.config.shapes)
+            files = SplitConfig(f"{rendered}.json", rendered)
         root = self._root()
         return open_records(root / files.annotations, root / files.images, self._format)
 

@@ -34,7 +34,7 @@ SAME = 0.5  # IoU at which a box is that of an object
 
 def lengthened(config: Config, module: DetectionModule) -> dict[str, dict[str, float]]:
     """AP on the test split by form of the names and category group: {form: {group: AP}}."""
-    names = [category.name for category in categories(config.data.shapes.preset)]
+    names = [category.name for category in categories(config.data.shapes.preset, config.data.shapes.version)]
     asked = {form: Text(tuple(form.format(name) for name in names)) for form in NAME_FORMS}
     report = evaluate(config, module, "test", asked)
     return {form: by_group(evaluation.figures) for form, evaluation in report.rows.items()}
@@ -42,7 +42,7 @@ def lengthened(config: Config, module: DetectionModule) -> dict[str, dict[str, f
 
 def interference(config: Config, module: DetectionModule) -> dict[str, float]:
     """AP of the same ten frequent categories on the test split, by the number of other names in the prompt."""
-    known, draw = categories(config.data.shapes.preset), random.Random(0)
+    known, draw = categories(config.data.shapes.preset, config.data.shapes.version), random.Random(0)
     watched = draw.sample([i for i, category in enumerate(known) if category.group == "frequent"], NUM_ASKED)
     others = [i for i in range(len(known)) if i not in watched]
     draw.shuffle(others)

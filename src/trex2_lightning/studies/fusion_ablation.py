@@ -97,7 +97,7 @@ def measured(folder: Path, relations: Path) -> dict[str, Any]:
     """
     config, module = load_checkpoint(folder / "checkpoints" / "last.ckpt")
     detector, size = module.detector, config.data.size
-    names = [category.name for category in categories(config.data.shapes.preset)]
+    names = [category.name for category in categories(config.data.shapes.preset, config.data.shapes.version)]
     lists = {str(count): costs.vocabulary(names, count) for count in costs.VOCABULARIES}
     lengthened = {}
     for form, figures in claims.lengthened(config, module).items():

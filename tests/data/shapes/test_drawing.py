@@ -1,6 +1,7 @@
 """The pictures: boxes fit what is seen, and shapes, colours and fills are told apart."""
 
 from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -8,25 +9,26 @@ from PIL import Image
 
 from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data.shapes import layout
-from trex2_lightning.data.shapes.drawing import COLOURS, OUTLINES, Instance, draw, paint, pose
-from trex2_lightning.data.shapes.layout import PRESETS, SPLITS, categories
+from trex2_lightning.data.shapes.drawing import COLOURS, Instance, draw, paint, pose
+from trex2_lightning.data.shapes.layout import MANY_SHAPES, PRESETS, SPLITS, categories
+from trex2_lightning.data.shapes.outlines import OUTLINES
 
 WHITE = np.full(3, 255.0)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
-def test_boxes_are_tight_around_the_pixels(preset: str) -> None:
+@pytest.mark.parametrize(("preset", "version"), [("easy", 1), ("hard", 1), ("easy", 2)])
+def test_boxes_are_tight_around_the_pixels(preset: str, version: Literal[1, 2]) -> None:
     side, fills = PRESETS[preset].side, PRESETS[preset].fills
     drawn = set()
-    for number, instances in enumerate(layout.layout(ShapesConfig(preset), "val")):
+    for number, instances in enumerate(layout.layout(ShapesConfig(preset, version=version), "val")):
         for instance in instances[:1]:
             canvas = Image.new("RGB", (side, side))
             rng = np.random.default_rng(number)
             paint(canvas, instance.outline, WHITE, fills[number % len(fills)], rng)
             inked = Image.fromarray(np.where(np.asarray(canvas)[..., 0] > 40, 255, 0).astype(np.uint8))
             assert np.abs(np.subtract(inked.getbbox(), instance.box)).max() <= 1.5
-            drawn.add(categories(preset)[instance.category].shape)
-    assert len(drawn) > 15
+            drawn.add(categories(preset, version)[instance.category].shape)
+    assert len(drawn) > (15 if version == 1 else 35)
 
 
 def test_occlusion_leaves_much_of_every_object_in_sight() -> None:
@@ -43,7 +45,8 @@ def test_occlusion_leaves_much_of_every_object_in_sight() -> None:
 
 
 def test_shapes_are_told_apart_when_small_and_turned() -> None:
-    shapes_used = (*PRESETS["hard"].shapes, *PRESETS["hard"].rare_shapes, *PRESETS["hard"].novel_shapes)
+    shapes_used = (*PRESETS["hard"].shapes, *MANY_SHAPES.rare, *MANY_SHAPES.novel)
+    assert set(shapes_used) == set(OUTLINES), "of both presets and versions"
     masks = {shape: [pixels(shape, angle) for angle in (-0.35, 0.0, 0.35)] for shape in shapes_used}
     for a, b in combinations(shapes_used, 2):
         overlap = max(np.minimum(x, y).sum() / np.maximum(x, y).sum() for x in masks[a] for y in masks[b])

@@ -1,7 +1,7 @@
-"""What the splits hold and where it lies: groups, counts, overlap, nameless things."""
+"""What the splits hold and where it lies: groups, counts, overlap."""
 
 from collections import Counter
-from itertools import combinations
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,34 +10,52 @@ from torchvision.ops import box_iou
 
 from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data.shapes import layout
-from trex2_lightning.data.shapes.layout import GROUPS, NAMELESS, PRESETS, categories, plan
+from trex2_lightning.data.shapes.layout import GROUPS, MANY_SHAPES, PRESETS, categories, plan
+
+Version = Literal[1, 2]
+VERSIONS = pytest.mark.parametrize("version", [1, 2])
 
 
-def instances_per_category(preset: str, split: str) -> dict[str, list[int]]:
+def instances_per_category(preset: str, split: str, version: Version = 1) -> dict[str, list[int]]:
     """Group -> number of instances of each of its categories, in the full data set."""
-    counts = np.bincount(np.concatenate(plan(ShapesConfig(preset), split)), minlength=len(categories(preset)))
+    known = categories(preset, version)
+    counts = np.bincount(np.concatenate(plan(ShapesConfig(preset, version=version), split)), minlength=len(known))
     groups: dict[str, list[int]] = {group: [] for group in GROUPS}
-    for category, count in zip(categories(preset), counts.tolist(), strict=True):
+    for category, count in zip(known, counts.tolist(), strict=True):
         groups[category.group].append(count)
     return groups
 
 
+@VERSIONS
 @pytest.mark.parametrize("preset", PRESETS)
-def test_groups_are_what_their_names_say(preset: str) -> None:
-    of = {group: [c for c in categories(preset) if c.group == group] for group in GROUPS}
-    assert len({category.name for category in categories(preset)}) == len(categories(preset))
+def test_groups_are_what_their_names_say(preset: str, version: Version) -> None:
+    known_all = categories(preset, version)
+    of = {group: [c for c in known_all if c.group == group] for group in GROUPS}
+    assert len({category.name for category in known_all}) == len(known_all)
     assert len(of["rare"]) >= 18
     assert len(of["novel"]) >= 18
     assert len(of["composed"]) >= 8
     known = of["frequent"] + of["common"]
     for group in ("rare", "novel"):
-        others = {c.shape for c in categories(preset) if c.group != group}
+        others = {c.shape for c in known_all if c.group != group}
         assert len({c.shape for c in of[group]}) >= 6
         assert not {c.shape for c in of[group]} & others, "a rare or novel word is used nowhere else"
     for category in of["composed"]:
         assert sum(c.colour == category.colour for c in known) >= 3
         assert sum(c.shape == category.shape for c in known) >= 3
         assert category.name not in {c.name for c in known}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_version_2_has_18_rare_and_18_novel_shapes_in_one_colour_each(preset: str) -> None:
+    first, second = categories(preset), categories(preset, 2)
+    for group in ("rare", "novel"):
+        shapes = [category.shape for category in second if category.group == group]
+        assert len(shapes) == len(set(shapes)) == 18
+        assert {category.shape for category in first if category.group == group} < set(shapes)
+    for group in ("frequent", "common", "composed"):
+        assert [c for c in first if c.group == group] == [c for c in second if c.group == group]
+    assert not set(MANY_SHAPES.rare) & set(MANY_SHAPES.novel)
 
 
 def test_the_long_tail_of_the_easy_preset_has_the_sizes_it_was_tried_with() -> None:
@@ -53,32 +71,37 @@ def test_the_long_tail_of_the_easy_preset_has_the_sizes_it_was_tried_with() -> N
     assert 40 <= min(counts["common"]) <= max(counts["common"]) <= 65
 
 
+@VERSIONS
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_training_has_a_few_rare_instances_and_none_held_out(preset: str, seed: int) -> None:
-    config = ShapesConfig(preset, seed=seed)
-    images = plan(config, "train")
-    counts = np.bincount(np.concatenate(images), minlength=len(categories(preset)))
+def test_training_has_a_few_rare_instances_and_none_held_out(preset: str, seed: int, version: Version) -> None:
+    known = categories(preset, version)
+    images = plan(ShapesConfig(preset, seed=seed, version=version), "train")
+    counts = np.bincount(np.concatenate(images), minlength=len(known))
     assert len(images) == 6000
     assert {len(image) for image in images} == set(range(1, 9))
-    for category, count in zip(categories(preset), counts, strict=True):
+    for category, count in zip(known, counts, strict=True):
         if category.group in ("composed", "novel"):
             assert count == 0
         elif category.group == "rare":
             assert 4 <= count <= 14
         else:
             assert count >= 30
-    frequent, common = (np.mean(instances_per_category(preset, "train")[group]) for group in ("frequent", "common"))
+    frequent, common = (
+        np.mean(instances_per_category(preset, "train", version)[group]) for group in ("frequent", "common")
+    )
     assert 9 < frequent / common < 11
 
 
+@VERSIONS
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_category_is_evaluated_and_has_sixteen_reference_images(preset: str) -> None:
+def test_every_category_is_evaluated_and_has_sixteen_reference_images(preset: str, version: Version) -> None:
     for split, least in (("val", 10), ("test", 15), ("reference", 16)):
-        counts = instances_per_category(preset, split)
+        counts = instances_per_category(preset, split, version)
         assert min(min(numbers) for numbers in counts.values()) >= least, split
-    images = Counter(index for image in plan(ShapesConfig(preset), "reference") for index in set(image.tolist()))
-    assert min(images[index] for index in range(len(categories(preset)))) >= 16
+    planned = plan(ShapesConfig(preset, version=version), "reference")
+    images = Counter(index for image in planned for index in set(image.tolist()))
+    assert min(images[index] for index in range(len(categories(preset, version)))) >= 16
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -116,28 +139,3 @@ def test_objects_lie_in_the_image_and_overlap_little_and_none_is_lost(preset: st
         assert long_sides.max() <= 0.44 + 1e-6
         highest = max(highest, (box_iou(boxes, boxes) - torch.eye(len(boxes))).max().item())
     assert max_iou / 2 < highest < max_iou
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_nameless_things_come_in_copies_and_find_room(preset: str) -> None:
-    side, max_iou = PRESETS[preset].side, PRESETS[preset].max_iou
-    kinds = set()
-    for number in range(60):
-        instances = layout.place_nameless(preset, layout.image_rng(ShapesConfig(preset), NAMELESS, number))
-        copies = Counter(instance.category for instance in instances)
-        assert set(copies) == set(range(len(copies)))
-        assert set(copies.values()) <= {2, 3, 4, 5}
-        kinds.add(len(copies))
-        boxes = torch.tensor([instance.box for instance in instances], dtype=torch.float64)
-        assert 0 <= boxes.min() <= boxes.max() <= side
-        assert (box_iou(boxes, boxes) - torch.eye(len(boxes))).max() < max_iou
-    assert kinds == {1, 2, 3}
-
-
-def test_nameless_copies_are_alike_and_other_kinds_are_not() -> None:
-    instances = layout.place_nameless("easy", layout.image_rng(ShapesConfig(), NAMELESS, 3))
-    assert len({instance.category for instance in instances}) > 1
-    for a, b in combinations(instances, 2):
-        same = a.category == b.category
-        corners = [len(instance.outline.solid[0]) for instance in (a, b)]
-        assert (a.colour == b.colour and corners[0] == corners[1]) == same

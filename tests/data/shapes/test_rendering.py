@@ -1,5 +1,6 @@
 """The folder: a COCO data set, made once, by whoever is first, and never half."""
 
+import hashlib
 import json
 import multiprocessing
 import time
@@ -12,11 +13,9 @@ from PIL import Image, JpegImagePlugin
 from pycocotools.coco import COCO
 
 from trex2_lightning.config import ShapesConfig
-from trex2_lightning.data.formats.coco import FORMAT
-from trex2_lightning.data.opening import read_records
-from trex2_lightning.data.shapes import layout, rendering
-from trex2_lightning.data.shapes.layout import PRESETS, SPLITS, categories
-from trex2_lightning.data.shapes.rendering import prepare, prepare_nameless
+from trex2_lightning.data.shapes import layout, nameless, rendering
+from trex2_lightning.data.shapes.layout import PRESETS, RELATIONS, SPLITS, categories
+from trex2_lightning.data.shapes.rendering import prepare, prepare_nameless, prepare_relations
 from trex2_lightning.errors import InputError
 
 
@@ -144,53 +143,64 @@ def test_a_folder_with_something_else_is_refused(few: ShapesConfig, tmp_path: Pa
     assert json.loads((prepare(few, tmp_path / "empty") / "val.json").read_text())["images"]
 
 
-@pytest.mark.parametrize(("config", "key"), [(ShapesConfig(num_train=0), "num_train"), (ShapesConfig(seed=-1), "seed")])
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (ShapesConfig(num_train=0), "num_train"),
+        (ShapesConfig(seed=-1), "seed"),
+        (ShapesConfig(nameless_kinds=-1), "nameless_kinds"),
+    ],
+)
 def test_senseless_parameters_are_refused(config: ShapesConfig, key: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=rf"data\.shapes\.{key}="):
         prepare(config, tmp_path / "shapes")
 
 
-# Nameless pictures
+# Versions
+
+DIGESTS = {  # of all files of a few pictures, as they were before there was a second version, and their cache folders
+    "easy": ("shapes-easy-84dbd21356ce", "c3832309495754c56830d35a6b5fdc67b0e9c76bf0f6b9317f2187eb790d21b4"),
+    "hard": ("shapes-hard-ca2fd20f62cb", "2e7481ca9bd182f000a8abc952f22a3984889d2f63cc5462f602fe1136ff0395"),
+}
 
 
-def test_nameless_pictures_are_added_on_demand_and_change_nothing_else(
+@pytest.mark.parametrize("preset", PRESETS)
+def test_version_1_is_what_it_was_to_the_byte_and_its_caches_are_found(
+    preset: str, few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(nameless, "STAR_IMAGES", 4)
+    monkeypatch.setitem(RELATIONS, "relations", 3)
+    config = replace(few, preset=preset)
+    root = prepare(config)
+    prepare_nameless(config, root)
+    prepare_relations(config, root, "relations")
+    digest = hashlib.sha256()
+    for name, content in sorted(contents(root).items(), key=lambda file: Path(file[0])):
+        digest.update(name.encode() + b"\0" + content)
+    assert (root.name, digest.hexdigest()) == DIGESTS[preset]
+
+
+def test_version_2_has_a_folder_of_its_own_and_differs_in_rare_and_novel_pictures_alone(
     few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rendering, "NAMELESS_IMAGES", 4)
-    root = prepare(few, tmp_path / "shapes")
-    before = contents(root)
-    prepare_nameless(few, root)
-    after = contents(root)
-    assert {name for name in after if name not in before} == {
-        "nameless.json",
-        *(f"nameless/{number:06d}.jpg" for number in range(1, 5)),
-    }
-    assert before.items() <= after.items()
-    assert prepare(few, root) == root  # the folder is still known as finished
-    monkeypatch.setattr(rendering, "_render_all", None)
-    prepare_nameless(few, root)  # renders once
-
-    records = read_records(root / "nameless.json", root / "nameless", FORMAT)
-    owners: dict[int, set[int]] = {}
-    for image in records.images:
-        for label in image.labels.tolist():
-            owners.setdefault(label, set()).add(image.id)
-        assert min(image.labels.bincount()[image.labels]) >= 2
-    assert len(owners) == len(records.names)
-    assert all(len(images) == 1 for images in owners.values())
-
-
-def test_a_broken_off_nameless_rendering_is_completed(
-    few: ShapesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Pictures without their file: killed between the two, or another process is about to write it."""
-    monkeypatch.setattr(rendering, "NAMELESS_IMAGES", 3)
-    root = prepare(few, tmp_path / "shapes")
-    prepare_nameless(few, root)
-    whole = contents(root)
-    (root / "nameless.json").unlink()
-    prepare_nameless(few, root)
-    assert contents(root) == whole
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first, second = prepare(few), prepare(replace(few, version=2))
+    assert second.name.startswith("shapes-easy-v2-")
+    kept = []
+    for split in SPLITS:
+        coco = [COCO(root / f"{split}.json") for root in (first, second)]
+        shown = [{coco.cats[a["category_id"]]["name"] for a in coco.anns.values()} for coco in coco]
+        assert shown[0] - shown[1] <= {c.name for c in categories("easy") if c.group in ("rare", "novel")}
+        for image in coco[0].imgs:
+            tail = {c["group"] for a in coco[0].imgToAnns[image] for c in [coco[0].cats[a["category_id"]]]}
+            same = len({(root / split / f"{image:06d}.jpg").read_bytes() for root in (first, second)}) == 1
+            kept.append((same, bool(tail & {"rare", "novel"})))
+    assert (True, False) in kept
+    assert (False, True) in kept
+    assert (False, False) not in kept
+    with pytest.raises(InputError, match=r"version=2: delete it or set data\.root"):
+        prepare(replace(few, version=2), first)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.config import ShapesConfig
-from trex2_lightning.data.shapes.drawing import COLOURS, OUTLINES, Instance, Outline, pose
+from trex2_lightning.data.shapes.drawing import COLOURS, Instance, pose
+from trex2_lightning.data.shapes.outlines import OUTLINES
+from trex2_lightning.data.shapes.primitives import Outline
 
 SPLITS = ("train", "val", "test", "reference")
 NAMELESS = "nameless"  # a further split, of things that have no name and are in one image alone
@@ -30,10 +32,13 @@ ASPECT = (0.85, 1.15)
 MAX_ANGLE = 0.35  # radians
 MAX_TRIES = 100  # to find room for an object before the image is begun anew
 
-NAMELESS_IMAGES = 3000
-NAMELESS_CATEGORIES = (1, 3)  # per image
-NAMELESS_COPIES = (2, 5)  # of each
-NAMELESS_SIZES = (0.15, 0.3)  # as `SIZES`; all of them have to find room
+
+class Tail(NamedTuple):
+    """The shapes whose words occur nowhere else."""
+
+    rare: tuple[str, ...]
+    novel: tuple[str, ...]
+    colours: tuple[int, ...]  # of each shape: steps from the colour of its own
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,7 @@ class Preset:
     max_iou: float  # of two boxes of an image
     fills: tuple[str, ...]
     shapes: tuple[str, ...]  # of frequent, common and composed categories
-    rare_shapes: tuple[str, ...]
-    novel_shapes: tuple[str, ...]
+    tail: Tail  # of version 1
     num_images: dict[str, int]  # per split other than train
 
 
@@ -55,8 +59,11 @@ PRESETS = {
         max_iou=0.08,
         fills=("solid",),
         shapes=("circle", "square", "triangle", "star", "cross", "heart", "ring", "moon"),
-        rare_shapes=("arrow", "crown", "hourglass", "mushroom", "flag", "stairs"),
-        novel_shapes=("bolt", "fish", "key", "bone", "comb", "snake"),
+        tail=Tail(
+            rare=("arrow", "crown", "hourglass", "mushroom", "flag", "stairs"),
+            novel=("bolt", "fish", "key", "bone", "comb", "snake"),
+            colours=(0, 3, 6),
+        ),
         num_images={"val": 250, "test": 500, "reference": 400},
     ),
     "hard": Preset(
@@ -67,11 +74,27 @@ PRESETS = {
             *("circle", "square", "triangle", "star", "cross", "heart", "ring", "moon"),
             *("flower", "drop", "horseshoe", "house"),
         ),
-        rare_shapes=("arrow", "crown", "hourglass", "mushroom", "flag", "stairs", "boat", "cup"),
-        novel_shapes=("bolt", "fish", "key", "bone", "comb", "snake", "bottle", "ladder"),
+        tail=Tail(
+            rare=("arrow", "crown", "hourglass", "mushroom", "flag", "stairs", "boat", "cup"),
+            novel=("bolt", "fish", "key", "bone", "comb", "snake", "bottle", "ladder"),
+            colours=(0, 3, 6),
+        ),
         num_images={"val": 350, "test": 700, "reference": 600},
     ),
 }
+
+# Of version 2, in both presets. A shape is learned or not, in all its colours at once: AP over few shapes varies much.
+MANY_SHAPES = Tail(
+    rare=(
+        *PRESETS["hard"].tail.rare,
+        *("tree", "scissors", "hammer", "anchor", "bell", "lamp", "cactus", "chair", "plane", "shirt"),
+    ),
+    novel=(
+        *PRESETS["hard"].tail.novel,
+        *("car", "boot", "rabbit", "cloud", "fork", "glasses", "dog", "butterfly", "wrench", "duck"),
+    ),
+    colours=(0,),
+)
 
 
 class Category(NamedTuple):
@@ -83,12 +106,12 @@ class Category(NamedTuple):
     group: str
 
 
-def categories(preset: str) -> list[Category]:
+def categories(preset: str, version: int = 1) -> list[Category]:
     """All categories of a preset, in the order of the COCO file, where their ids count from 1."""
-    known, rare, novel = PRESETS[preset].shapes, PRESETS[preset].rare_shapes, PRESETS[preset].novel_shapes
+    tail = PRESETS[preset].tail if version == 1 else MANY_SHAPES
     colours = list(COLOURS)
     found = []
-    for column, shape in enumerate(known):
+    for column, shape in enumerate(PRESETS[preset].shapes):
         for row, colour in enumerate(colours):
             diagonal = (row - column) % len(colours)  # spreads the exceptions evenly over colours and shapes
             if diagonal == 0:
@@ -98,9 +121,9 @@ def categories(preset: str) -> list[Category]:
             else:
                 group = "frequent"
             found.append(Category(f"{colour} {shape}", colour, shape, group))
-    for group, shapes in (("rare", rare), ("novel", novel)):
+    for group, shapes in (("rare", tail.rare), ("novel", tail.novel)):
         for column, shape in enumerate(shapes):
-            for colour in (colours[(column + step) % len(colours)] for step in (0, 3, 6)):
+            for colour in (colours[(column + step) % len(colours)] for step in tail.colours):
                 found.append(Category(f"{colour} {shape}", colour, shape, group))
     return sorted(found, key=lambda category: GROUPS.index(category.group))
 
@@ -108,7 +131,7 @@ def categories(preset: str) -> list[Category]:
 def layout(config: ShapesConfig, split: str) -> Iterator[list[Instance]]:
     """The instances of every image of a split, as they are drawn."""
     for index, planned in enumerate(plan(config, split)):
-        yield place(config.preset, planned, image_rng(config, split, index))
+        yield place(config, planned, image_rng(config, split, index))
 
 
 def plan(config: ShapesConfig, split: str) -> list[NDArray[np.int64]]:
@@ -119,31 +142,37 @@ def plan(config: ShapesConfig, split: str) -> list[NDArray[np.int64]]:
     return [image for block in blocks for image in _deal(config, split, TAIL_BLOCK, block)][: config.num_train]
 
 
-def place(preset: str, planned: NDArray[np.int64], rng: np.random.Generator) -> list[Instance]:
+def place(config: ShapesConfig, planned: NDArray[np.int64], rng: np.random.Generator) -> list[Instance]:
     """Give every planned category a pose and a place; begins anew where the first ones leave no room for the last."""
-    names, side, max_iou = categories(preset), PRESETS[preset].side, PRESETS[preset].max_iou
+    names, preset = categories(config.preset, config.version), PRESETS[config.preset]
     while True:
         placed: list[Instance] = []
         for index in planned.tolist():
             colour, shape = names[index].colour, OUTLINES[names[index].shape]
-            _find_room(placed, max_iou, partial(_drop, index, colour, shape, SIZES, side, rng))
+            find_room(placed, preset.max_iou, partial(random_instance, index, colour, shape, SIZES, preset.side, rng))
         if len(placed) == len(planned):
             return placed
 
 
-def place_nameless(preset: str, rng: np.random.Generator) -> list[Instance]:
-    """Some copies each of a few random stars; `category` counts within the image."""
-    side, max_iou = PRESETS[preset].side, PRESETS[preset].max_iou
-    while True:
-        placed: list[Instance] = []
-        num_categories = rng.integers(*NAMELESS_CATEGORIES, endpoint=True)
-        copies = rng.integers(*NAMELESS_COPIES, num_categories, endpoint=True)
-        for index, count in enumerate(copies.tolist()):
-            star, colour = _random_star(rng), str(rng.choice(list(COLOURS)))
-            for _ in range(count):
-                _find_room(placed, max_iou, partial(_drop, index, colour, star, NAMELESS_SIZES, side, rng))
-        if len(placed) == copies.sum():
-            return placed
+def find_room(placed: list[Instance], max_iou: float, drop: Callable[[], Instance]) -> None:
+    """Add an instance that `drop` puts down where there is room, if it does so within `MAX_TRIES`."""
+    for _ in range(MAX_TRIES):
+        candidate = drop()
+        if all(_iou(candidate.box, other.box) < max_iou for other in placed):
+            placed.append(candidate)
+            return
+
+
+def random_instance(
+    index: int, colour: str, shape: Outline, sizes: tuple[float, float], side: int, rng: np.random.Generator
+) -> Instance:
+    """A shape in a random pose at a random place."""
+    size = side * np.exp(rng.uniform(*np.log(sizes)))
+    outline = pose(shape, size, rng.uniform(*ASPECT), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
+    width, height = outline.box()[1].tolist()
+    x, y = rng.uniform(0, side - width), rng.uniform(0, side - height)
+    moved = outline.transform(np.eye(2), np.array([x, y]))
+    return Instance(index, colour, moved, (x, y, x + width, y + height))
 
 
 def image_rng(config: ShapesConfig, split: str, index: int) -> np.random.Generator:
@@ -151,14 +180,19 @@ def image_rng(config: ShapesConfig, split: str, index: int) -> np.random.Generat
     return _rng(config, split, 1, index)
 
 
+def dealing_rng(config: ShapesConfig, split: str, block: int = 0) -> np.random.Generator:
+    """The random numbers by which a block of a split's images is given what it shows."""
+    return _rng(config, split, 0, block)
+
+
 def _deal(config: ShapesConfig, split: str, num_images: int, block: int) -> list[NDArray[np.int64]]:
     """A row of runs (copies of one category), each category evenly spread over it, cut into images."""
-    rng = _rng(config, split, 0, block)
+    rng = dealing_rng(config, split, block)
     sizes = rng.integers(1, MAX_OBJECTS + 1, num_images)
     # A generic visual prompt needs exemplars from many images: the reference split has no copies.
     max_copies = 1 if split == "reference" else MAX_COPIES
     runs, keys = [], []
-    for category, count in enumerate(_instance_counts(config.preset, split, int(sizes.sum()), rng)):
+    for category, count in enumerate(_instance_counts(config, split, int(sizes.sum()), rng)):
         copies = _runs(count, max_copies, rng)
         runs += [np.full(number, category) for number in copies]
         keys.append((np.arange(len(copies)) + rng.random(len(copies))) / max(len(copies), 1))
@@ -166,9 +200,9 @@ def _deal(config: ShapesConfig, split: str, num_images: int, block: int) -> list
     return np.split(row, np.cumsum(sizes)[:-1])
 
 
-def _instance_counts(preset: str, split: str, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _instance_counts(config: ShapesConfig, split: str, total: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Instances per category, `total` in all: a long tail in training, equal numbers elsewhere."""
-    groups = np.array([category.group for category in categories(preset)])
+    groups = np.array([category.group for category in categories(config.preset, config.version)])
     if split == "train":
         weights = np.select([groups == "frequent", groups == "common"], [10, 1], 0)
         rare = np.where(groups == "rare", rng.integers(RARE_INSTANCES[0], RARE_INSTANCES[1] + 1, len(groups)), 0)
@@ -185,35 +219,6 @@ def _runs(count: int, max_copies: int, rng: np.random.Generator) -> list[int]:
         lengths.append(min(int(rng.integers(1, max_copies + 1)), count))
         count -= lengths[-1]
     return lengths
-
-
-def _find_room(placed: list[Instance], max_iou: float, drop: Callable[[], Instance]) -> None:
-    """Add an instance that `drop` puts down where there is room, if it does so within `MAX_TRIES`."""
-    for _ in range(MAX_TRIES):
-        candidate = drop()
-        if all(_iou(candidate.box, other.box) < max_iou for other in placed):
-            placed.append(candidate)
-            return
-
-
-def _drop(
-    index: int, colour: str, shape: Outline, sizes: tuple[float, float], side: int, rng: np.random.Generator
-) -> Instance:
-    """A shape in a random pose at a random place."""
-    size = side * np.exp(rng.uniform(*np.log(sizes)))
-    outline = pose(shape, size, rng.uniform(*ASPECT), rng.uniform(-MAX_ANGLE, MAX_ANGLE))
-    width, height = outline.box()[1].tolist()
-    x, y = rng.uniform(0, side - width), rng.uniform(0, side - height)
-    moved = outline.transform(np.eye(2), np.array([x, y]))
-    return Instance(index, colour, moved, (x, y, x + width, y + height))
-
-
-def _random_star(rng: np.random.Generator) -> Outline:
-    """A polygon with 3 to 7 tips of different lengths and directions, and dents of different depths."""
-    corners = 2 * int(rng.integers(3, 8))
-    angles = (np.arange(corners) + rng.uniform(-0.3, 0.3, corners)) * 2 * np.pi / corners
-    radii = np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.65, corners), rng.uniform(0.7, 1, corners))
-    return Outline((np.stack([radii * np.cos(angles), radii * np.sin(angles)], -1),))
 
 
 def _iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:

@@ -11,8 +11,9 @@ from itertools import product
 
 import numpy as np
 
-from trex2_lightning.data.shapes.drawing import COLOURS, OUTLINES, Instance, pose
+from trex2_lightning.data.shapes.drawing import COLOURS, Instance, pose
 from trex2_lightning.data.shapes.layout import ASPECT, MAX_ANGLE, PRESETS
+from trex2_lightning.data.shapes.outlines import OUTLINES
 
 SIDES = (("left of", "right of"), ("above", "below"))  # of a horizontal row, of a vertical one
 NUM_TARGETS, NUM_ANCHORS = 4, 3  # kinds of lookalikes and of things between them

@@ -4,12 +4,14 @@ A category is a colour and a shape ("red star") and belongs to a group, kept as 
 
     frequent  known shapes in known colours
     common    the same, ten times rarer
-    rare      shapes whose words occur nowhere else, 4 to 14 instances in 6000 training images
+    rare      shapes whose words occur nowhere else, 4 to 14 instances of each category in 6000 training images
     composed  held out from training: a known colour with a known shape, never seen together
     novel     held out from training: shapes that are never seen
 
-Two further kinds of pictures can be had: `nameless`, random shapes, each in one image alone, a stand-in for SA-1B;
-and `relations`, whose categories are phrases such as "the blue star left of the black ring".
+Version 1 has few rare and novel shapes in three colours each, version 2 has 18 and 18 in one colour each.
+
+Two further kinds of pictures can be had: `nameless`, random shapes without words, a stand-in for SA-1B; and
+`relations`, whose categories are phrases such as "the blue star left of the black ring".
 """
 
 from __future__ import annotations
@@ -35,16 +37,15 @@ from trex2_lightning.config import ShapesConfig
 from trex2_lightning.data.shapes.drawing import Instance, draw
 from trex2_lightning.data.shapes.layout import (
     NAMELESS,
-    NAMELESS_IMAGES,
     PRESETS,
     RELATIONS,
     SPLITS,
     categories,
     image_rng,
     place,
-    place_nameless,
     plan,
 )
+from trex2_lightning.data.shapes.nameless import kind, nameless_split, place_nameless, plan_nameless
 from trex2_lightning.data.shapes.relations import phrases, place_relations
 from trex2_lightning.errors import InputError
 
@@ -65,7 +66,7 @@ def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
         InputError: `root` holds something else or cannot be written, or a parameter makes no sense.
     """
     _check(config)
-    parameters = {"format": SHAPES_FORMAT, **asdict(config)}
+    parameters = _parameters(config)
     folder = Path(root) if root else _cache_folder(parameters)
     if _is_finished(folder, parameters):
         return folder
@@ -87,14 +88,14 @@ def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
 
 
 def prepare_nameless(config: ShapesConfig, folder: Path) -> None:
-    """Add the split of nameless shapes to a folder that `prepare` has made, unless it is there.
+    """Add a split of nameless shapes, called `nameless_split`, to a folder that `prepare` has made, unless it is there.
 
     Its COCO file has a category for every kind of shape of every image, with a number for a name.
 
     Raises:
         InputError: the folder cannot be written.
     """
-    _add_split(config, folder, NAMELESS, NAMELESS_IMAGES, _numbered)
+    _add_split(config, folder, NAMELESS, plan_nameless(config), _numbered, nameless_split(config))
 
 
 def prepare_relations(config: ShapesConfig, folder: Path, split: str) -> None:
@@ -107,28 +108,31 @@ def prepare_relations(config: ShapesConfig, folder: Path, split: str) -> None:
         targets = [[instance for instance in instances if instance.category >= 0] for instances in images]
         return targets, [{"name": phrase} for phrase in phrases(config.preset)]
 
-    _add_split(config, folder, split, RELATIONS[split], described)
+    nobody = np.zeros(0, np.int64)
+    _add_split(config, folder, split, [nobody] * RELATIONS[split], described, split)
 
 
-def _add_split(config: ShapesConfig, folder: Path, split: str, num_images: int, annotate: Annotate) -> None:
-    annotations = folder / f"{split}.json"
+def _add_split(
+    config: ShapesConfig, folder: Path, split: str, planned: list[NDArray[np.int64]], annotate: Annotate, name: str
+) -> None:
+    """Render what is `planned` for the images of a further split, whose folder and COCO file get a name."""
+    annotations = folder / f"{name}.json"
     if annotations.is_file():
         return
     try:
-        temporary = TemporaryDirectory(dir=folder, prefix=f".{split}-")
+        temporary = TemporaryDirectory(dir=folder, prefix=f".{name}-")
     except OSError as error:
         raise InputError(f"cannot write to {folder}: set data.root to a folder that can be written") from error
     with temporary as workplace:
         rendering = Path(workplace)
         (rendering / split).mkdir()
-        nobody = np.zeros(0, np.int64)
-        images = _render_all([_Job(rendering, config, split, index, nobody) for index in range(num_images)])
-        content = _coco(config.preset, *annotate(images))
+        images = _render_all([_Job(rendering, config, split, index, what) for index, what in enumerate(planned)])
+        content = _coco(config, *annotate(images))
         (rendering / annotations.name).write_text(json.dumps(content))
         try:
-            (rendering / split).rename(folder / split)
+            (rendering / split).rename(folder / name)
         except OSError:
-            if not (folder / split).is_dir():  # else these are the same pictures, of another process
+            if not (folder / name).is_dir():  # else these are the same pictures, of another process
                 raise
         (rendering / annotations.name).replace(annotations)
 
@@ -140,7 +144,7 @@ class _Job(NamedTuple):
     config: ShapesConfig
     split: str
     number: int
-    categories: NDArray[np.int64]  # of a split of `SPLITS`
+    planned: NDArray[np.int64]  # categories, or kinds of nameless outlines
 
 
 def _check(config: ShapesConfig) -> None:
@@ -148,12 +152,21 @@ def _check(config: ShapesConfig) -> None:
         raise InputError(f"data.shapes.num_train={config.num_train} must be at least 1")
     if config.seed < 0:
         raise InputError(f"data.shapes.seed={config.seed} must not be negative")
+    if config.nameless_kinds < 0:
+        raise InputError(f"data.shapes.nameless_kinds={config.nameless_kinds} must not be negative")
+
+
+def _parameters(config: ShapesConfig) -> dict[str, Any]:
+    """What the pictures with names depend on. Version 1 goes without saying: its folders are older than the setting."""
+    unsaid = {"nameless_kinds"} if config.version > 1 else {"nameless_kinds", "version"}
+    return {"format": SHAPES_FORMAT} | {key: value for key, value in asdict(config).items() if key not in unsaid}
 
 
 def _cache_folder(parameters: dict[str, Any]) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()[:12]
-    return cache / "trex2_lightning" / f"shapes-{parameters['preset']}-{digest}"
+    version = f"v{parameters['version']}-" if "version" in parameters else ""
+    return cache / "trex2_lightning" / f"shapes-{parameters['preset']}-{version}{digest}"
 
 
 def _is_finished(folder: Path, parameters: dict[str, Any]) -> bool:
@@ -178,10 +191,10 @@ def _render_splits(config: ShapesConfig, folder: Path) -> None:
         (folder / split).mkdir(parents=True)
         jobs += [_Job(folder, config, split, index, planned) for index, planned in enumerate(plan(config, split))]
     rendered = _render_all(jobs)
-    known = [category._asdict() for category in categories(config.preset)]
+    known = [category._asdict() for category in categories(config.preset, config.version)]
     for split in SPLITS:
         images = [instances for job, instances in zip(jobs, rendered, strict=True) if job.split == split]
-        (folder / f"{split}.json").write_text(json.dumps(_coco(config.preset, images, known)))
+        (folder / f"{split}.json").write_text(json.dumps(_coco(config, images, known)))
 
 
 def _render_all(jobs: list[_Job]) -> list[list[Instance]]:
@@ -204,11 +217,12 @@ def _render(job: _Job) -> list[Instance]:
     preset = PRESETS[job.config.preset]
     rng = image_rng(job.config, job.split, job.number)
     if job.split == NAMELESS:
-        instances = place_nameless(job.config.preset, rng)
+        kinds = [kind(job.config.seed, number) for number in job.planned.tolist()]
+        instances = place_nameless(job.config.preset, rng, kinds)
     elif job.split in RELATIONS:
         instances = place_relations(job.config.preset, rng)
     else:
-        instances = place(job.config.preset, job.categories, rng)
+        instances = place(job.config, job.planned, rng)
     picture = draw(instances, preset.side, preset.fills, rng)
     picture.save(job.folder / job.split / _file_name(job.number), quality=95, subsampling=0)
     return instances
@@ -224,9 +238,10 @@ def _numbered(images: list[list[Instance]]) -> tuple[list[list[Instance]], list[
     return numbered, known
 
 
-def _coco(preset: str, images: list[list[Instance]], known: list[dict[str, str]]) -> dict[str, Any]:
+def _coco(config: ShapesConfig, images: list[list[Instance]], known: list[dict[str, str]]) -> dict[str, Any]:
     """Ids count from 1; an annotation's `area` is its box's; `known` are the categories."""
-    side = PRESETS[preset].side
+    side = PRESETS[config.preset].side
+    version = f", version {config.version}" if config.version > 1 else ""
     annotations: list[dict[str, Any]] = []
     for image_id, instances in enumerate(images, start=1):
         for instance in instances:
@@ -242,7 +257,7 @@ def _coco(preset: str, images: list[list[Instance]], known: list[dict[str, str]]
                 }
             )
     return {
-        "info": {"description": f"trex2_lightning shapes, preset {preset}"},
+        "info": {"description": f"trex2_lightning shapes, preset {config.preset}{version}"},
         "images": [
             {"id": index + 1, "file_name": _file_name(index), "width": side, "height": side}
             for index in range(len(images))
