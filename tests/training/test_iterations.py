@@ -145,6 +145,15 @@ def test_the_memory_bank_adds_categories_that_the_batch_does_not_hold() -> None:
     assert asked(module, unsure).embed.shape[1] == 2
 
 
+def test_nameless_exemplars_are_negatives_of_named_iterations_where_the_user_says_so() -> None:
+    module = module_of("train.memory_bank={size: 2, foreign: true}").eval()
+    nameless, named = batch_of("box", [[5], [9]], source="nameless"), batch_of("box", [[0], [1]])
+    own = module.detector.encode_prompts(nameless.prompts, module.detector.encode_image(nameless.images))
+    assert [asked(module, batch).embed.shape[1] for batch in (nameless, nameless, named)] == [2, 2, 2 + 4]
+    found = asked(module, named).embed[0]
+    assert all(((found - vector).abs().amax(-1) < 1e-4).any() for vector in own.embed[own.valid])
+
+
 @pytest.mark.parametrize("scope", ["image", "world"])
 def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_too(scope: str) -> None:
     module = module_of("model.fusion=early", "model.max_tokens=2", f"train.prompt_scope={scope}")
