@@ -45,7 +45,7 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         config, benchmark = for_benchmark(config, file), file.stem
         if not any(item.startswith("data.root=") for item in overrides):
             raise InputError(f"{file} needs the benchmark's folder: add data.root=FOLDER")
-    config = for_evaluation(config, [*_available_device(), *overrides])
+    config = for_evaluation(config, [*available_device(), *overrides])
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
     what = _what(benchmark, options.split, options.protocol or [])
@@ -80,6 +80,7 @@ def _present(
     console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
 
-def _available_device() -> list[str]:
+def available_device() -> list[str]:
+    """Overrides for the one that this machine has."""
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     return [f"train.accelerator={accelerator}", "train.devices=1", "train.nodes=1"]

@@ -217,6 +217,13 @@ class DetectionDataModule(lightning.LightningDataModule):
         return sum(len(some.images) for some in self._mixture) or len(self.train_records.images)
 
     @property
+    def train_names(self) -> list[str]:
+        """Names of what is marked in the training images."""
+        if not self._mixture:
+            return [*annotated_names(self._records["train"])]
+        return [*dict.fromkeys(n for some in self._mixture if some.kind == "detection" for n in some.names)]
+
+    @property
     def train_phrases(self) -> dict[str, Sequence[str]]:
         """What training may ask for, by the settings that name where it comes from."""
         phrases: dict[str, Sequence[str]] = {

@@ -120,12 +120,19 @@ class EvidenceCollector(L.LightningModule):
             for image, target in enumerate(batch.targets):
                 best = scores[image].flatten().topk(min(BEST, scores[image].numel())).indices
                 best = best[scores[image].flatten()[best] > 0]
-                right = is_right(found.boxes[image], target, scores.shape[-1])
-                self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right.flatten()[best].cpu()))
+                right = is_right(found.boxes[image], scores[image], target).flatten()
+                self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right[best].cpu()))
 
 
-def is_right(boxes: Tensor, target: Targets, num_categories: int) -> Tensor:
-    """(N, C) bool, whether an object of a category is where a box (N, 4) is."""
-    overlap = box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target.boxes)) >= RIGHT  # (N, n)
-    own = target.labels[:, None] == torch.arange(num_categories, device=boxes.device)  # (n, C)
-    return (overlap.float() @ own.float()) > 0
+def is_right(boxes: Tensor, scores: Tensor, target: Targets) -> Tensor:
+    """(N, C) bool, whether a box (N, 4) is the best of an object of a category by scores (N, C).
+
+    The others of the object are duplicates, as AP counts them.
+    """
+    overlap = box_iou(cxcywh_to_xyxy(boxes), cxcywh_to_xyxy(target.boxes))  # (N, n)
+    own = scores[:, target.labels].masked_fill(overlap < RIGHT, 0)
+    first = own.argmax(0)  # (n,)
+    found = own.amax(0) > 0
+    right = torch.zeros_like(scores, dtype=torch.bool)
+    right[first[found], target.labels[found]] = True
+    return right

@@ -111,7 +111,7 @@ class Appearance(nn.Module):
         alike = (finite + (total / count.clamp(min=1)[:, None]).log()) * self.temperature
         return alike.masked_fill(count[:, None] == 0, -torch.inf)
 
-    def fit(self, vectors: Tensor, labels: Tensor, shrinkage: float = 0.3, temperature: float = 0.1) -> None:
+    def fit(self, vectors: Tensor, labels: Tensor, shrinkage: float = 0.3, temperature: float = 0.05) -> None:
         """Learn from boxes (n, A) of known kinds (n,) which differences are of no matter: those within a kind.
 
         Fisher's discriminant with a covariance shrunk to a multiple of the identity (Ledoit and Wolf's form): vectors

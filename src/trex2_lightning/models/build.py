@@ -42,6 +42,11 @@ def build_detector(config: ModelConfig) -> PromptedDetector:
     return found
 
 
+def build_appearance(config: ModelConfig) -> Appearance | None:
+    """The network of `model.appearance`, with pretrained weights where the config names them."""
+    return Appearance(config.appearance, config.backbone) if config.appearance.name else None
+
+
 def _lacks_vocabulary(found: PromptedDetector) -> bool:
     return isinstance(found.text_encoder, BertEncoder) and not found.text_encoder.tokenizer.pieces
 
@@ -68,7 +73,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
             shared_box_head=sizes.shared_box_head,
         ),
         "prior": prior,
-        "appearance": Appearance(config.appearance, config.backbone) if config.appearance.name else None,
+        "appearance": build_appearance(config),
         "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
     }
     if config.fusion == "late":

@@ -14,19 +14,20 @@ from torch.nn import functional as F
 from trex2_lightning.structures import PromptSource
 
 SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
-# What speaks for a box: the logit of its score for the category; that of its best score for anything; how much it looks
-# like the exemplars; and the logarithm of its share of that, where each category has one.
-EVIDENCE = ("score", "best_score", "similarity", "share")
-# What is not fitted: a learned score as it is; with appearance, a box is as good as its best score says, and that is
-# shared out among the categories.
-UNFITTED, UNFITTED_APPEARANCE = (1.0, 0.0, 0.0, 0.0), (0.0, 1.0, 0.0, 1.0)
+# What speaks for and against a box: `prompting.finding` says what each is. The first three there always are.
+EVIDENCE = ("score", "overlap", "inside", "best_score", "any_score", "similarity", "share", "in_picture")
+ALWAYS, SIMILARITY = 3, EVIDENCE.index("similarity")
+# What is not fitted: a learned score as it is; with appearance, a box is as good as its best score, less where a better
+# one is at its place, and that is shared out among the categories.
+UNFITTED = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+UNFITTED_APPEARANCE = (0.0, -3.0, -3.0, 1.0, 0.0, 0.0, 1.0, 0.0)
 UNFITTED_THRESHOLD = 0.3
 
 
 class ScoreCalibration(nn.Module):
     """The probability that a box is an object of the category, by a logistic regression for each source of prompts.
 
-    Platt's scaling (1999), of more than one score where there is appearance.
+    Platt's scaling (1999), of more than one score.
     """
 
     weight: Tensor
@@ -52,8 +53,8 @@ class ScoreCalibration(nn.Module):
         Returns:
             (B, N, C) in [0, 1]; 0 of a category that is not asked for, whose `score` is -inf.
         """
-        seen = (evidence[..., 2] > -torch.inf).long()
-        weight, bias = self.weight[seen, sources], self.bias[seen, sources]
+        compared = (evidence[..., SIMILARITY] > -torch.inf).long()
+        weight, bias = self.weight[compared, sources], self.bias[compared, sources]
         terms = torch.where(weight == 0, 0.0, evidence * weight)  # 0 * -inf is no number
         return (terms.sum(-1) + bias).sigmoid().masked_fill(evidence[..., 0] == -torch.inf, 0)
 
@@ -73,19 +74,20 @@ class ScoreCalibration(nn.Module):
         Args:
             source: of the prompts.
             evidence: (n, F), all with appearance or all without.
-            right: (n,) bool, an object of the category is there; some are, and some are not.
+            right: (n,) bool, the box is the best one of an object of the category; some are, and some are not.
         """
-        row = (int(evidence[0, 2] > -torch.inf), SOURCES.index(source))
-        used = self.weight.new_tensor(UNFITTED if not row[0] else (1.0,) * len(EVIDENCE)).bool()
-        inputs, wanted = evidence[:, used].double(), right.double()
-        mean, scale = inputs.mean(0), inputs.std(0).clamp(min=1e-6)
-        weight = inputs.new_zeros(inputs.shape[1], requires_grad=True)
+        compared = int(evidence[0, SIMILARITY] > -torch.inf)
+        inputs = evidence[:, : len(EVIDENCE) if compared else ALWAYS].double()
+        wanted = right.double()
+        mean, scale = inputs.mean(0), inputs.std(0).clamp(min=1e-3)
+        weight = torch.zeros_like(mean, requires_grad=True)
         bias = wanted.mean().logit().requires_grad_()
         optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe")
 
         def loss() -> Tensor:
             optimizer.zero_grad()
             logits = (inputs - mean) / scale @ weight + bias
+            # A little decay decides between kinds of evidence that say the same.
             value = F.binary_cross_entropy_with_logits(logits, wanted) + 1e-6 * weight.square().sum()
             value.backward()  # type: ignore[no-untyped-call]
             return value
@@ -93,9 +95,11 @@ class ScoreCalibration(nn.Module):
         with torch.enable_grad():
             optimizer.step(loss)  # type: ignore[no-untyped-call]
         found = (weight / scale).detach()
-        self.weight[row] = self.weight.new_zeros(len(EVIDENCE)).masked_scatter(used, found.to(self.weight))
-        self.bias[row] = (bias - (mean * found).sum()).detach()
-        self.threshold[row] = best_threshold((inputs @ found + self.bias[row].double()).sigmoid(), right)
+        offset = (bias - (mean * found).sum()).detach()
+        row = (compared, SOURCES.index(source))
+        self.weight[row] = F.pad(found, (0, len(EVIDENCE) - len(found))).to(self.weight)
+        self.bias[row] = offset.to(self.bias)
+        self.threshold[row] = best_threshold((inputs @ found + offset).sigmoid(), right).to(self.threshold)
 
 
 def best_threshold(scores: Tensor, right: Tensor) -> Tensor:

@@ -18,14 +18,26 @@ from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, PromptSource, PromptTokens
 
 COMPARED = 100  # boxes of an image that appearance is asked about
-SAME = 0.7  # IoU from which two boxes are taken for one
+SAME = 0.8  # IoU from which two boxes are taken for one
 SMALLEST = 1e-6  # score and its distance from 1 in a logit
 
 
 class Evidence(NamedTuple):
-    """What speaks for each box and category, before it is weighed."""
+    """What speaks for each box and category, before it is weighed.
 
-    values: Tensor  # (B, N, C, F), as `models.calibration.EVIDENCE`; -inf where there is none
+    `values` are, in the order of `models.calibration.EVIDENCE`:
+
+    - the logit of the box's score for the category;
+    - its IoU with a box that has a better score for anything, and the share of its area that lies within one: a
+      duplicate and a part;
+    - logits of its best score for anything, and of that it is any of what is known;
+    - how much it looks like the exemplars, the logarithm of the category's share of that, and of the share that the
+      category has of the whole picture.
+
+    Without appearance the last three are -inf, and so is the score of a category that is not asked for.
+    """
+
+    values: Tensor  # (B, N, C, F)
     boxes: Tensor  # (B, N, 4)
 
 
@@ -73,25 +85,45 @@ def gather_evidence(
         proposing: prompts of what the detector knows, by which boxes are found where `prompts` are exemplars; None: by
             these, as the visual prompt encoder is trained.
     """
-    shown, seen = prompts.appearance, features.appearance
-    compares = shown is not None and seen is not None and detector.appearance is not None
-    instead = proposing is not None and compares
-    output = detector.decode(features, proposing if instead else prompts)
+    shown, seen, appearance = prompts.appearance, features.appearance, detector.appearance
+    compared = shown is not None and seen is not None and appearance is not None
+    instead = proposing is not None and compared
+    output = detector.decode(features, proposing if proposing is not None and instead else prompts)
     scores, boxes = detector.scores(output), output.queries.boxes[-1].float()  # (B, Q, C), (B, Q, 4)
-    best = scores.amax(-1)
+    best, any_score = scores.amax(-1), 1 - (1 - scores).prod(-1)
     if instead:
         scores = best[..., None] * _asked(prompts)
-    if compares:
+    if compared:
         kept, real = _kept(boxes, best)
-        best, boxes, scores = _rows(best, kept), _rows(boxes, kept), _rows(scores, kept) * real[..., None]
-        vectors = detector.appearance.vectors(seen, boxes)
-        similarity = detector.appearance.similarity(vectors, shown, scores.shape[-1])
-        share = (similarity / detector.appearance.temperature).log_softmax(-1)
-    else:
-        similarity = share = torch.full_like(scores, -torch.inf)
-    best_score = best[..., None].expand_as(scores).logit(SMALLEST)
-    score = scores.logit(SMALLEST).masked_fill(scores == 0, -torch.inf)
-    return Evidence(torch.stack([score, best_score, similarity, share], -1), boxes)
+        best, any_score, boxes, scores = (_rows(x, kept) for x in (best, any_score, boxes, scores))
+        best, any_score, scores = best * real, any_score * real, scores * real[..., None]
+    overlap, inside = _beside_better(boxes, best)
+    nothing = torch.full_like(scores, -torch.inf)
+    similarity = share = in_picture = nothing
+    if shown is not None and seen is not None and appearance is not None:
+        similarity = appearance.similarity(appearance.vectors(seen, boxes), shown, scores.shape[-1])
+        share = (similarity / appearance.temperature).log_softmax(-1)
+        in_picture = (share + _logit(best)[..., None]).amax(1, keepdim=True).log_softmax(-1).expand_as(share)
+    of_boxes = [x[..., None].expand_as(scores) for x in (overlap, inside, _logit(best), _logit(any_score))]
+    score = _logit(scores).masked_fill(scores == 0, -torch.inf)
+    return Evidence(torch.stack([score, *of_boxes, similarity, share, in_picture], -1), boxes)
+
+
+def _beside_better(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU of a box with the nearest that has a better score, and the most of its area that lies in one: (B, N) each."""
+    corners = cxcywh_to_xyxy(boxes)
+    low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
+    high = torch.minimum(corners[:, :, None, 2:], corners[:, None, :, 2:])
+    shared = (high - low).clamp(min=0).prod(-1)  # (B, N, N)
+    area = boxes[..., 2:].prod(-1)
+    better = best[:, None] > best[..., None]
+    iou = shared / (area[..., None] + area[:, None] - shared).clamp(min=1e-12)
+    within = shared / area[..., None].clamp(min=1e-12)
+    return (iou * better).amax(-1), (within * better).amax(-1)
+
+
+def _logit(scores: Tensor) -> Tensor:
+    return scores.logit(SMALLEST)
 
 
 def _asked(prompts: PromptTokens) -> Tensor:

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trex2_lightning.config import Config, from_dict, migrate
+from trex2_lightning.config import AppearanceConfig, Config, from_dict, migrate, to_dict
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.build import build_appearance
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
+from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,31 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     module.known_names = (*checkpoint.get("known_names", ()),)
     module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
     return config, module.eval()
+
+
+def compare_appearance(config: Config, module: DetectionModule, appearance: AppearanceConfig) -> None:
+    """Give a trained detector a network that compares appearance, with its own weights; nothing is trained.
+
+    Raises:
+        InputError: its weights cannot be had.
+    """
+    config.model.appearance = appearance
+    module.detector.appearance = build_appearance(config.model)
+    module.eval()
+
+
+def write_fits(config: Config, module: DetectionModule, path: Path, output: Path) -> None:
+    """Write the checkpoint `path` to `output`, with what was fitted to its weights after training."""
+    checkpoint = read_checkpoint(path)
+    prefix = "detector.appearance."
+    fitted = {name: value.cpu() for name, value in module.state_dict().items() if name.startswith(prefix)}
+    for part in ("state_dict", "current_model_state"):  # the second: beside averaged weights
+        if part in checkpoint:
+            checkpoint[part] = checkpoint[part] | fitted
+    checkpoint["config"] = to_dict(config)
+    checkpoint["calibration"] = module.detector.calibration.fits()
+    checkpoint["known_names"] = [*module.known_names]
+    WholeCheckpointIO().save_checkpoint(checkpoint, output)
 
 
 def resume_from(module: DetectionModule, config: Config, path: Path) -> None:

@@ -21,6 +21,8 @@ from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
 
+KNOWN = 200  # names, spread over all that training may ask for
+
 
 def train(
     config: Config,
@@ -65,6 +67,7 @@ def train(
         resume_from(module, config, last)  # the trainer restores them too, but says less of a file that does not fit
     elif start:
         start_from(module, config, Path(start))
+    module.known_names = known_names(data.train_names)
     module.protocols = {"text": Measurement(Text(), build_metric(config, data.val_records))}
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,11 @@ def train(
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     finish_wandb(trainer.loggers)
     return module
+
+
+def known_names(names: Sequence[str]) -> tuple[str, ...]:
+    """What boxes are found by where exemplars prompt a detector that has learned text alone: up to `KNOWN` names."""
+    return (*names[:: -(-len(names) // KNOWN) or 1],)
 
 
 def _check_phrases(module: DetectionModule, data: DetectionDataModule) -> None:
