@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from trex2_lightning.data.shapes.drawing import filled, pose
 from trex2_lightning.data.shapes.primitives import Outline
 
-RASTER = 96  # pixels of the long side of the mask that is sampled
+RASTER = 160  # pixels of the long side of the mask that is sampled
 NUM_ANGLES = 72  # rotations in steps of 5 degrees
-NUM_RINGS = 48
+NUM_RINGS = 64
 REACH = 4.0  # of the outermost ring; 1 is the radius of a disc of the mask's area
 
 

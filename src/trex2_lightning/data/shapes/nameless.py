@@ -26,9 +26,9 @@ from trex2_lightning.data.shapes.procedural import procedural_outline, random_st
 
 STAR_IMAGES = 3000  # each of which has stars of its own
 KIND_IMAGES = 5000  # of two kinds each in the mean: enough to show 10,000
-CATEGORIES = (1, 3)  # per image
-COPIES = (2, 5)  # of each
-SIZES = (0.15, 0.3)  # as those of things with a name; all of them have to find room
+NAMELESS_CATEGORIES = (1, 3)  # per image
+NAMELESS_COPIES = (2, 5)  # of each
+NAMELESS_SIZES = (0.15, 0.3)  # as those of things with a name; all of them have to find room
 # A kind of outline is no rare or novel shape in disguise: their likeness must be below 0.8 however it is measured.
 MAX_LIKENESS = 0.75
 
@@ -43,7 +43,7 @@ def plan_nameless(config: ShapesConfig) -> list[NDArray[np.int64]]:
     if not config.nameless_kinds:
         return [np.zeros(0, np.int64)] * STAR_IMAGES
     rng = dealing_rng(config, NAMELESS)
-    stops = np.cumsum(rng.integers(*CATEGORIES, KIND_IMAGES, endpoint=True))
+    stops = np.cumsum(rng.integers(*NAMELESS_CATEGORIES, KIND_IMAGES, endpoint=True))
     rounds = range(-(-int(stops[-1]) // config.nameless_kinds))
     row = np.concatenate([rng.permutation(config.nameless_kinds) for _ in rounds])
     return [np.unique(kinds) for kinds in np.split(row[: stops[-1]], stops[:-1])]  # a round may begin as one ended
@@ -54,12 +54,13 @@ def place_nameless(preset: str, rng: np.random.Generator, kinds: Sequence[Outlin
     side, max_iou = PRESETS[preset].side, PRESETS[preset].max_iou
     while True:
         placed: list[Instance] = []
-        copies = rng.integers(*COPIES, len(kinds) or rng.integers(*CATEGORIES, endpoint=True), endpoint=True)
+        num_kinds = len(kinds) or rng.integers(*NAMELESS_CATEGORIES, endpoint=True)
+        copies = rng.integers(*NAMELESS_COPIES, num_kinds, endpoint=True)
         for index, number in enumerate(copies.tolist()):
             outline = kinds[index] if kinds else random_star(rng)
             colour = str(rng.choice(list(COLOURS)))
             for _ in range(number):
-                find_room(placed, max_iou, partial(random_instance, index, colour, outline, SIZES, side, rng))
+                find_room(placed, max_iou, partial(random_instance, index, colour, outline, NAMELESS_SIZES, side, rng))
         if len(placed) == copies.sum():
             return placed
 
