@@ -14,6 +14,14 @@ from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Removed
 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
+
+
+def aligned(name: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint that says something of the alignment, and the same with a setting more."""
+    before: dict[str, Any] = {"weight": 0.5}
+    return {"config": {"loss": {"alignment": before}}}, {"config": {"loss": {"alignment": before | {name: value}}}}
+
+
 # By entry: a checkpoint as it was, and what the entry alone makes of it.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "1 eval.backend": (
@@ -25,6 +33,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"config": {"train": {"rhythm": {"visual": 8, "text": 1}}}},
         {"config": {"train": {"rhythm": {"visual": 8, "text": 1}}}, "visual_trained": True},
     ),
+    "2 loss.alignment.scope": aligned("scope", "image"),
+    "2 loss.alignment.normalize": aligned("normalize", False),
+    "2 loss.alignment.temperature": aligned("temperature", 1.0),
+    "2 loss.alignment.detach_text": aligned("detach_text", False),
 }
 
 
@@ -55,6 +67,12 @@ def test_an_early_checkpoint_says_by_its_rhythm_whether_visual_prompts_were_trai
     later = {"config": {"train": {"rhythm": {"visual": 0}}}, "visual_trained": True}
     migrate(later, "x")
     assert later["visual_trained"] is True, "the run that its weights came from did"
+
+
+def test_an_early_run_aligns_as_equation_9_has_it_and_as_it_was_told() -> None:
+    early: dict[str, Any] = {"loss": {"alignment": {"weight": 1.0, "symmetric": False, "temperature": 0.5}}}
+    align = from_dict({"format": 0, **early}).loss.alignment
+    assert (align.scope, align.normalize, align.temperature, align.detach_text) == ("image", False, 0.5, False)
 
 
 # Kinds of entries

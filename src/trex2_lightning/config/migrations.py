@@ -101,6 +101,18 @@ class Removed:
 
 
 @dataclass(frozen=True)
+class FormerDefault:
+    """A setting that there was not, or with another default: without it a run was as `value` has it."""
+
+    key: str
+    value: Any
+
+    def __call__(self, checkpoint: Checkpoint) -> None:
+        section, name = _section(checkpoint["config"], self.key)
+        section.setdefault(name, self.value)
+
+
+@dataclass(frozen=True)
 class RenamedWeights:
     """A module that has another name now; both end in a dot, or are whole names."""
 
@@ -138,6 +150,12 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         Removed("eval.backend", "faster_coco_eval counts, whose figures are pycocotools'", default="faster_coco_eval"),
         Removed("eval.num_pictures", "the table of pictures at W&B has eight", default=8),
         visual_training_told,
+    ),
+    2: (
+        FormerDefault("loss.alignment.scope", "image"),
+        FormerDefault("loss.alignment.normalize", False),
+        FormerDefault("loss.alignment.temperature", 1.0),
+        FormerDefault("loss.alignment.detach_text", False),
     ),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

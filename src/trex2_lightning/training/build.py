@@ -11,22 +11,23 @@ from trex2_lightning.metrics.detection import DetectionMetric, Truth
 from trex2_lightning.metrics.lvis import Federated, LvisMetric
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.prompting.memory_bank import MemoryBank
-from trex2_lightning.prompting.training_prompts import TrainingPrompts
+from trex2_lightning.prompting.training_prompts import TrainingPrompts, trains_text
 from trex2_lightning.training.module import DetectionModule
 
 
 def build_module(config: Config) -> DetectionModule:
-    """The detector with its losses and optimizer; a prompt encoder that no iteration trains is frozen."""
+    """The detector with its losses and optimizer; what no iteration trains is frozen."""
     model = build_detector(config.model)
     rhythm, alignment = config.train.rhythm, config.loss.alignment
-    model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    model.train_prompts(text=bool(rhythm.text) or trains_text(alignment), visual=bool(rhythm.visual))
     if config.train.checkpoint_activations:
         model.checkpoint_activations()
+    criterion = Criterion(config.loss).requires_grad_(bool(rhythm.visual))  # its temperature, where that is learned
     memory_bank = MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None
     return DetectionModule(
         model,
-        Criterion(config.loss),
-        TrainingPrompts(config.train.prompt_scope, memory_bank, aligned=bool(alignment.weight or alignment.relation)),
+        criterion,
+        TrainingPrompts(config.train.prompt_scope, memory_bank, alignment),
         config.optim,
         config.loss.denoising,
         to_dict(config),

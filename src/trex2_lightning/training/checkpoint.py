@@ -56,14 +56,14 @@ def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """Start `module` from the weights of another run of the same architecture.
 
-    A visual prompt encoder that was never trained need not be like the configured one.
+    A visual prompt encoder that was never trained need not be like the configured one. What losses have learned stays
+    with the run that learned it.
     """
     checkpoint = read_checkpoint(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
+    state = _anew(state, module, "criterion.")
     if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:
-        part = "detector.visual_encoder."
-        state = {name: value for name, value in state.items() if not name.startswith(part)}
-        state |= {name: value for name, value in module.state_dict().items() if name.startswith(part)}
+        state = _anew(state, module, "detector.visual_encoder.")
         log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)
     load_state(module, state, path)
     module.visual_trained |= checkpoint["visual_trained"]
@@ -91,6 +91,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint.get("visual_trained"), bool):
         raise InputError(f"{path} is not a checkpoint of this project: it does not say whether it knows visual prompts")
     return checkpoint
+
+
+def _anew(state: dict[str, Tensor], module: DetectionModule, part: str) -> dict[str, Tensor]:
+    """The weights with those of a part, whose names begin so, as the module has them."""
+    kept = {name: value for name, value in state.items() if not name.startswith(part)}
+    return kept | {name: value for name, value in module.state_dict().items() if name.startswith(part)}
 
 
 def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:
