@@ -20,7 +20,7 @@ from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.structures import Batch, FeatureMaps, PromptTokens
-from trex2_lightning.training.optim import adamw, schedule
+from trex2_lightning.training.optim import adamw, regroup, schedule
 
 
 class Measurement(NamedTuple):
@@ -167,7 +167,7 @@ class DetectionModule(L.LightningModule):
         self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val or torch.inf))
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer: AdamW = adamw(self.detector, self._optimizer)
+        optimizer: AdamW = adamw(self.detector, self._optimizer, self.criterion)
         scheduler = schedule(optimizer, self._optimizer, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -180,6 +180,7 @@ class DetectionModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
         self._count_batches_anew(checkpoint)
+        regroup(checkpoint, self.detector)
         self.visual_trained |= checkpoint["visual_trained"]
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
