@@ -30,6 +30,13 @@ class Measurement(NamedTuple):
     metric: DetectionMetric
 
 
+class LossTerms(NamedTuple):
+    """What a batch is trained with."""
+
+    terms: dict[str, Tensor]  # () each, weighted: their sum is the loss
+    left_out: int  # categories for which the detector had no room
+
+
 class DetectionModule(L.LightningModule):
     """Trains a detector and evaluates it with COCO AP, by one protocol or by several in one pass.
 
@@ -80,6 +87,13 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
+        terms, left_out = self.loss_terms(batch, batch_idx)
+        loss = torch.stack(list(terms.values())).sum()
+        self._log_step(loss, terms, batch, left_out)
+        return loss
+
+    def loss_terms(self, batch: Batch, batch_idx: int) -> LossTerms:
+        """The terms of the loss of a batch, by its place in the run; all ranks together."""
         position = batch_idx * self.trainer.world_size + self.trainer.global_rank
         # Dropout and the like, else the same on all ranks; a resumed run draws the same. Negative: not the generator's.
         torch.manual_seed(-1 - self._seed * 1_000_003 - position)
@@ -89,10 +103,7 @@ class DetectionModule(L.LightningModule):
         num_queries = self.detector.selection.num_queries
         noised = noise_queries(asked.targets, asked.num_categories, num_queries, self._denoising, generator)
         output = self.detector.decode(features, asked.prompts, noised)
-        terms = self.criterion(output, asked.targets, asked.judged, noised, asked.vectors)
-        loss = torch.stack(list(terms.values())).sum()
-        self._log_step(loss, terms, batch, asked.left_out)
-        return loss
+        return LossTerms(self.criterion(output, asked.targets, asked.judged, noised, asked.vectors), asked.left_out)
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.global_step == self.trainer.max_steps:
