@@ -117,6 +117,7 @@ class Batch(NamedTuple):
     prompts: Prompts
     targets: tuple[Targets, ...]  # B
     cross_image: bool = False  # the images are to be asked with one another's exemplars instead of their own
+    negatives: tuple[str, ...] = ()  # of visual prompts: phrases that no image shows, for the alignment loss
     skipped: int = 0  # unreadable images that were replaced by another one of the data set
     data_set: str = ""  # of several, the name of the one that the images are of
 
@@ -161,11 +162,11 @@ class PromptTokens(NamedTuple):
 
 
 class CategoryVectors(NamedTuple):
-    """The same categories by phrase and by exemplar, for the alignment loss."""
+    """The same categories by phrase and by exemplar, for the alignment loss: of each image, or means as of one."""
 
     text: Tensor  # (1, C, D)
-    visual: Tensor  # (B, C, D), of no meaning where not `shown`
-    shown: Tensor  # (B, C) bool, the image gave exemplars of the category
+    visual: Tensor  # (B or 1, C, D), of no meaning where not `shown`
+    shown: Tensor  # (B or 1, C) bool, the image, or any image, gave exemplars of the category
 
 
 class NoisedQueries(NamedTuple):

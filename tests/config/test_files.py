@@ -99,6 +99,10 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("train.memory_bank.negatives=0", "train.memory_bank.negatives=0 must be at least 1"),
         ("train.memory_bank.foreign=true", "give train.memory_bank.size=16"),
         ("loss.alignment.temperature=0", "loss.alignment.temperature=0.0 must be more than 0"),
+        (
+            "loss.alignment={learned_temperature: true, temperature: 2}",
+            "loss.alignment.temperature=2.0 must lie between 0.01 and 1 where it is learned",
+        ),
         ("model.transformer.heads=0", "model.transformer.heads=0 must be at least 1"),
         ("model.transformer.decoder_layers=0", "model.transformer.decoder_layers=0 must be at least 1"),
         (

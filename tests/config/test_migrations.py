@@ -15,6 +15,14 @@ from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Added, 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
 IMAGENETS = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+
+
+def aligned(name: str, value: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A checkpoint that says something of the alignment, and the same with a setting more."""
+    before: dict[str, Any] = {"weight": 0.5}
+    return {"config": {"loss": {"alignment": before}}}, {"config": {"loss": {"alignment": before | {name: value}}}}
+
+
 # By entry: a checkpoint as it was, and what the entry alone makes of it.
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "1 eval.backend": (
@@ -34,6 +42,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"config": {"data": {"negatives": {"count": 80}}}},
         {"config": {"data": {"negatives": {"count": 80, "foreign": 0}}}},
     ),
+    "2 loss.alignment.scope": aligned("scope", "image"),
+    "2 loss.alignment.normalize": aligned("normalize", False),
+    "2 loss.alignment.temperature": aligned("temperature", 1.0),
+    "2 loss.alignment.detach_text": aligned("detach_text", False),
 }
 
 
@@ -71,6 +83,12 @@ def test_an_earlier_run_goes_on_without_foreign_names() -> None:
     del earlier["data"]["negatives"]["foreign"]
     assert from_dict(earlier).data.negatives.foreign == 0
     assert from_dict({"format": CONFIG_FORMAT}).data.negatives.foreign > 0
+
+
+def test_an_early_run_aligns_as_equation_9_has_it_and_as_it_was_told() -> None:
+    early: dict[str, Any] = {"loss": {"alignment": {"weight": 1.0, "symmetric": False, "temperature": 0.5}}}
+    align = from_dict({"format": 0, **early}).loss.alignment
+    assert (align.scope, align.normalize, align.temperature, align.detach_text) == ("image", False, 0.5, False)
 
 
 # Kinds of entries

@@ -9,7 +9,9 @@ from torch import Tensor
 from trex2_lightning.config import AlignmentConfig
 from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 
-PAPER = AlignmentConfig()
+LITERAL = {"scope": "image", "normalize": False, "temperature": 1.0}  # T-Rex2, equation 9
+PAPER = AlignmentConfig(**LITERAL)
+DEFAULT = AlignmentConfig()
 VISUAL = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # (1, 2, 2)
 TEXT = torch.tensor([[[2.0, 0.0], [0.0, 1.0]]])
 BOTH = torch.ones(1, 2, dtype=torch.bool)
@@ -39,15 +41,38 @@ def test_direction_is_from_visual_to_text() -> None:
     rows = (softplus(-1) + softplus(0)) / 2
     columns = (softplus(-2) + softplus(1)) / 2
     torch.testing.assert_close(alignment_loss(visual, TEXT, BOTH, PAPER), torch.tensor(rows))
-    both = alignment_loss(visual, TEXT, BOTH, AlignmentConfig(symmetric=True))
+    both = alignment_loss(visual, TEXT, BOTH, AlignmentConfig(**LITERAL, symmetric=True))
     torch.testing.assert_close(both, torch.tensor((rows + columns) / 2))
 
 
 def test_temperature_and_normalisation() -> None:
-    warm = alignment_loss(VISUAL, TEXT, BOTH, AlignmentConfig(temperature=4.0))
+    warm = alignment_loss(VISUAL, TEXT, BOTH, AlignmentConfig(**LITERAL | {"temperature": 4.0}))
     torch.testing.assert_close(warm, torch.tensor(softplus(-0.5)))
-    cosine = alignment_loss(VISUAL, TEXT, BOTH, AlignmentConfig(normalize=True, temperature=0.5))
+    cosine = alignment_loss(VISUAL, TEXT, BOTH, AlignmentConfig(temperature=0.5))
     torch.testing.assert_close(cosine, torch.tensor(softplus(-2)))
+
+
+def test_by_default_one_category_is_told_from_a_phrase_that_nothing_shows() -> None:
+    """Cosines 1 and 0 over 0.1; an image that is alone with its category has nothing to tell it from."""
+    one = torch.tensor([[True, False]])
+    torch.testing.assert_close(alignment_loss(VISUAL, TEXT, one, DEFAULT), torch.tensor(softplus(-10)))
+    assert alignment_loss(VISUAL, TEXT, one, AlignmentConfig(scope="image")) == 0
+
+
+def test_a_phrase_that_nothing_shows_is_no_candidate_of_the_other_direction() -> None:
+    """The one text vector that has a visual one has nothing else to choose."""
+    one = torch.tensor([[True, False]])
+    both = alignment_loss(VISUAL, TEXT, one, AlignmentConfig(symmetric=True))
+    torch.testing.assert_close(both, alignment_loss(VISUAL, TEXT, one, DEFAULT) / 2)
+
+
+def test_a_trained_temperature_is_in_the_place_of_the_fixed_one() -> None:
+    temperature = torch.tensor(0.5, requires_grad=True)
+    visual = torch.tensor([[[1.0, 1.0], [0.0, 2.0]]])
+    loss = alignment_loss(visual, TEXT, BOTH, DEFAULT, temperature)
+    torch.testing.assert_close(loss, alignment_loss(visual, TEXT, BOTH, AlignmentConfig(temperature=0.5)))
+    (warmer,) = torch.autograd.grad(loss, temperature)
+    assert warmer > 0, "the one that is right by far would gain by a colder one"
 
 
 def test_categories_of_other_images_are_no_candidates() -> None:
@@ -62,7 +87,7 @@ def test_categories_of_other_images_are_no_candidates() -> None:
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_fewer_than_two_categories_add_nothing_but_touch_both_sides(shown: list[list[bool]], symmetric: bool) -> None:
     visual, text = VISUAL.clone().requires_grad_(), TEXT.clone().requires_grad_()
-    loss = alignment_loss(visual, text, torch.tensor(shown), AlignmentConfig(symmetric=symmetric))
+    loss = alignment_loss(visual, text, torch.tensor(shown), AlignmentConfig(**LITERAL, symmetric=symmetric))
     gradients = torch.autograd.grad(loss, [visual, text])
     assert loss == 0
     assert not any(gradient.any() for gradient in gradients)
@@ -87,7 +112,32 @@ def test_order_of_categories_does_not_matter(loss) -> None:
     )
 
 
-@pytest.mark.parametrize("config", [PAPER, AlignmentConfig(temperature=0.1, normalize=True, symmetric=True)])
+def slowly(visual: Tensor, text: Tensor, shown: Tensor, config: AlignmentConfig) -> Tensor:
+    """Anchor by anchor: what its own phrase lacks of all candidates' weight."""
+    losses = []
+    for image, seen in enumerate(shown.tolist()):
+        candidates = [c for c in range(len(seen)) if config.scope == "step" or seen[c]]
+        for anchor in [c for c in range(len(seen)) if seen[c] and len(candidates) > 1]:
+            weights = []
+            for candidate in candidates:
+                one, other = visual[image, anchor], text[0, candidate]
+                size = one.norm() * other.norm() if config.normalize else 1
+                weights.append((one @ other / size / config.temperature).exp())
+            losses.append(-(weights[candidates.index(anchor)] / sum(weights)).log())
+    return torch.stack(losses).mean()
+
+
+@pytest.mark.parametrize("config", [PAPER, DEFAULT])
+def test_loss_and_gradients_are_those_of_the_plain_form(config: AlignmentConfig) -> None:
+    visual, text, shown = random_case()
+    sides = [visual.double().requires_grad_(), text.double().requires_grad_()]
+    found, expected = (loss(*sides, shown, config) for loss in (alignment_loss, slowly))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(loss, sides) for loss in (found, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("config", [PAPER, DEFAULT, AlignmentConfig(symmetric=True)])
 def test_gradient_is_the_derivative(config: AlignmentConfig) -> None:
     visual, text, shown = random_case()
     inputs = [visual.double().requires_grad_(), text.double().requires_grad_()]

@@ -129,6 +129,25 @@ def test_noised_queries_and_their_predictions_go_together() -> None:
         CRITERION(output, targets)
 
 
+def test_a_learned_temperature_begins_at_the_fixed_one_is_trained_and_clamped() -> None:
+    output, targets, noised = random_batch([2, 1])
+    vectors = CategoryVectors(torch.randn(1, 3, 4), torch.randn(2, 3, 4), torch.ones(2, 3, dtype=torch.bool))
+    config = AlignmentConfig(temperature=0.2, learned_temperature=True)
+    criterion = Criterion(LossConfig(alignment=config))
+    fixed = Criterion(LossConfig(alignment=AlignmentConfig(temperature=0.2)))
+    assert [*criterion.state_dict()] == ["log_scale"]
+    assert not fixed.state_dict()
+    term = criterion(output, targets, None, noised, vectors)["alignment"]
+    torch.testing.assert_close(term, fixed(output, targets, None, noised, vectors)["alignment"])
+    term.backward()
+    assert criterion.log_scale is not None
+    assert criterion.log_scale.grad
+    for scale, bound in ((200.0, 100.0), (0.5, 1.0)):
+        criterion.log_scale.data.fill_(log(scale))
+        criterion(output, targets, None, noised, vectors)["alignment"].backward()
+        assert criterion.log_scale.exp().item() == pytest.approx(bound)
+
+
 def test_alignment_is_a_term_of_visual_iterations() -> None:
     output, targets, noised = random_batch([2, 1])
     generator = torch.Generator().manual_seed(0)

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, distributed, multiprocessing
 
+from trex2_lightning.config import AlignmentConfig
+from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 from trex2_lightning.ops.prompt_tokens import from_vectors, with_vectors
-from trex2_lightning.prompting.scope import SharedPrompts, share_prompts
+from trex2_lightning.prompting.scope import SharedPrompts, share_prompts, vectors_of_step
 from trex2_lightning.structures import PromptTokens
 
 PHRASES = ("dog", "cat", "cow")
@@ -110,6 +112,16 @@ def test_further_negatives_stand_behind_the_others_and_are_asked_of_all_images()
     assert with_vectors(shared, []) is shared
 
 
+def test_a_step_has_a_mean_of_each_category_beside_all_phrases() -> None:
+    """Also of those that nothing shows, whose vectors are not numbers."""
+    vectors = VECTORS.masked_fill(~VALID[..., None], torch.nan)
+    text = torch.tensor([[[10.0], [20.0], [30.0], [40.0]]])
+    found = vectors_of_step(prompts(vectors), text, (*PHRASES, "ant"))
+    assert found.text[..., 0].tolist() == [[40, 20, 30, 10]]  # ant, cat, cow, dog
+    assert found.visual[..., 0].tolist() == [[0, 5, 0, 2]]
+    assert found.shown.tolist() == [[False, True, False, True]]
+
+
 RANKS = [
     (("dog", "cat"), torch.tensor([[[1.0], [5.0]]]), torch.tensor([[True, True]])),
     (("ant", "dog", "cow"), torch.tensor([[[2.0], [3.0], [8.0]]]), torch.tensor([[True, True, False]])),
@@ -166,3 +178,47 @@ def test_two_ranks_share_vectors_vocabulary_and_gradients(tmp_path: Path) -> Non
     # The losses of both ranks, each with half of the dog: 2 * 1000 / 2.
     assert ranks[0][4][..., 0].tolist() == [[1000, 20]]
     assert ranks[1][4][..., 0].tolist() == [[2, 1000, 0]]
+
+
+def aligned(images: int, names: tuple[str, ...], first: int) -> list[Tensor]:
+    """Losses and gradients of images that show categories out of `NAMES`, each image by its number, from `first` on."""
+    generator = torch.Generator().manual_seed(0)
+    everything = torch.randn(2, 4, 3, generator=generator, dtype=torch.float64)  # images, NAMES, D
+    named = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    own = [NAMES.index(name) for name in names]
+    vectors = everything[first : first + images, own[: len(names) - 1]].requires_grad_()
+    text = named[own][None].requires_grad_()
+    shown = torch.tensor(SHOWN)[first : first + images, own[: len(names) - 1]]
+    step = vectors_of_step(prompts(vectors, shown), text, names)
+    config = AlignmentConfig()
+    loss = alignment_loss(step.visual, step.text, step.shown, config)
+    loss = loss + relation_loss(step.visual, step.text, step.shown, config)
+    return [loss.detach(), *torch.autograd.grad(loss, [vectors, text])]
+
+
+NAMES = ("ant", "cat", "cow", "dog")
+SHOWN = [[True, True, False, False], [False, True, True, False]]
+VOCABULARIES = [("ant", "cat", "dog"), ("cow", "cat", "ant")]  # of two ranks with an image each; the last is negative
+
+
+def one_rank_aligned(rank: int, folder: str) -> None:
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    torch.save(aligned(1, VOCABULARIES[rank], rank), f"{folder}/{rank}")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.ci
+def test_two_ranks_are_aligned_as_one_with_all_images(tmp_path: Path) -> None:
+    """The mean of the ranks' gradients, which DDP takes, is the gradient of one process; of text, summed over ranks."""
+    multiprocessing.spawn(one_rank_aligned, args=(str(tmp_path),), nprocs=2)
+    first, second = (torch.load(tmp_path / str(rank)) for rank in range(2))
+    loss, visual, text = aligned(2, NAMES, 0)
+    torch.testing.assert_close(first[0], loss)
+    torch.testing.assert_close(second[0], loss)
+    ant, cat, cow, dog = range(4)
+    torch.testing.assert_close(first[1][0] / 2, visual[0, [ant, cat]])
+    torch.testing.assert_close(second[1][0] / 2, visual[1, [cow, cat]])
+    found = torch.zeros_like(text)
+    found.index_add_(1, torch.tensor([ant, cat, dog]), first[2] / 2)
+    found.index_add_(1, torch.tensor([cow, cat, ant]), second[2] / 2)
+    torch.testing.assert_close(found, text)

@@ -71,15 +71,36 @@ def step(module: DetectionModule, optimizer: torch.optim.Optimizer, batch: Batch
 
 @pytest.mark.parametrize("kind", ["box", "point"])
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
-def test_alignment_trains_both_prompt_encoders(kind: PromptKind, scope: str) -> None:
-    changed = trained_by(module_of(f"train.prompt_scope={scope}"), batch_of(kind, [[0, 1], [1, 2, 2]]))
-    assert {"text_encoder", "visual_encoder", "backbone", "decoder", "noised_content"} <= changed
+def test_alignment_may_train_both_prompt_encoders(kind: PromptKind, scope: str) -> None:
+    for aligned in ("{scope: step, detach_text: false}", "{scope: image, detach_text: false}"):
+        module = module_of(f"train.prompt_scope={scope}", f"loss.alignment={aligned}")
+        changed = trained_by(module, batch_of(kind, [[0, 1], [1, 2, 2]]))
+        assert {"text_encoder", "visual_encoder", "backbone", "decoder", "noised_content"} <= changed
 
 
-def test_without_alignment_a_visual_iteration_leaves_the_text_encoder_alone() -> None:
-    changed = trained_by(module_of("loss.alignment.weight=0"), batch_of("box", [[0, 1], [1, 2, 2]]))
+@pytest.mark.parametrize("aligned", ["{}", "{relation: 1}", "{scope: image}", "{weight: 0, detach_text: false}"])
+def test_the_text_encoder_learns_from_text_iterations_alone(aligned: str) -> None:
+    module = module_of(f"loss.alignment={aligned}")
+    changed = trained_by(module, batch_of("box", [[0, 1], [1, 2, 2]]))
     assert "text_encoder" not in changed
     assert {"visual_encoder", "backbone", "decoder"} <= changed
+    module.zero_grad()
+    module.training_step(batch_of("box", [[0, 1], [1, 2, 2]]), 0).backward()
+    assert all(parameter.grad is None for parameter in module.detector.text_encoder.parameters())
+    module.training_step(batch_of("text", [[0, 1], [1, 2, 2]]), 0).backward()
+    untrained = [name for name, x in module.detector.text_encoder.named_parameters() if x.grad is None]
+    assert untrained == []
+
+
+def test_alignment_tells_the_only_category_of_a_batch_from_its_negatives() -> None:
+    """As where every image shows the same thing."""
+    module, terms = module_of(), {}
+    module.log_dict = terms.update  # type: ignore[assignment]
+    batch = batch_of("box", [[0], [0]])
+    assert len(batch.negatives) == 1
+    for negatives, told in ((batch.negatives, True), ((), False)):
+        module.training_step(batch._replace(negatives=negatives), 0)
+        assert bool(terms["visual_loss/alignment"]) is told
 
 
 def test_a_text_iteration_leaves_the_visual_prompt_encoder_alone() -> None:
@@ -167,7 +188,8 @@ def test_early_fusion_leaves_out_what_it_has_no_room_for_in_visual_iterations_to
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])
 @pytest.mark.parametrize("labels", [[[], []], [[], [1]], [[2], [2]]])
 def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], source: ImageSource) -> None:
-    module = module_of(f"train.prompt_scope={scope}", "loss.alignment.relation=1", "train.memory_bank.size=2")
+    aligned = "loss.alignment={relation: 1, detach_text: false}"
+    module = module_of(f"train.prompt_scope={scope}", aligned, "train.memory_bank.size=2")
     loss = module.training_step(batch_of("box", labels, source=source), 0)
     loss.backward()
     assert loss.isfinite()
@@ -225,10 +247,11 @@ class Steps(nn.Module):
         return self.module.training_step(batch, number)
 
 
-def one_rank(rank: int, folder: str, scope: str, steps: int) -> None:
+def one_rank(rank: int, folder: str, scope: str, steps: int, aligned: str) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    module = module_of(f"train.prompt_scope={scope}", "train.memory_bank.size=2", world=2, rank=rank)
+    settings = (f"train.prompt_scope={scope}", f"loss.alignment={aligned}", "train.memory_bank.size=2")
+    module = module_of(*settings, world=2, rank=rank)
     parallel = DistributedDataParallel(Steps(module), find_unused_parameters=True)
     optimizer = module.configure_optimizers()["optimizer"]
     labels: list[Any] = [[[0, 1], [1, 2, 2]], [[], []], [[2], [0, 2]], [[1], []]]
@@ -245,20 +268,21 @@ def one_rank(rank: int, folder: str, scope: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "steps"),
+    ("scope", "steps", "aligned"),
     [
-        pytest.param("image", 20, marks=pytest.mark.slow),
-        pytest.param("world", 20, marks=pytest.mark.slow),
-        pytest.param("world", 5, marks=pytest.mark.ci),
+        pytest.param("image", 20, "{scope: image, detach_text: false}", marks=pytest.mark.slow),
+        pytest.param("world", 20, "{detach_text: false}", marks=pytest.mark.slow),
+        pytest.param("world", 5, "{relation: 1, learned_temperature: true}", marks=pytest.mark.ci),
     ],
 )
-def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str, steps: int) -> None:
+def test_two_ranks_stay_equal_over_mixed_steps(tmp_path: Path, scope: str, steps: int, aligned: str) -> None:
     """Also where one of them has no box, the vocabularies differ, and images come from different sources."""
-    multiprocessing.spawn(one_rank, args=(str(tmp_path), scope, steps), nprocs=2)
+    multiprocessing.spawn(one_rank, args=(str(tmp_path), scope, steps, aligned), nprocs=2)
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     for name, value in first.items():
-        if name.startswith("detector.") and "running_" not in name:
+        if name.startswith(("detector.", "criterion.")) and "running_" not in name:
             assert value.equal(second[name]), name
+    assert ("criterion.log_scale" in first) == ("learned" in aligned)
 
 
 @pytest.mark.parametrize("scope", ["batch", "world"])

@@ -5,19 +5,24 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.optim import AdamW
 
-from trex2_lightning.config import OptimConfig
-from trex2_lightning.training.optim import adamw, schedule
+from trex2_lightning.config import AlignmentConfig, LossConfig, OptimConfig
+from trex2_lightning.losses.criterion import Criterion
+from trex2_lightning.training.optim import adamw, regroup, schedule
 
 
 def model() -> nn.Module:
     parts = {
-        "backbone": nn.Linear(2, 2),
-        "text_encoder": nn.Linear(2, 3),
+        "backbone": nn.ModuleDict({"model": nn.Linear(2, 2), "norms": nn.LayerNorm(2)}),
+        "text_encoder": nn.ModuleDict({"projection": nn.Linear(2, 3), "tower": nn.Linear(2, 2)}),
         "decoder": nn.Linear(3, 3),
         "neck": nn.ReLU(),
     }
     return nn.ModuleDict(parts)
+
+
+TOWERS = {"backbone": "backbone.model", "text": "text_encoder.tower"}
 
 
 def rates(max_steps: int, steps: int | None = None, **values: float) -> list[float]:
@@ -39,8 +44,18 @@ def test_every_part_has_its_rate() -> None:
     assert {name: group["lr"] for name, group in groups.items()} == {"backbone": 1e-5, "text": 2e-5, "rest": 3e-4}
     assert {group["weight_decay"] for group in groups.values()} == {0.1}
     members = {name: {id(p) for p in group["params"]} for name, group in groups.items()}
-    for group, part in {"backbone": "backbone", "text": "text_encoder", "rest": "decoder"}.items():
+    for group, part in TOWERS.items():
         assert members[group] == {id(p) for p in net.get_submodule(part).parameters()}
+    assert members["rest"] == {id(p) for p in net.parameters()} - members["backbone"] - members["text"]
+
+
+def test_what_a_loss_learns_has_the_rate_of_the_rest_and_no_weight_decay() -> None:
+    criterion = Criterion(LossConfig(alignment=AlignmentConfig(learned_temperature=True)))
+    group = adamw(model(), OptimConfig(lr=3e-4), criterion).param_groups[-1]
+    assert (group["name"], group["lr"], group["weight_decay"]) == ("loss", 3e-4, 0)
+    assert [id(parameter) for parameter in group["params"]] == [id(criterion.log_scale)]
+    for nothing in (Criterion(LossConfig()), criterion.requires_grad_(False)):
+        assert adamw(model(), OptimConfig(), nothing).param_groups[-1]["name"] == "rest"
 
 
 def test_frozen_parameters_are_in_no_group_and_a_frozen_part_has_none() -> None:
@@ -49,7 +64,7 @@ def test_frozen_parameters_are_in_no_group_and_a_frozen_part_has_none() -> None:
     net.get_parameter("decoder.bias").requires_grad_(False)
     optimizer = adamw(net, OptimConfig())
     assert [group["name"] for group in optimizer.param_groups] == ["text", "rest"]
-    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 1]
+    assert [len(group["params"]) for group in optimizer.param_groups] == [2, 3]
 
 
 def test_warm_up_then_constant_then_a_linear_fall() -> None:
@@ -83,6 +98,53 @@ def test_an_optimizer_step_moves_by_the_rate() -> None:
     optimizer = adamw(net, OptimConfig(lr=1e-2, lr_backbone=1e-3, lr_text=2e-3, weight_decay=0))
     sum(p.sum() for p in net.parameters()).backward()  # type: ignore[union-attr]
     optimizer.step()
-    for part, rate in {"backbone": 1e-3, "text_encoder": 2e-3, "decoder": 1e-2}.items():
+    for part, rate in {"backbone.model": 1e-3, "text_encoder.tower": 2e-3, "text_encoder.projection": 1e-2}.items():
         moved = before[f"{part}.weight"] - net.get_parameter(f"{part}.weight")
         torch.testing.assert_close(moved, torch.full_like(moved, rate), rtol=1e-3, atol=1e-6)
+
+
+# Checkpoints up to format 1, whose groups were whole parts
+
+
+def former(net: nn.Module, config: OptimConfig) -> AdamW:
+    """With the text encoder's projection in its tower's group, and the backbone's norms in the backbone's."""
+    parts = {"backbone": "backbone.", "text": "text_encoder.", "rest": "decoder."}
+    rates = {"backbone": config.lr_backbone, "text": config.lr_text, "rest": config.lr}
+    groups = {
+        part: [p for name, p in net.named_parameters() if name.startswith(prefix) and p.requires_grad]
+        for part, prefix in parts.items()
+    }
+    return AdamW([{"params": group, "lr": rates[part], "name": part} for part, group in groups.items() if group])
+
+
+@pytest.mark.parametrize("frozen", ["", "backbone.model"])
+def test_a_former_optimizer_goes_on_with_each_parameter_s_moments(frozen: str) -> None:
+    """A tower that is frozen had a group as long as something behind it is trained."""
+    net, config = model(), OptimConfig(lr=1e-2, lr_backbone=1e-3, lr_text=2e-3, warmup_steps=4)
+    if frozen:
+        net.get_submodule(frozen).requires_grad_(False)
+    old = former(net, config)
+    scheduler = schedule(old, config, 100)
+    for number, parameter in enumerate(net.parameters()):
+        if parameter.requires_grad and number != 1:  # one that no iteration has used
+            parameter.grad = torch.full_like(parameter, float(number))
+    old.step()
+    scheduler.step()
+    moments = {parameter: dict(state) for parameter, state in old.state.items()}
+    checkpoint = {"optimizer_states": [old.state_dict()], "lr_schedulers": [scheduler.state_dict()]}
+
+    for _ in range(2):  # the second time it is of today's groups
+        regroup(checkpoint, net)
+    new = adamw(net, config)
+    going_on = schedule(new, config, 100)
+    new.load_state_dict(checkpoint["optimizer_states"][0])
+    going_on.load_state_dict(checkpoint["lr_schedulers"][0])
+    assert new.state.keys() == moments.keys()
+    for parameter, state in moments.items():
+        torch.testing.assert_close(dict(new.state[parameter]), state, rtol=0, atol=0)
+    new.step()
+    going_on.step()
+    found = {group["name"]: group["lr"] for group in new.param_groups}
+    expected = {"backbone": 7.5e-4, "text": 1.5e-3, "rest": 7.5e-3}
+    assert found == pytest.approx({part: expected[part] for part in found})
+    assert len(found) == (2 if frozen == "backbone.model" else 3)

@@ -87,6 +87,7 @@ def test_the_widest_steps_come_first_and_nothing_is_left(
     assert "(visual " in told
     assert "text " in told
     assert "evaluations of 3 images" in told
+    assert re.search(r"loss parts .*: visual detection [\d.]+, alignment [\d.]+; text detection [\d.]+", told), told
 
 
 def test_a_run_of_that_name_is_left_alone(tiny_config: TinyConfig, seen: list[Seen]) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from trex2_lightning.config import Config, RhythmConfig
+from trex2_lightning.config import Config, RhythmConfig, override
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.stream import TrainStream
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch, Images, Prompts
-from trex2_lightning.training.preflight_data import ChosenSteps, ordinary_steps, widened, widest_steps
+from trex2_lightning.training.preflight_data import ChosenSteps, first_steps, ordinary_steps, widened, widest_steps
 
 TinyConfig = Callable[..., Config]
 LANDSCAPE, PORTRAIT = (60, 90), (90, 60)  # height, width; 64 pixels and more, so 64 x 96 padded
@@ -72,6 +72,18 @@ def test_every_kind_of_step_is_tried_at_last_with_the_most_boxes(run: Config) ->
 def test_steps_that_cannot_hold_all_kinds_are_refused(run: Config) -> None:
     with pytest.raises(InputError, match="--steps=5: this run has 6 kinds of steps"):
         widest_steps(stream(*mixture(), rhythm=run.train.rhythm), run, 5)
+
+
+def test_the_first_text_batch_and_the_first_visual_one_with_names(run: Config) -> None:
+    wide, both, nameless = mixture()
+    rhythm = run.train.rhythm
+    taken = stream(nameless._replace(visual=0.9), wide._replace(visual=0.1), both, rhythm=rhythm)
+    text, visual = first_steps(taken, run)
+    sets = {step: next(iter(ChosenSteps(taken, [step])))[0].number for step in range(visual + 1)}
+    assert {sets[step] for step in range(visual) if step % 3 != 2} == {0}, "all nameless"
+    assert (text, sets[visual]) == (2, 1)
+    assert first_steps(taken, override(run, ["train.max_steps=2"])) == [0], "neither names nor text are there yet"
+    assert first_steps(stream(nameless, wide._replace(visual=0), rhythm=rhythm), run) == [0, 2]
 
 
 def test_a_cross_image_step_keeps_its_images(run: Config) -> None:

@@ -31,6 +31,8 @@ def told(tiny_config: TinyConfig) -> Callable[..., PreflightReport]:
         watch = PreflightWatch(20)
         watch.num_compared, watch.largest, watch.unequal = 20, BATCH, changes.get("unequal", "")
         watch.kinds.update(visual=18, text=2)
+        visual = changes.get("visual", {"detection": 25.0, "alignment": 5.0})
+        watch.gradient_norms.update(text={"detection": 20.0}, visual=visual)
         memory = changes.get("memory", DeviceMemory(60 * GIB, 2 * GIB, 80 * GIB))
         ranks = [preflight_report.RankFigures({"visual": 2.0, "text": 12.0}, 0.5, 3.6, memory._replace(peak=GIB))] * 7
         ranks.append(
@@ -83,6 +85,22 @@ def test_what_will_not_do(told: Callable[..., PreflightReport], changes: dict[st
     assert problem in report.problems[0]
     assert report.failed
     assert report.lines[-1] == "verdict      will not do"
+
+
+def test_a_part_of_the_loss_that_outweighs_detection_is_told_with_a_weight_for_it(
+    told: Callable[..., PreflightReport],
+) -> None:
+    assert line(told(), "loss parts").endswith("from new weights: text detection 20; visual detection 25, alignment 5")
+    assert " from a.ckpt: " in line(told("train.init_from=a.ckpt"), "loss parts")
+    norms = {"detection": 25.0, "alignment": 100.0, "relation": 75.0, "other": 50.0, "light": 25.0}
+    report = told("loss.alignment={weight: 2, relation: 9}", visual=norms)
+    assert report.problems == ()
+    _, *warnings = line(report, "loss parts").split("; WARNING: ")
+    assert warnings == [
+        "alignment pulls 4 times as hard as detection: at most loss.alignment.weight=0.5",
+        "relation pulls 3 times as hard as detection: at most loss.alignment.relation=3",
+        "other pulls 2 times as hard as detection: a smaller weight",
+    ]
 
 
 def test_a_loader_without_workers_is_waited_for_in_every_step(told: Callable[..., PreflightReport]) -> None:

@@ -26,6 +26,7 @@ from recorded_runs import (
 from trex2_lightning.config import Config, save
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Batch
+from trex2_lightning.training import optim
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
 
@@ -51,6 +52,28 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert list(losses) == list(range(16))
     assert before == {index: loss for index, loss in losses.items() if index < stop_at}
     assert after == {index: loss for index, loss in losses.items() if index >= resumed_at}
+    assert_same_end(whole, broken)
+
+
+def test_a_run_whose_optimizer_had_other_groups_goes_on_with_its_moments(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As checkpoints up to format 1, with the text encoder's projection in the tower's group; all rates are one.
+
+    Without clipping, for the norm over all gradients is rounded by their order.
+    """
+    whole, broken = (tiny_config(f"name={name}", "optim.clip_norm=1e9") for name in ("whole", "broken"))
+    assert whole.optim.lr == whole.optim.lr_text == whole.optim.lr_backbone
+    train(whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(optim.parted, "__defaults__", (optim._FORMER_TOWERS,))
+        recorded_losses(patch, stop_at=6)
+        with pytest.raises(CrashError):
+            train(broken)
+    optimizers = [read(last_of(config))["optimizer_states"][0] for config in (whole, broken)]
+    today, before = ([len(group["params"]) for group in optimizer["param_groups"]] for optimizer in optimizers)
+    assert today != before
+    train(broken, resume=True)
     assert_same_end(whole, broken)
 
 

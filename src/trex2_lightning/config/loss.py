@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from trex2_lightning.config.checks import ConfigError
 
@@ -29,9 +30,14 @@ class CostConfig:
 class AlignmentConfig:
     """What pulls the visual vectors of a category to its text vector, in visual iterations."""
 
-    weight: float = 1.0  # of InfoNCE; 0: visual iterations leave the text encoder alone
-    temperature: float = 1.0  # dot products are divided by it
-    normalize: bool = False  # compare directions alone
+    weight: float = 1.0  # of InfoNCE; 0: none
+    # Each category's mean over the images of a forward pass and of all ranks, among all phrases there, negatives too
+    # (step); or each image's own vectors, among the image's own categories (image: T-Rex2, equation 9).
+    scope: Literal["step", "image"] = "step"
+    normalize: bool = True  # compare directions alone
+    temperature: float = 0.1  # similarities are divided by it
+    learned_temperature: bool = False  # begins there and is trained with the rest
+    detach_text: bool = True  # the text encoder learns from text iterations alone
     symmetric: bool = False  # text against visual vectors too, half of the weight each
     relation: float = 0.0  # weight of DETR-ViP's relation distillation
     text_temperature: float = 0.07  # of the texts' likeness that it teaches
@@ -41,6 +47,10 @@ class AlignmentConfig:
         for name in ("temperature", "text_temperature", "visual_temperature"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"loss.alignment.{name}={getattr(self, name)} must be more than 0")
+        if self.learned_temperature and not 0.01 <= self.temperature <= 1:
+            raise ConfigError(
+                f"loss.alignment.temperature={self.temperature} must lie between 0.01 and 1 where it is learned"
+            )
 
 
 @dataclass

@@ -102,8 +102,8 @@ class Removed:
 
 
 @dataclass(frozen=True)
-class Added:
-    """A setting that there was not, with the value that leaves an earlier run what it was."""
+class FormerDefault:
+    """A setting that there was not, or with another default: without it a run was as `value` has it."""
 
     key: str
     value: Any
@@ -160,6 +160,13 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         Removed("eval.num_pictures", "the table of pictures at W&B has eight", default=8),
         visual_training_told,
     ),
-    2: (imagenet_pixels, Added("data.negatives.foreign", 0)),
+    2: (
+        imagenet_pixels,
+        FormerDefault("data.negatives.foreign", 0),
+        FormerDefault("loss.alignment.scope", "image"),
+        FormerDefault("loss.alignment.normalize", False),
+        FormerDefault("loss.alignment.temperature", 1.0),
+        FormerDefault("loss.alignment.detach_text", False),
+    ),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

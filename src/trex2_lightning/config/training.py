@@ -14,9 +14,9 @@ Precision = Literal["32-true", "bf16-mixed"]
 class OptimConfig:
     """AdamW with one learning rate per part of the model."""
 
-    lr: float = 1e-4
-    lr_backbone: float = 1e-5
-    lr_text: float = 1e-5
+    lr: float = 1e-4  # of all that is new, also behind the towers below: projection and norms
+    lr_backbone: float = 1e-5  # of the pretrained backbone
+    lr_text: float = 1e-5  # of the text encoder's pretrained tower
     weight_decay: float = 1e-4
     clip_norm: float = 0.1  # of the gradient over all parameters
     warmup_steps: int = 1000  # linear, from zero

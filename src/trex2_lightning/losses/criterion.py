@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,14 +19,22 @@ from trex2_lightning.ops.boxes import cxcywh_to_xyxy, generalized_iou
 from trex2_lightning.ops.distributed import mean_over_ranks
 from trex2_lightning.structures import CategoryVectors, Detections, DetectorOutput, NoisedQueries, PromptTokens, Targets
 
+_MOST_SCALE = math.log(100)  # CLIP, section 2.5
+
 
 class Criterion(nn.Module):
-    """Focal, L1 and GIoU loss, each summed over the decoder layers; every layer is matched on its own."""
+    """Focal, L1 and GIoU loss, each summed over the decoder layers; every layer is matched on its own.
+
+    Attributes:
+        log_scale: () that the alignment learns: the logarithm of 1 / temperature; None where that is fixed.
+    """
 
     def __init__(self, config: LossConfig) -> None:
         super().__init__()
         self.config = config
         self.matcher = HungarianMatcher(config.cost, config.focal_alpha, config.focal_gamma)
+        begins = torch.tensor(-math.log(config.alignment.temperature))
+        self.log_scale = nn.Parameter(begins) if config.alignment.learned_temperature else None
 
     def forward(
         self,
@@ -90,8 +99,20 @@ class Criterion(nn.Module):
         """Weighted losses between visual and text vectors."""
         config = self.config.alignment
         sides = (_widen(vectors.visual), _widen(vectors.text), vectors.shown)
-        losses = {"alignment": (config.weight, alignment_loss), "relation": (config.relation, relation_loss)}
-        return {name: weight * loss(*sides, config) for name, (weight, loss) in losses.items() if weight}
+        terms = {}
+        if config.weight:
+            terms["alignment"] = config.weight * alignment_loss(*sides, config, self._temperature())
+        if config.relation:
+            terms["relation"] = config.relation * relation_loss(*sides, config)
+        return terms
+
+    def _temperature(self) -> Tensor | None:
+        """The one that is trained; as in CLIP it is the parameter that is clamped, so that it can come back."""
+        if self.log_scale is None:
+            return None
+        with torch.no_grad():
+            self.log_scale.clamp_(0, _MOST_SCALE)
+        return self.log_scale.neg().exp()
 
     def _losses(
         self,

@@ -1,6 +1,6 @@
-"""Among whose images visual prompts are shared in training.
+"""Among whose images visual prompts are shared in training, and what they are aligned with.
 
-B images of a rank, C categories in their vocabulary, U categories in that of all ranks, D width.
+B images of a rank, C categories in their vocabulary, N further phrases, U categories in that of all ranks, D width.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trex2_lightning.ops import distributed
 from trex2_lightning.ops.prompt_tokens import complete, from_vectors
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.structures import CategoryVectors, PromptTokens
 
 Scope = Literal["image", "batch", "world"]
 
@@ -61,6 +61,28 @@ def share_prompts(own: PromptTokens, phrases: tuple[str, ...], scope: Scope, *, 
         return SharedPrompts(complete(_mean(total - own.embed, rest), own), names, places)
     mean = _mean(total[None], count[None])
     return SharedPrompts(complete(own, mean) if scope == "image" else mean, names, places)
+
+
+def vectors_of_step(own: PromptTokens, text: Tensor, phrases: tuple[str, ...]) -> CategoryVectors:
+    """Each category's mean over all images of all ranks, beside all phrases of all ranks; gradients reach all of them.
+
+    Every rank must call this at the same time. The step is one forward pass of every rank: batches whose gradients are
+    accumulated are apart.
+
+    Args:
+        own: of batch size B, with one vector per category, valid where the image has exemplars of it.
+        text: (1, C + N, D) of all phrases.
+        phrases: C + N, all different, the categories' first.
+    """
+    places, names = _union(phrases, text.device)
+    visual = own.embed.masked_fill(~own.valid[..., None], 0).sum(0, keepdim=True)  # (1, C, D)
+    of_visual, size = places[: visual.shape[1]], len(names)
+    told = torch.ones_like(places)[None]
+    counts = torch.cat([_scatter(own.valid.sum(0, keepdim=True), of_visual, size), _scatter(told, places, size)])
+    totals = torch.cat([_scatter(visual, of_visual, size), _scatter(text, places, size)])
+    counts, totals = distributed.sum_over_ranks(counts), distributed.sum_over_ranks(totals)  # (2, U), (2, U, D)
+    seen, named = (totals / counts.clamp(min=1)[..., None]).split(1)
+    return CategoryVectors(named, seen, counts[:1] > 0)
 
 
 def _mean(total: Tensor, count: Tensor) -> PromptTokens:

@@ -13,10 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trex2_lightning.config import AlignmentConfig
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, owners, take, with_vectors
 from trex2_lightning.prompting.memory_bank import MemoryBank
-from trex2_lightning.prompting.scope import Scope, share_prompts
+from trex2_lightning.prompting.scope import Scope, share_prompts, vectors_of_step
 from trex2_lightning.structures import Batch, CategoryVectors, FeatureMaps, PromptTokens, Targets
 
 
@@ -27,7 +28,7 @@ class Asked(NamedTuple):
     targets: tuple[Targets, ...]  # B, in terms of the U categories
     judged: Tensor | None  # (B, U) bool, as in `Prompts`
     num_categories: int  # U
-    vectors: CategoryVectors | None = None  # of the batch's own C categories, where they are to be aligned
+    vectors: CategoryVectors | None = None  # of the categories that are to be aligned, where some are
     left_out: int = 0  # categories for which the detector had no room
 
 
@@ -37,13 +38,13 @@ class TrainingPrompts:
     Args:
         scope: whose exemplars an image is asked with.
         memory_bank: further negatives of visual iterations; None: none.
-        aligned: phrases are encoded in visual iterations too, for the alignment loss.
+        alignment: whether phrases are encoded in visual iterations too, and which, to be aligned with exemplars.
     """
 
-    def __init__(self, scope: Scope, memory_bank: MemoryBank | None, *, aligned: bool) -> None:
+    def __init__(self, scope: Scope, memory_bank: MemoryBank | None, alignment: AlignmentConfig) -> None:
         self.memory_bank = memory_bank
         self._scope: Scope = scope
-        self._aligned = aligned
+        self._alignment = alignment
 
     def __call__(
         self, detector: PromptedDetector, batch: Batch, features: FeatureMaps, generator: torch.Generator
@@ -61,10 +62,17 @@ class TrainingPrompts:
             asked = Asked(own, batch.targets, given.judged, len(given.phrases))
         else:
             asked = self._shared(own, batch, generator)
-            if self._aligned and given.phrases:
-                text = category_vectors(detector.text_encoder(given.phrases), len(given.phrases))
-                asked = asked._replace(vectors=CategoryVectors(text, own.embed, own.valid))
+            if (self._alignment.weight or self._alignment.relation) and given.phrases:
+                asked = asked._replace(vectors=self._aligned(detector, own, batch))
         return _fitted(asked, detector.max_tokens, generator)
+
+    def _aligned(self, detector: PromptedDetector, own: PromptTokens, batch: Batch) -> CategoryVectors:
+        """The vectors of exemplars beside those of phrases, which get a gradient only where they are to be trained."""
+        of_step = self._alignment.scope == "step"
+        phrases = batch.prompts.phrases + (batch.negatives if of_step else ())
+        with torch.set_grad_enabled(trains_text(self._alignment)):
+            text = category_vectors(detector.text_encoder(phrases), len(phrases))
+        return vectors_of_step(own, text, phrases) if of_step else CategoryVectors(text, own.embed, own.valid)
 
     def _shared(self, own: PromptTokens, batch: Batch, generator: torch.Generator) -> Asked:
         """In a visual iteration an image is asked for what others show too, and for what earlier ones have shown."""
@@ -79,6 +87,11 @@ class TrainingPrompts:
         if judged is not None:  # of what other ranks ask for nothing is known
             judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
         return Asked(prompts, targets, judged, num_categories)
+
+
+def trains_text(alignment: AlignmentConfig) -> bool:
+    """Whether visual iterations train the text encoder; relation distillation never does."""
+    return bool(alignment.weight) and not alignment.detach_text
 
 
 def _fitted(asked: Asked, limit: int | None, generator: torch.Generator) -> Asked:

@@ -34,6 +34,7 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import FusionLayer
 from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.prompting.training_prompts import trains_text
 from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, PromptTokens, Targets
 from trex2_lightning.training.build import build_module
 
@@ -209,7 +210,8 @@ def _vectors(detector: PromptedDetector, config: Config, features: FeatureMaps) 
     own = detector.encode_prompts(Prompts(exemplars=exemplars), features).embed
     most = detector.max_tokens or shape[1] + _OTHERS
     others = own.new_empty(1, max(0, min(_OTHERS, most - shape[1])), own.shape[-1])
-    text = _words(detector, config).embed.mean()  # of the alignment
+    with torch.set_grad_enabled(trains_text(config.loss.alignment)):
+        text = _words(detector, config).embed.mean()  # of the alignment
     return from_vectors(torch.cat([own.mean(0, keepdim=True) + text, others], 1)[:, :most])
 
 

@@ -13,7 +13,7 @@ from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.prompting.memory_bank import MemoryBank
-from trex2_lightning.prompting.training_prompts import TrainingPrompts
+from trex2_lightning.prompting.training_prompts import TrainingPrompts, trains_text
 from trex2_lightning.training.module import DetectionModule
 
 
@@ -26,16 +26,17 @@ def build_module(config: Config) -> DetectionModule:
     """
     model = build_detector(config.model)
     rhythm, alignment = config.train.rhythm, config.loss.alignment
-    model.train_prompts(text=bool(rhythm.text or alignment.weight), visual=bool(rhythm.visual))
+    model.train_prompts(text=bool(rhythm.text) or trains_text(alignment), visual=bool(rhythm.visual))
     model.freeze(config.train.frozen)
     _require_trained(model, rhythm)
     if config.train.checkpoint_activations:
         model.checkpoint_activations()
+    criterion = Criterion(config.loss).requires_grad_(bool(rhythm.visual))  # its temperature, where that is learned
     memory_bank = MemoryBank(config.train.memory_bank) if config.train.memory_bank.size else None
     return DetectionModule(
         model,
-        Criterion(config.loss),
-        TrainingPrompts(config.train.prompt_scope, memory_bank, aligned=bool(alignment.weight or alignment.relation)),
+        criterion,
+        TrainingPrompts(config.train.prompt_scope, memory_bank, alignment),
         config.optim,
         config.loss.denoising,
         to_dict(config),

@@ -89,7 +89,7 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """Start `module` from the weights of another run of the same architecture.
 
     A visual prompt encoder that was never trained need not be like the configured one; only one of the two models may
-    have a presence head, or a network for appearance.
+    have a presence head, or a network for appearance. What losses have learned stays with the run that learned it.
 
     Raises:
         InputError: as `load_checkpoint`, or its backbone saw pixels that were normalised otherwise.
@@ -97,6 +97,7 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     checkpoint = read_checkpoint(path)
     before, state = from_dict(checkpoint["config"]), checkpoint["state_dict"]
     _check_pixels(config, before, path)
+    state = _with_own(module, state, "criterion.")
     if before.model.visual != config.model.visual and not checkpoint["visual_trained"]:
         state = _with_own(module, state, "detector.visual_encoder.")
         log.info("%s never trained its visual prompt encoder: a new one, as model.visual says", path)

@@ -21,7 +21,7 @@ from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.structures import Batch, FeatureMaps, Prompts, PromptSource, PromptTokens
-from trex2_lightning.training.optim import adamw, schedule
+from trex2_lightning.training.optim import adamw, regroup, schedule
 
 
 class Measurement(NamedTuple):
@@ -29,6 +29,13 @@ class Measurement(NamedTuple):
 
     prompting: Prompting
     metric: DetectionMetric
+
+
+class LossTerms(NamedTuple):
+    """What a batch is trained with."""
+
+    terms: dict[str, Tensor]  # () each, weighted: their sum is the loss
+    left_out: int  # categories for which the detector had no room
 
 
 class DetectionModule(L.LightningModule):
@@ -83,6 +90,13 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
+        terms, left_out = self.loss_terms(batch, batch_idx)
+        loss = torch.stack(list(terms.values())).sum()
+        self._log_step(loss, terms, batch, left_out)
+        return loss
+
+    def loss_terms(self, batch: Batch, batch_idx: int) -> LossTerms:
+        """The terms of the loss of a batch, by its place in the run; all ranks together."""
         position = batch_idx * self.trainer.world_size + self.trainer.global_rank
         # Dropout and the like, else the same on all ranks; a resumed run draws the same. Negative: not the generator's.
         torch.manual_seed(-1 - self._seed * 1_000_003 - position)
@@ -92,10 +106,7 @@ class DetectionModule(L.LightningModule):
         num_queries = self.detector.selection.num_queries
         noised = noise_queries(asked.targets, asked.num_categories, num_queries, self._denoising, generator)
         output = self.detector.decode(features, asked.prompts, noised)
-        terms = self.criterion(output, asked.targets, asked.judged, noised, asked.vectors)
-        loss = torch.stack(list(terms.values())).sum()
-        self._log_step(loss, terms, batch, asked.left_out)
-        return loss
+        return LossTerms(self.criterion(output, asked.targets, asked.judged, noised, asked.vectors), asked.left_out)
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.global_step == self.trainer.max_steps:
@@ -187,7 +198,7 @@ class DetectionModule(L.LightningModule):
         self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val or torch.inf))
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
-        optimizer: AdamW = adamw(self.detector, self._optimizer)
+        optimizer: AdamW = adamw(self.detector, self._optimizer, self.criterion)
         scheduler = schedule(optimizer, self._optimizer, self.trainer.max_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -202,6 +213,7 @@ class DetectionModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
         self._count_batches_anew(checkpoint)
+        regroup(checkpoint, self.detector)
         self.visual_trained |= checkpoint["visual_trained"]
         self.detector.calibration.load_fits(checkpoint.get("calibration", {}))
         if self.training_prompts.memory_bank is not None:

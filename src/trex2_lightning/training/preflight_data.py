@@ -71,21 +71,31 @@ class PreflightData(DetectionDataModule):
         loader = super().train_dataloader()
         stream = cast(TrainStream, loader.batch_sampler)
         self.widest = widest_steps(stream, self.run, self.num_widest)
-        steps: list[WidestStep | int] = [*self.widest, *ordinary_steps(self.run, self.total_steps - self.num_widest)]
-        return TrainLoader(
-            loader.dataset, batch_sampler=ChosenSteps(stream, steps), collate_fn=loader.collate_fn, **self._loading
-        )
+        return self._chosen(loader, [*self.widest, *ordinary_steps(self.run, self.total_steps - self.num_widest)])
 
     def val_dataloader(self) -> DataLoader[Example]:
         found = extents(super().val_records.images)
         self._evaluation = largest_evaluation_padding(found, self.config, self.eval_batch_size)
         return super().val_dataloader()
 
+    def first_of_each_kind(self) -> Iterator[Batch]:
+        """A rank's first batch of the run with text and its first visual one, of those that it has.
+
+        The visual one has names, if any has: without them nothing is aligned.
+        """
+        loader = super().train_dataloader()
+        chosen = self._chosen(loader, first_steps(cast(TrainStream, loader.batch_sampler), self.run))
+        yield from cast(Iterator[Batch], islice(chosen, 0, None, self.accumulate))
+
     def as_they_come(self) -> DataLoader[Example]:
         """Batches of the run behind those that were trained, without end."""
         loader = super().train_dataloader()
         cast(TrainStream, loader.batch_sampler).stop = 2**62
         return loader
+
+    def _chosen(self, loader: DataLoader[Example], steps: Sequence[WidestStep | int]) -> TrainLoader:
+        batches = ChosenSteps(cast(TrainStream, loader.batch_sampler), steps)
+        return TrainLoader(loader.dataset, batch_sampler=batches, collate_fn=loader.collate_fn, **self._loading)
 
     def on_before_batch_transfer(self, batch: Batch, *_: Any, **__: Any) -> Batch:
         assert self.trainer is not None
@@ -149,6 +159,15 @@ def ordinary_steps(run: Config, count: int) -> list[int]:
     visual = [step for step in range(count * cycle_length) if step % cycle_length < rhythm.visual]
     text = [step for step in range(count * cycle_length) if step % cycle_length >= rhythm.visual]
     return sorted([*visual[: wanted[True]], *text[: wanted[False]]])
+
+
+def first_steps(stream: TrainStream, run: Config) -> list[int]:
+    """The first with text and the first visual one, with names if any has; the same on all ranks."""
+    kinds = [_kind_of(stream, step) for step in range(min(LOOKED_AT, run.train.max_steps))]
+    text = [step for step, (kind, *_) in enumerate(kinds) if kind == "text"]
+    visual = [step for step, (kind, *_) in enumerate(kinds) if kind != "text"]
+    named = [step for step in visual if kinds[step][1] != "nameless"]
+    return sorted([*text[:1], *(named or visual)[:1]])
 
 
 def widened(batch: Batch, padding: Sides) -> Batch:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from trex2_lightning.config import Config
 from trex2_lightning.training.callbacks.preflight_watch import BatchSize, DeviceMemory, PreflightWatch
 from trex2_lightning.training.callbacks.resources import GIB
+from trex2_lightning.training.loss_parts import DETECTION
 
 MOST_WAITING = 0.1  # share of a step that the loader may cost
 TIGHT = 0.05  # share of the memory that should be left
@@ -74,6 +75,7 @@ def judge(config: Config, found: RunFigures) -> PreflightReport:
         _loading(config, found, speed),
         _length(config, found, speed),
         _gradients(found),
+        _loss_parts(config, found),
         _checkpoint(found),
         _disk(config, found.disk),
     ]
@@ -183,6 +185,26 @@ def _gradients(found: RunFigures) -> tuple[str, str]:
     if len(found.ranks) == 1:
         return "gradients    of one rank alone, nothing to compare", ""
     return f"gradients    equal on {len(found.ranks)} ranks in {watch.num_compared} steps", ""
+
+
+def _loss_parts(config: Config, found: RunFigures) -> tuple[str, str]:
+    """A part that outweighs detection is told, and no reason not to train: it may be meant."""
+    align = config.loss.alignment
+    weights = {
+        "alignment": ("loss.alignment.weight", align.weight),
+        "relation": ("loss.alignment.relation", align.relation),
+    }
+    kinds, heavy = [], ""
+    for kind, norms in found.watch.gradient_norms.items():
+        kinds.append(f"{kind} " + ", ".join(f"{part} {norm:.3g}" for part, norm in norms.items()))
+        for part, norm in norms.items():
+            if norm > norms[DETECTION]:
+                share = norms[DETECTION] / norm
+                key, weight = weights.get(part, ("", 0.0))
+                less = f"at most {key}={share * weight:.2g}" if key else "a smaller weight"
+                heavy += f"; WARNING: {part} pulls {1 / share:.2g} times as hard as {DETECTION}: {less}"
+    start = config.train.init_from or config.model.init_from or "new weights"
+    return f"loss parts   gradients at the start from {start}: {'; '.join(kinds)}{heavy}", ""
 
 
 def _checkpoint(found: RunFigures) -> tuple[str, str]:

@@ -84,6 +84,18 @@ def test_visual_batch_asks_for_what_it_has_by_exemplars_of_each_image(kind: Prom
     assert prompts.exemplars.valid.tolist() == [[[True]] * 2, [[False]] * 2]
 
 
+def test_negatives_of_a_visual_batch_are_phrases_that_it_has_no_exemplars_of() -> None:
+    """For the alignment loss alone: the images are not asked for them."""
+    examples = [example(20, 30, [2, 2], 4, kind="box"), example(40, 30, [0], 7, kind="box")]
+    for count, drawn in ((0, 0), (2, 2), (9, 3)):
+        batch = collate_train(examples, NAMES, (*NAMES, " Cat", "ant", "bee"), count, 4)
+        assert len(batch.negatives) == drawn
+        assert {*batch.negatives} <= {"dog", "ant", "bee"}
+        assert sorted(batch.prompts.phrases) == ["cat", "cow"]
+    nameless = [some._replace(source="nameless") for some in examples]
+    assert collate_train(nameless, NAMES, NAMES, 9, 4).negatives == ()
+
+
 def test_visual_batch_without_boxes_asks_for_something() -> None:
     prompts = collate_train([example(20, 30, [], 4, kind="box")], NAMES, NAMES, 80, 1).prompts
     assert len(prompts.phrases) == 1

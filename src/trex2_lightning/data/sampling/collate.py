@@ -14,7 +14,7 @@ from torch import Tensor
 from trex2_lightning.data.sampling.exemplars import sample_exemplars
 from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind
-from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, batch_vocabulary
+from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, batch_vocabulary, drawn_negatives
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
 STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
@@ -55,8 +55,8 @@ def collate_train(
 
     Asked with text, there are `count` negatives out of `pool` too, and `foreign` names. Asked visually, each image
     gives some of its boxes as exemplars, at most `max_exemplars` per category, and negatives are the categories of the
-    others (issue 62); the phrases go along for the alignment. Nameless examples, whose labels are another data set's,
-    have none.
+    others (issue 62); the phrases go along for the alignment, beside `count` that no image shows. Nameless examples,
+    whose labels are another data set's, have none.
 
     What an example does not judge is no negative of it. Where all examples say what they judge, negatives are drawn out
     of that instead of `pool`: a phrase that none of them judges would teach nothing. A caption judges its own phrases;
@@ -88,7 +88,8 @@ def collate_train(
         return batch
     exemplars = sample_exemplars(batch.targets, num_categories, max_exemplars, kind, generator)
     prompts = batch.prompts._replace(exemplars=exemplars)
-    return batch._replace(prompts=prompts, cross_image=source == "cross_image")
+    negatives = drawn_negatives(prompts.phrases, pool, count, generator) if prompts.phrases else ()
+    return batch._replace(prompts=prompts, cross_image=source == "cross_image", negatives=tuple(negatives))
 
 
 def collate_eval(examples: Sequence[Example], names: Sequence[str]) -> Batch:

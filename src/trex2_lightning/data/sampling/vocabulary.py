@@ -59,20 +59,25 @@ def batch_vocabulary(
     """
     present = torch.cat([*labels]).unique()
     phrases = [names[category] for category in present.tolist()]
-    taken = {_key(phrase) for phrase in phrases}
-    wanted = len(phrases) + (count if phrases else max(count, 1))
-    for candidates, size in ((pool, wanted), foreign):
-        for number in torch.randperm(len(candidates), generator=generator).tolist():
-            if len(phrases) >= size:
-                break
-            if _key(candidates[number]) not in taken:
-                taken.add(_key(candidates[number]))
-                phrases.append(candidates[number])
-
+    phrases += drawn_negatives(phrases, pool, count if phrases else max(count, 1), generator)
+    phrases += drawn_negatives(phrases, foreign.names, foreign.size - len(phrases), generator)
     order = torch.randperm(len(phrases), generator=generator)
     position = torch.full((len(names),), -1)
     position[present] = order.argsort()[: len(present)]
     return Vocabulary(tuple(phrases[i] for i in order.tolist()), tuple(position[image] for image in labels))
+
+
+def drawn_negatives(phrases: Sequence[str], pool: Sequence[str], count: int, generator: torch.Generator) -> list[str]:
+    """Up to `count` phrases of `pool` that are none of `phrases`, as `batch_vocabulary` draws them."""
+    taken = {_key(phrase) for phrase in phrases}
+    negatives: list[str] = []
+    for candidate in torch.randperm(len(pool), generator=generator).tolist():
+        if len(negatives) >= count:
+            break
+        if _key(pool[candidate]) not in taken:
+            taken.add(_key(pool[candidate]))
+            negatives.append(pool[candidate])
+    return negatives
 
 
 def negative_pool(config: NegativesConfig, names: Sequence[str]) -> tuple[str, ...]:

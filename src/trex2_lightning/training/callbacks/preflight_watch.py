@@ -6,9 +6,10 @@ import os
 import time
 from collections import defaultdict
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
@@ -16,6 +17,8 @@ from torch.optim import Optimizer
 from trex2_lightning.ops.distributed import from_every_rank
 from trex2_lightning.structures import Batch
 from trex2_lightning.training.callbacks.resources import peak_memory
+from trex2_lightning.training.loss_parts import gradient_norms
+from trex2_lightning.training.module import DetectionModule
 
 
 class DeviceMemory(NamedTuple):
@@ -47,12 +50,13 @@ class BatchSize(NamedTuple):
 
 class PreflightWatch(Callback):
     """Watches a run whose first steps are the widest, which all ranks' gradients are compared in, and whose others are
-    as they come, which are timed.
+    as they come, which are timed. Before them it looks how hard each part of the loss pulls.
 
     Attributes:
         trainer: of the run, once it has begun.
         batch: the last one that was begun, None before the first.
         largest: of training, the one with most padded pixels and boxes.
+        gradient_norms: of each part of the loss, by the kind of the batch, at the weights that the run begins with.
         num_compared: steps whose gradients were compared.
         unequal: where gradients first differed between ranks; "" if nowhere.
         kinds: of the steps, as often as they came.
@@ -68,6 +72,7 @@ class PreflightWatch(Callback):
         self.trainer: Trainer | None = None
         self.batch: BatchSize | None = None
         self.largest: BatchSize | None = None
+        self.gradient_norms: dict[str, dict[str, float]] = {}
         self.num_compared = 0
         self.unequal = ""
         self.kinds: dict[str, int] = defaultdict(int)
@@ -85,8 +90,16 @@ class PreflightWatch(Callback):
     def setup(self, trainer: Trainer, *_: Any, **__: Any) -> None:
         self.trainer = trainer
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        for batch in data.first_of_each_kind():
+            self.batch = _size(batch, _kind(batch))
+            with trainer.precision_plugin.train_step_context():
+                moved = move_data_to_device(batch, trainer.strategy.root_device)
+                self.gradient_norms[self.batch.kind] = gradient_norms(cast(DetectionModule, module), moved)
+
     def on_train_batch_start(self, trainer: Trainer, _module: LightningModule, batch: Batch, _number: int) -> None:
-        self.batch = _size(batch, "text" if batch.prompts.exemplars is None else "visual")
+        self.batch = _size(batch, _kind(batch))
         self.largest = max(
             self.largest or self.batch, self.batch, key=lambda size: (size.height * size.width, size.boxes)
         )
@@ -157,6 +170,10 @@ def _bits(gradient: Tensor) -> Tensor:
     """() int64."""
     integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[gradient.element_size()]
     return gradient.contiguous().view(integer).sum(dtype=torch.int64)
+
+
+def _kind(batch: Batch) -> str:
+    return "text" if batch.prompts.exemplars is None else "visual"
 
 
 def _size(batch: Batch, kind: str) -> BatchSize:
