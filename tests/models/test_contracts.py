@@ -10,8 +10,8 @@ from trex2_lightning.config import LossConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
-from trex2_lightning.models.detector import QuerySelection
 from trex2_lightning.models.late import LateFusionDetector
+from trex2_lightning.models.selection import QuerySelection
 from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.structures import Exemplars, FeatureMaps, Images, Prompts, Targets
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trex2_lightning.models.detector import QuerySelection, SimilarityHead
+from trex2_lightning.models.selection import QuerySelection, SimilarityHead
 from trex2_lightning.ops.anchors import anchors
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.structures import FeatureMaps, PromptTokens

@@ -94,6 +94,11 @@ class AppearanceConfig:
     weights: str = "timm"  # of another timm model, as model.backbone.weights
     out_indices: list[int] = field(default_factory=lambda: [-2, -1])  # its feature maps
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
+    input: bool = False  # its features are an input of visual prompts and of queries' classification, which learn by it
+
+    def __post_init__(self) -> None:
+        if self.input and not self.name:
+            raise ConfigError("model.appearance.input=true needs a network: set model.appearance.name=backbone")
 
 
 @dataclass

@@ -23,7 +23,7 @@ from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
 
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
-GRID = 7  # samples along each side of a box
+GRID = 4  # samples along each side of a box
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
 
 
@@ -50,9 +50,9 @@ class Appearance(nn.Module):
             load_backbone_weights(model, source.name, source.weights)
         self.model: nn.Module = model.requires_grad_(False)
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
-        width = sum(model.feature_info.channels())
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("transform", torch.eye(width))
+        self.channels: int = sum(model.feature_info.channels())
+        self.register_buffer("mean", torch.zeros(self.channels))
+        self.register_buffer("transform", torch.eye(self.channels))
         self.register_buffer("temperature", torch.tensor(0.03))
         self.train()
 
@@ -130,3 +130,18 @@ class Appearance(nn.Module):
 
     def _compared(self, vectors: Tensor) -> Tensor:
         return F.normalize((vectors - self.mean) @ self.transform, dim=-1)
+
+
+class AppearanceInput(nn.Module):
+    """What a frozen network sees of queries' boxes and of exemplars, added to what the detector has learned of them.
+
+    Both begin at zero, so a detector starts from what it was without.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.of_queries = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+        self.of_exemplars = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
+        for linear in (self.of_queries[1], self.of_exemplars[1]):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)

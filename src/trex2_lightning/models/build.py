@@ -10,13 +10,14 @@ from torch import nn
 from trex2_lightning.config import ModelConfig
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
-from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.models.appearance import Appearance, AppearanceInput
 from trex2_lightning.models.backbone import Backbone, Neck
-from trex2_lightning.models.detector import PromptedDetector, QuerySelection
+from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
 from trex2_lightning.models.hub.load import load_bert, load_detector
 from trex2_lightning.models.late import LateFusionDetector
 from trex2_lightning.models.presence import PresenceHead
+from trex2_lightning.models.selection import QuerySelection
 from trex2_lightning.models.text import BertEncoder, ClipEncoder, TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 
@@ -55,6 +56,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
     """As `build_detector`, without `model.init_from`."""
     sizes = config.transformer
     shared = (config.width, sizes.heads, config.num_levels, sizes.points, sizes.ffn, sizes.dropout)
+    appearance = build_appearance(config)
     prior = config.prior if config.similarity == "scaled" else None
     backbone = Backbone(config.backbone)
     parts: dict[str, Any] = {
@@ -73,7 +75,10 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
             shared_box_head=sizes.shared_box_head,
         ),
         "prior": prior,
-        "appearance": build_appearance(config),
+        "appearance": appearance,
+        "appearance_input": None
+        if appearance is None or not config.appearance.input
+        else AppearanceInput(appearance.channels, config.width),
         "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
     }
     if config.fusion == "late":

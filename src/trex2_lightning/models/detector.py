@@ -5,7 +5,6 @@ B images, C categories, T prompt tokens, S image tokens, Q queries, N noised que
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Self
@@ -14,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.layers.decoder import BoxHead, Decoder
+from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.layers.mlp import FeedForward
-from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.models.appearance import Appearance, AppearanceInput
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.models.presence import PresenceHead
+from trex2_lightning.models.selection import QuerySelection, SimilarityHead
 from trex2_lightning.models.text import TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
-from trex2_lightning.ops.anchors import anchors
-from trex2_lightning.ops.prompt_tokens import category_vectors, from_vectors
+from trex2_lightning.ops.prompt_tokens import category_means, category_vectors, from_vectors
 from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import (
     Detections,
@@ -43,6 +42,7 @@ class PromptedDetector(nn.Module, ABC):
     Args:
         prior: initial score of every query; None: logits are plain dot products.
         appearance: compares what is found with exemplars; None: nothing does.
+        appearance_input: adds what that sees to queries and visual prompts; None: nothing does.
         presence: says whether a category is in the image at all; None: nothing does.
     """
 
@@ -59,6 +59,7 @@ class PromptedDetector(nn.Module, ABC):
         decoder: Decoder,
         prior: float | None,
         appearance: Appearance | None = None,
+        appearance_input: AppearanceInput | None = None,
         presence: PresenceHead | None = None,
     ) -> None:
         super().__init__()
@@ -72,6 +73,7 @@ class PromptedDetector(nn.Module, ABC):
         self.heads = nn.ModuleList(SimilarityHead(prior) for _ in decoder.layers)
         self.noised_content = nn.Linear(decoder.width, decoder.width)
         self.appearance = appearance
+        self.appearance_input = appearance_input
         self.calibration = ScoreCalibration()
         self.presence = presence
         self._frozen: frozenset[str] = frozenset()
@@ -107,7 +109,11 @@ class PromptedDetector(nn.Module, ABC):
             tokens = from_vectors(vectors, prompts.exemplars.valid.any(-1))
             if self.appearance is None or reference.appearance is None:
                 return tokens
-            return tokens._replace(appearance=self.appearance.exemplars(prompts.exemplars, reference.appearance))
+            shown = self.appearance.exemplars(prompts.exemplars, reference.appearance)
+            if self.appearance_input is not None:
+                means = category_means(shown, vectors.shape[1])
+                tokens = tokens._replace(embed=vectors + self.appearance_input.of_exemplars(means))
+            return tokens._replace(appearance=shown)
         if not prompts.phrases:
             raise InputError("there is nothing to look for: give phrases or exemplars")
         with self._recording("text_encoder"):
@@ -139,6 +145,8 @@ class PromptedDetector(nn.Module, ABC):
         """
         self.text_encoder.requires_grad_(text)
         self.visual_encoder.requires_grad_(visual)
+        if self.appearance_input is not None:
+            self.appearance_input.of_exemplars.requires_grad_(visual)
 
     def freeze(self, parts: Collection[str]) -> None:
         """Keep parts as they are: without gradients of their own, and in evaluation mode whatever mode is set.
@@ -181,7 +189,7 @@ class PromptedDetector(nn.Module, ABC):
     def _seen(self, images: Images) -> FeatureMaps:
         """Backbone and neck; and what the frozen network sees, which training does not ask for."""
         features = self.neck(self.backbone(images.pixels), images.valid)
-        if self.appearance is None or self.training:
+        if self.appearance is None or (self.training and self.appearance_input is None):
             return features
         return features._replace(appearance=self.appearance(images))
 
@@ -206,6 +214,9 @@ class PromptedDetector(nn.Module, ABC):
             boxes = torch.cat([noised.boxes, boxes], 1)
             attend = attention_with_noised(noised)
         x, boxes = self.decoder(content, boxes, features, attend, prompts.embed, prompts.valid)
+        if self.appearance is not None and self.appearance_input is not None and features.appearance is not None:
+            seen = self.appearance_input.of_queries(self.appearance.vectors(features.appearance, boxes[-1].detach()))
+            x = torch.cat([x[:-1], (x[-1] + seen)[None]])
         logits = torch.stack([head(layer, prompts) for head, layer in zip(self.heads, x, strict=True)])
         return DetectorOutput(
             queries=Detections(logits[:, :, num_noised:], boxes[:, :, num_noised:]),
@@ -229,80 +240,3 @@ def attention_with_noised(noised: NoisedQueries) -> Tensor:
     real[:, : noised.valid.shape[1]] = noised.valid
     itself = torch.eye(size, dtype=torch.bool, device=real.device)  # an empty row of a mask gives NaN
     return (noised.attend & real[:, None]) | itself
-
-
-class SimilarityHead(nn.Module):
-    """Logit of a token for a prompt: their dot product over sqrt(D), plus a learned bias that starts at the `prior`.
-
-    In float32 under autocast too: bfloat16 has three digits, in which good detections tie.
-
-    T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md). Without a prior
-    there is neither, as in Grounding DINO.
-    """
-
-    def __init__(self, prior: float | None) -> None:
-        super().__init__()
-        self.bias = None if prior is None else nn.Parameter(torch.tensor(-math.log(1 / prior - 1)))
-
-    def forward(self, x: Tensor, prompts: PromptTokens) -> Tensor:
-        """(B, Q, D) -> (B, Q, T)."""
-        full = torch.promote_types(x.dtype, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            similarity = x.to(full) @ prompts.embed.to(full).transpose(1, 2)
-        return similarity if self.bias is None else similarity / math.sqrt(x.shape[-1]) + self.bias
-
-
-class QuerySelection(nn.Module):
-    """Turns the image tokens most similar to any prompt into queries (Grounding DINO section 3.2).
-
-    The chosen tokens give the queries' boxes; their content is learned (T-Rex issue 82).
-    """
-
-    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float | None) -> None:
-        super().__init__()
-        self.num_queries = num_queries
-        self.anchor_size = anchor_size
-        self.project = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width)
-        self.head = SimilarityHead(prior)
-        self.box_head = BoxHead(width)
-        self.content = nn.Parameter(torch.randn(num_queries, width))
-
-    def forward(self, features: FeatureMaps, prompts: PromptTokens) -> tuple[Tensor, Detections]:
-        """Choose Q tokens.
-
-        Returns:
-            Content of the queries (B, Q, D) and the proposals (K = 1), whose boxes start the queries.
-
-        Raises:
-            InputError: the image has fewer tokens than there are queries.
-        """
-        if features.tokens.shape[1] < self.num_queries:
-            raise InputError(
-                f"model.num_queries={self.num_queries} is more than the {features.tokens.shape[1]} tokens of an image "
-                f"with levels {features.shapes}: lower it, or raise data.size"
-            )
-        boxes, usable = anchors(features.shapes, features.valid, features.valid_ratios, self.anchor_size)
-        # The tokens that are not chosen have no gradient, so nothing of them need be kept.
-        with torch.no_grad(), _without_autocast_cache(features.tokens.device.type):
-            logits = self.head(self._memory(features.tokens, usable), prompts)  # (B, S, T)
-            best = logits.masked_fill(~prompts.valid[:, None], -torch.inf).amax(-1)
-            chosen = best.masked_fill(~usable, -torch.inf).topk(self.num_queries).indices  # (B, Q)
-        memory = self._memory(_taken(features.tokens, chosen), usable.gather(1, chosen))
-        proposals = Detections(self.head(memory, prompts)[None], self.box_head(memory, _taken(boxes, chosen))[None])
-        return self.content.expand(len(memory), -1, -1), proposals
-
-    def _memory(self, tokens: Tensor, usable: Tensor) -> Tensor:
-        return self.norm(self.project(tokens.masked_fill(~usable[..., None], 0)))
-
-
-def _without_autocast_cache(device: str) -> torch.autocast:
-    """Autocast as it is; but weights cast within are not used after it, where older PyTorch would give no gradient."""
-    return torch.autocast(
-        device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device), cache_enabled=False
-    )
-
-
-def _taken(x: Tensor, chosen: Tensor) -> Tensor:
-    """Rows `chosen` (B, Q) of x (B, S, n): (B, Q, n). `gather` would keep all of x for its gradient."""
-    return x[torch.arange(len(x), device=x.device)[:, None], chosen]

@@ -72,6 +72,13 @@ def category_vectors(prompts: PromptTokens, num_categories: int | None = None) -
     return (total / count.clamp(min=1)[:, None])[:, :size]
 
 
+def category_means(shown: ExemplarAppearance, num_categories: int) -> Tensor:
+    """(B, C, A), over the exemplars of each category that are valid."""
+    member = shown.category == torch.arange(num_categories, device=shown.category.device)[:, None]  # (C, R)
+    share = (member & shown.valid[:, None]).float()
+    return share / share.sum(-1, keepdim=True).clamp(min=1) @ shown.vectors
+
+
 def by_category(prompts: PromptTokens) -> PromptTokens:
     """Prompt tokens of one vector per category, the mean of its tokens; valid where one of them is."""
     vectors = category_vectors(prompts)

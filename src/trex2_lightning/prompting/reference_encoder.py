@@ -16,7 +16,7 @@ from trex2_lightning.data.sampling.references import References
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.distributed import sum_over_ranks
 from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.ops.prompt_tokens import category_means, from_vectors
 from trex2_lightning.structures import Batch, ExemplarAppearance, Prompts, PromptTokens
 
 
@@ -45,7 +45,7 @@ class ReferenceEncoder(L.LightningModule):
         self.detector = detector
         self._references = references
         self.register_buffer("total", torch.zeros(num_references, num_categories, detector.decoder.width))
-        channels = 0 if detector.appearance is None else len(detector.appearance.mean)
+        channels = 0 if detector.appearance is None else detector.appearance.channels
         self.register_buffer("seen", torch.zeros(num_references, num_categories, channels))
         self.register_buffer("count", torch.zeros(num_references, num_categories))
 
@@ -69,7 +69,7 @@ class ReferenceEncoder(L.LightningModule):
         categories, exemplars = stack_exemplars(shown, device=features.tokens.device)
         prompts = self.detector.encode_prompts(Prompts(exemplars=exemplars), features)
         vectors = prompts.embed.float()  # (B, U, D)
-        appearance = None if prompts.appearance is None else _category_means(prompts.appearance)
+        appearance = None if prompts.appearance is None else category_means(prompts.appearance, len(categories))
         for image, places in enumerate(drawn):
             for column, category in enumerate(categories.tolist()):
                 if category in places:
@@ -82,11 +82,3 @@ class ReferenceEncoder(L.LightningModule):
     def on_predict_epoch_end(self) -> None:
         for name in ("total", "seen", "count"):
             setattr(self, name, sum_over_ranks(getattr(self, name)))
-
-
-def _category_means(shown: ExemplarAppearance) -> Tensor:
-    """(B, C, A), over the exemplars of each category that are valid."""
-    num_categories = int(shown.category.max()) + 1
-    member = shown.category == torch.arange(num_categories, device=shown.category.device)[:, None]  # (C, R)
-    share = (member & shown.valid[:, None]).float()
-    return share / share.sum(-1, keepdim=True).clamp(min=1) @ shown.vectors

@@ -107,6 +107,8 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         log.info("%s has %s presence head: %s here, as model.presence says", path, there, here)
     if before.model.appearance != config.model.appearance:
         state = _with_own(module, state, "detector.appearance.")
+        if before.model.appearance.input != config.model.appearance.input:
+            state = _with_own(module, state, "detector.appearance_input.")
     load_state(module, state, path)
     module.visual_trained |= checkpoint["visual_trained"]
 
