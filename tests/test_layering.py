@@ -37,6 +37,7 @@ ROOMS = {
         ["index"],
         ["opening"],
         ["sampling", "shapes"],
+        ["splits"],
         ["datamodule"],
     ],
 }

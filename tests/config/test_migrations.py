@@ -10,7 +10,7 @@ import torch
 
 from trex2_lightning.config import Config, ConfigError, from_dict, load, migrate, save, to_dict
 from trex2_lightning.config import migrations as table
-from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, Added, Removed, Renamed, RenamedWeights
+from trex2_lightning.config.migrations import CONFIG_FORMAT, MIGRATIONS, FormerDefault, Removed, Renamed, RenamedWeights
 
 Entry = tuple[int, Any]
 ENTRIES: list[Entry] = [(number, change) for number, changes in MIGRATIONS.items() for change in changes]
@@ -100,7 +100,7 @@ def test_a_setting_that_is_new_has_its_value_where_its_section_is_and_keeps_anot
         ({"a": {"new": 3}}, {"a": {"new": 3}}),
         ({}, {}),
     ):
-        Added("a.new", 0)({"config": settings})
+        FormerDefault("a.new", 0)({"config": settings})
         assert settings == expected
 
 

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from test_document_commands import printed
 
 from trex2_lightning.commands import evaluate, train
-from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import PRESETS
 from trex2_lightning.training.checkpoint import load_checkpoint
 
@@ -31,7 +30,7 @@ def section(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Block]:
     monkeypatch.chdir(tmp_path)
     few = {"val": 2, "test": 4, "reference": 8}
     monkeypatch.setitem(PRESETS, "easy", replace(PRESETS["easy"], num_images=few))
-    monkeypatch.setattr(rendering, "NAMELESS_IMAGES", 4)
+    monkeypatch.setattr(nameless, "STAR_IMAGES", 4)
     monkeypatch.setattr("os.cpu_count", lambda: 1)  # no processes to render so few pictures
     return [block for block in blocks(PAGE) if block.reason and Path(__file__).name in block.reason]
 

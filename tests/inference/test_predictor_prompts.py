@@ -144,3 +144,27 @@ def direct(predictor: Predictor, image: Path, exemplars: list[Exemplar]) -> Tens
     prompts = Prompts(exemplars=Exemplars(torch.tensor([[boxes]]), valid, exemplars[0].kind))
     with torch.no_grad():
         return predictor.module.detector.encode_prompts(prompts, encoded.features).embed[0, 0]
+
+
+@pytest.mark.parametrize("cell", ["phrase-late", "word-early"], indirect=True)
+def test_exemplars_bring_their_appearance_with_them(cell: Config, images: list[Path], tmp_path: Path) -> None:
+    """One vector for each exemplar, in prompts, files and detections; with words beside them."""
+    cell.model.appearance.name = "backbone"
+    torch.manual_seed(0)
+    predictor = Predictor(cell, build_module(cell))
+    generic = predictor.generic([(images[0], {"cell": [BOX, OTHER]}), (images[1], {"cell": [BOX], "ring": [POINT]})])
+    assert {name: len(vectors) for name, vectors in generic.appearance.items()} == {"cell": 3, "ring": 1}
+    alone = predictor.interactive(images[0], {"cell": [BOX]})
+    assert alone.sources == ("interactive",)
+    torch.testing.assert_close(generic.appearance["cell"][:1], alone.appearance["cell"])
+    both = join(generic, predictor.text(PHRASES[:1]))
+    predictor.save(both, tmp_path / "prompts.safetensors")
+    found = [
+        predictor.detect(images[0], prompts, threshold=0.0)
+        for prompts in (both, predictor.load(tmp_path / "prompts.safetensors"))
+    ]
+    assert [d.name for d in found[0]] == [d.name for d in found[1]]
+    assert {d.name for d in found[0]} == {"cell", "ring", PHRASES[0]}
+    predictor.module.detector.appearance = None
+    bare = Predictor(cell, predictor.module)
+    assert not bare.load(tmp_path / "prompts.safetensors").appearance

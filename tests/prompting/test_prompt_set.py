@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, load_prompts, save_prompts
+from trex2_lightning.prompting.prompt_set import FILE_FORMAT, PromptSet, fingerprint, join, load_prompts, save_prompts
 
 SET = PromptSet(("red star", "клетка"), torch.tensor([[1.0, 2.0, 3.0], [0.1, -0.2, 1e-30]]), ("text", "generic"))
 WEIGHTS = "0123"
@@ -121,3 +121,51 @@ def test_the_fingerprint_is_of_the_weights() -> None:
     twin[1].num_batches_tracked += 1
     assert fingerprint(model) != fingerprint(twin)
     assert fingerprint(model.bfloat16()) != fingerprint(model.float())
+
+
+SHOWN = SET._replace(appearance={"клетка": torch.tensor([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]])})
+
+
+def test_appearance_is_kept_for_the_network_that_made_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "shown.safetensors"
+    save_prompts(SHOWN, path, WEIGHTS, "resnet 45")
+    loaded = load_prompts(path, 3, WEIGHTS, "resnet 45")
+    assert loaded.appearance.keys() == {"клетка"}
+    assert torch.equal(loaded.appearance["клетка"], SHOWN.appearance["клетка"])
+    with pytest.raises(InputError, match="has the appearance that another network saw"):
+        load_prompts(path, 3, WEIGHTS, "resnet 67")
+    assert not load_prompts(path, 3, WEIGHTS).appearance
+    assert "does not compare appearance" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"appearance.7": torch.ones(1, 2)}, "has the appearance of a category without a name"),
+        ({"appearance.1": torch.ones(2)}, "has appearance that is no finite 32-bit numbers"),
+        ({"appearance.1": torch.full((1, 2), torch.nan)}, "has appearance that is no finite 32-bit numbers"),
+    ],
+)
+def test_appearance_that_does_not_fit_is_refused(
+    write: Callable[..., Path], tensors: dict[str, torch.Tensor], message: str
+) -> None:
+    path = write(network="resnet 45")
+    metadata = {"format": FILE_FORMAT, "version": "2", "names": json.dumps(SET.names), "network": "resnet 45"}
+    metadata |= {"sources": json.dumps(SET.sources), "weights": WEIGHTS}
+    save_file({"vectors": SET.vectors} | tensors, path, metadata)
+    with pytest.raises(InputError, match=message):
+        load_prompts(path, 3, WEIGHTS, "resnet 45")
+
+
+def test_files_of_the_first_version_have_one_word_for_all_exemplars(write: Callable[..., Path]) -> None:
+    assert load_prompts(write(version="1", sources='["text", "visual"]'), 3, WEIGHTS).sources == ("text", "generic")
+
+
+def test_prompt_tokens_have_the_exemplars_of_each_category() -> None:
+    shown = join(SHOWN, PromptSet(("ring",), torch.ones(1, 3), ("generic",), {"ring": torch.ones(1, 2)}))
+    tokens = shown.tokens(torch.device("cpu"))
+    assert tokens.embed.shape == (1, 3, 3)
+    assert tokens.appearance is not None
+    assert tokens.appearance.category.tolist() == [1, 1, 1, 2]
+    assert tokens.appearance.vectors.shape == (1, 4, 2)
+    assert SET.tokens(torch.device("cpu")).appearance is None

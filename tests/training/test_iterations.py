@@ -208,14 +208,6 @@ def test_own_exemplars_and_the_batch_s_differ_where_a_category_is_in_two_images(
         assert torch.allclose(*losses, rtol=1e-5) == same
 
 
-def test_a_stage_1_checkpoint_fits_stage_2() -> None:
-    stage1 = module_of("train.rhythm.visual=0")
-    module_of().load_state_dict(stage1.state_dict(), strict=True)
-    frozen = {name.split(".")[0] for name, value in stage1.detector.named_parameters() if not value.requires_grad}
-    assert frozen == {"visual_encoder"}
-    assert all(parameter.requires_grad for parameter in module_of().parameters())
-
-
 def noise(rank: int, number: int, *overrides: str) -> Tensor:
     """The boxes that a rank, of two, denoises in a batch; its images are the same in all of them."""
     module = module_of(*overrides, world=2, rank=rank)

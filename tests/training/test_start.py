@@ -107,3 +107,11 @@ def test_weights_are_not_shown_other_pixels_than_they_know(tiny_config: TinyConf
         train(tiny_config("name=other", f"train.init_from={checkpoint}", *others))
     with pytest.raises(InputError, match=message):
         train(tiny_config("train.max_steps=2", *others), resume=True)
+
+
+def test_a_stage_1_checkpoint_fits_stage_2(tiny_config: TinyConfig) -> None:
+    text, visual = (build_module(tiny_config(f"train.rhythm.visual={steps}")) for steps in (0, 8))
+    visual.load_state_dict(text.state_dict(), strict=True)
+    frozen = {name.split(".")[0] for name, value in text.detector.named_parameters() if not value.requires_grad}
+    assert frozen == {"visual_encoder"}
+    assert all(parameter.requires_grad for parameter in visual.parameters())

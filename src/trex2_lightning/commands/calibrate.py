@@ -9,7 +9,7 @@ from trex2_lightning.commands.evaluate import available_device
 from trex2_lightning.commands.terminal import console, parse
 from trex2_lightning.config import for_evaluation
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.calibrate import calibrate
+from trex2_lightning.evaluation.fits import calibrate
 from trex2_lightning.training.checkpoint import compare_appearance, load_checkpoint, write_fits
 
 

@@ -43,7 +43,9 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
         help="weight of a phrase beside n images of one NAME: 1/2 (default) or 1/(n+1)",
     )
     parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
-    parser.add_argument("--threshold", type=float, default=0.3, help="lowest score that is kept (default: 0.3)")
+    parser.add_argument(
+        "--threshold", type=float, help="lowest score that is kept; default: the checkpoint's for each kind of prompt"
+    )
     parser.add_argument(
         "--output",
         type=Path,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,8 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
-from trex2_lightning.data.annotations.declaration import Format
-from trex2_lightning.data.formats import every_format
+from trex2_lightning.config import DataConfig, RhythmConfig
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
-from trex2_lightning.data.opening import open_records
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
@@ -34,14 +30,10 @@ from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.data.sampling.references import References, draw_references, relabelled
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
-from trex2_lightning.data.shapes import rendering
-from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
-from trex2_lightning.data.shapes.nameless import nameless_split
-from trex2_lightning.errors import InputError
+from trex2_lightning.data.shapes.layout import NAMELESS
+from trex2_lightning.data.splits import SplitFiles, limited
 from trex2_lightning.structures import PixelStatistics
 
-SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
-RENDERED_NAMELESS = (f"{NAMELESS}.json", NAMELESS)  # in settings; on disk the number of kinds is in the names
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
 
 
@@ -87,12 +79,12 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
-        self._format = _file_format(config.format)
+        self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
 
     def prepare_data(self) -> None:
-        self._root()
+        self._files.prepare()
 
     def setup(self, stage: str) -> None:
         """Read the annotations of the splits that the stage uses, unless they were read before.
@@ -106,7 +98,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split == "train" and self.config.sets:
                 continue
             if split not in self._records:
-                self._records[split] = self._read(split)
+                self._records[split] = self._files.read(split)
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
                 if split == "train":
                     size = self.config.negatives.foreign if self.rhythm.text else 0
@@ -114,15 +106,15 @@ class DetectionDataModule(lightning.LightningDataModule):
                     self._foreign = foreign_names(self._records[split].names, named, size, "data.train")
             self.names = self._records[split].names
         if stage == "fit" and self.config.nameless.share and NAMELESS not in self._records:
-            self._records[NAMELESS] = self._read(NAMELESS)
+            self._records[NAMELESS] = self._files.read(NAMELESS)
 
     @property
     def train_records(self) -> Records:
-        return _limited(self._records["train"], self.config.limit)
+        return limited(self._records["train"], self.config.limit)
 
     @property
     def val_records(self) -> Records:
-        return _limited(self._records["val"], self.config.limit * (self.config.val == self.config.train))
+        return limited(self._records["val"], self.config.limit * (self.config.val == self.config.train))
 
     @property
     def test_records(self) -> Records:
@@ -257,36 +249,6 @@ class DetectionDataModule(lightning.LightningDataModule):
             "generator": torch.Generator().manual_seed(self.seed),  # else loading would advance the model's randomness
         }
 
-    def _root(self) -> Path:
-        if self.config.format != SHAPES:
-            return Path(self.config.root)
-        root = rendering.prepare(self.config.shapes, self.config.root)
-        if self.config.nameless.share:
-            rendering.prepare_nameless(self.config.shapes, root)
-        for files in (self.config.train, self.config.val, self.config.test):
-            if files.images in RELATIONS:
-                rendering.prepare_relations(self.config.shapes, root, files.images)
-        return root
-
-    def _read(self, split: str) -> Records:
-        files: SplitConfig = getattr(self.config, split)
-        if split == "reference" and not files.annotations:
-            files = self._default_reference()
-        if self.config.format == SHAPES and (files.annotations, files.images) == RENDERED_NAMELESS:
-            rendered = nameless_split(self.config.shapes)
-            files = SplitConfig(f"{rendered}.json", rendered)
-        root = self._root()
-        return open_records(root / files.annotations, root / files.images, self._format)
-
-    def _default_reference(self) -> SplitConfig:
-        if self.config.sets:
-            raise InputError(
-                "generic and mixed prompts are made of reference images, and a run of data.sets has no data.train to "
-                "take them from: give data.reference.annotations=FILE data.reference.images=FOLDER, or choose other "
-                "protocols, such as --protocol text"
-            )
-        return SplitConfig("reference.json", "reference") if self.config.format == SHAPES else self.config.train
-
 
 class TrainLoader(DataLoader[Example]):
     """Tells Lightning that it resumes exactly; where it stands follows from the trainer's step, so nothing is saved."""
@@ -296,26 +258,3 @@ class TrainLoader(DataLoader[Example]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         pass
-
-
-def _file_format(name: str) -> Format:
-    """The format that `data.format` names."""
-    direct = {form.name: form for form in every_format().values() if form.direct}
-    direct[SHAPES] = direct["coco"]
-    if name not in direct:
-        raise InputError(
-            f"data.format={name} is none of {', '.join(sorted(direct))}, which are read from files; of other formats "
-            "scripts/prepare_data.py makes an index, which is read whatever data.format is"
-        )
-    return direct[name]
-
-
-def _limited(records: Records, limit: int) -> Records:
-    if not limit:
-        return records
-    with_boxes = list(islice((image for image in records.images if not image.crowd.all()), limit))
-    if not with_boxes:
-        raise InputError(
-            f"{records.annotations}: no image has boxes, and data.limit={limit} wants some; set data.limit=0"
-        )
-    return records._replace(images=with_boxes)

@@ -12,7 +12,7 @@ from torch import Tensor
 from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.references import encode_references
+from trex2_lightning.evaluation.generic_prompts import encode_references
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh

@@ -25,11 +25,12 @@ from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, renumbered, together
 from trex2_lightning.ops.scores import rank, to_pixels, without
-from trex2_lightning.prompting.finding import find
+from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_set import (
     PromptSet,
     check_wanted,
     fingerprint,
+    from_one_source,
     load_prompts,
     repeated,
     rows_of,
@@ -145,8 +146,7 @@ class Predictor:
         Raises:
             InputError: as `mixed`.
         """
-        prompts = self.generic([(image, exemplars)])
-        return prompts._replace(sources=("interactive",) * len(prompts.names))
+        return from_one_source(self.generic([(image, exemplars)]), "interactive")
 
     def generic(self, references: Sequence[Reference]) -> PromptSet:
         """What looks like the exemplars in any image: the mean over the images that have some (T-Rex2, equation 11).
@@ -180,7 +180,7 @@ class Predictor:
         if references and not self.module.knows_exemplars:
             raise InputError(
                 "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
-                "stage 2, or leave them out"
+                "stage 2, or leave them out, or let scripts/calibrate.py add model.appearance.name=backbone"
             )
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
@@ -221,13 +221,13 @@ class Predictor:
         tokens = self._asked(prompts)
         sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=self.module.device)
         with self.autocast():
-            found = find(detector, encoded.features, tokens, sources, self._proposing)
+            found = find_objects(detector, encoded.features, tokens, sources, self._proposing)
         unwanted = torch.tensor([name in negative for name in prompts.names], device=self.module.device)
         best = rank(without(unwanted, found.scores), found.boxes, self._config.eval.max_detections)
         boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=self.module.device))
         compared = torch.tensor([name in prompts.appearance for name in prompts.names], device=self.module.device)
-        least = detector.calibration.threshold[compared.long(), sources] if threshold is None else None
-        kept = best.scores[0] >= (threshold if least is None else least[best.labels[0]])
+        least = detector.calibration.threshold[compared.long(), sources]
+        kept = best.scores[0] >= (least[best.labels[0]] if threshold is None else threshold)
         rows = zip(boxes[0, kept].tolist(), best.scores[0, kept].tolist(), best.labels[0, kept].tolist(), strict=True)
         return [Detection(prompts.names[label], score, (box[0], box[1], box[2], box[3])) for box, score, label in rows]
 

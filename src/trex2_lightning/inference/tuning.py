@@ -17,7 +17,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor, Reference
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.prompting.prompt_set import PromptSet
+from trex2_lightning.prompting.prompt_set import PromptSet, from_one_source
 from trex2_lightning.structures import Box, FeatureMaps, Targets
 
 
@@ -56,7 +56,7 @@ def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 
         optimizer.step()
     with torch.no_grad():
         after = _mean_loss(predictor, examples, vectors)
-    tuned = start._replace(vectors=vectors.detach().cpu(), sources=("tuned",) * len(start.names))
+    tuned = from_one_source(start._replace(vectors=vectors.detach().cpu()), "tuned")
     return Tuned(tuned, before.item(), after.item())
 
 

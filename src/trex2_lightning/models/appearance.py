@@ -142,6 +142,7 @@ class AppearanceInput(nn.Module):
         super().__init__()
         self.of_queries = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
         self.of_exemplars = nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, width))
-        for linear in (self.of_queries[1], self.of_exemplars[1]):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.weight)
+                nn.init.zeros_(module.bias)

@@ -89,20 +89,20 @@ class ScoreCalibration(nn.Module):
             logits = (inputs - mean) / scale @ weight + bias
             # A little decay decides between kinds of evidence that say the same.
             value = F.binary_cross_entropy_with_logits(logits, wanted) + 1e-6 * weight.square().sum()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             return value
 
         with torch.enable_grad():
-            optimizer.step(loss)  # type: ignore[no-untyped-call]
+            optimizer.step(loss)
         found = (weight / scale).detach()
         offset = (bias - (mean * found).sum()).detach()
         row = (compared, SOURCES.index(source))
         self.weight[row] = F.pad(found, (0, len(EVIDENCE) - len(found))).to(self.weight)
         self.bias[row] = offset.to(self.bias)
-        self.threshold[row] = best_threshold((inputs @ found + offset).sigmoid(), right).to(self.threshold)
+        self.threshold[row] = threshold_of_best_f1((inputs @ found + offset).sigmoid(), right).to(self.threshold)
 
 
-def best_threshold(scores: Tensor, right: Tensor) -> Tensor:
+def threshold_of_best_f1(scores: Tensor, right: Tensor) -> Tensor:
     """The score (n,) from which on those that are `right` (n,) are told from the others with the best F1."""
     order = scores.argsort(descending=True)
     hits = right[order].double().cumsum(0)

@@ -17,8 +17,8 @@ from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, PromptSource, PromptTokens
 
-COMPARED = 100  # boxes of an image that appearance is asked about
-SAME = 0.8  # IoU from which two boxes are taken for one
+MOST_BOXES = 100  # boxes of an image that appearance is asked about
+DUPLICATE_IOU = 0.8  # IoU from which two boxes are taken for one
 SMALLEST = 1e-6  # score and its distance from 1 in a logit
 
 
@@ -48,7 +48,7 @@ class Found(NamedTuple):
     boxes: Tensor  # (B, N, 4)
 
 
-def find(
+def find_objects(
     detector: PromptedDetector,
     features: FeatureMaps,
     prompts: PromptTokens,
@@ -75,7 +75,7 @@ def gather_evidence(
 ) -> Evidence:
     """Find boxes by what the prompts ask for, and what speaks for each of them.
 
-    Where exemplars have an appearance, only the `COMPARED` best boxes are kept, and none that is nearly the same as a
+    Where exemplars have an appearance, only the `MOST_BOXES` best boxes are kept, and none that is nearly the same as a
     better one.
 
     Args:
@@ -97,7 +97,7 @@ def gather_evidence(
         kept, real = _kept(boxes, best)
         best, any_score, boxes, scores = (_rows(x, kept) for x in (best, any_score, boxes, scores))
         best, any_score, scores = best * real, any_score * real, scores * real[..., None]
-    overlap, inside = _beside_better(boxes, best)
+    overlap, inside = beside_better(boxes, best)
     nothing = torch.full_like(scores, -torch.inf)
     similarity = share = in_picture = nothing
     if shown is not None and seen is not None and appearance is not None:
@@ -109,7 +109,7 @@ def gather_evidence(
     return Evidence(torch.stack([score, *of_boxes, similarity, share, in_picture], -1), boxes)
 
 
-def _beside_better(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
+def beside_better(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     """IoU of a box with the nearest that has a better score, and the most of its area that lies in one: (B, N) each."""
     corners = cxcywh_to_xyxy(boxes)
     low = torch.maximum(corners[:, :, None, :2], corners[:, None, :, :2])
@@ -135,8 +135,8 @@ def _asked(prompts: PromptTokens) -> Tensor:
 def _kept(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) indices of boxes, best first, and where they are real: an image may have fewer than another."""
     images = torch.arange(len(boxes), device=boxes.device)[:, None].expand(boxes.shape[:2])
-    order = batched_nms(cxcywh_to_xyxy(boxes).flatten(0, 1), best.flatten(), images.flatten(), SAME)
-    rows = [order[order // boxes.shape[1] == image][:COMPARED] % boxes.shape[1] for image in range(len(boxes))]
+    order = batched_nms(cxcywh_to_xyxy(boxes).flatten(0, 1), best.flatten(), images.flatten(), DUPLICATE_IOU)
+    rows = [order[order // boxes.shape[1] == image][:MOST_BOXES] % boxes.shape[1] for image in range(len(boxes))]
     kept = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     counts = torch.tensor([len(row) for row in rows], device=boxes.device)
     return kept, torch.arange(kept.shape[1], device=boxes.device) < counts[:, None]

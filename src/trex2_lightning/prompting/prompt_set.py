@@ -86,6 +86,12 @@ def rows_of(
     return from_vectors(vectors, valid)
 
 
+def from_one_source(prompts: PromptSet, source: PromptSource) -> PromptSet:
+    """The same prompts, all of that source."""
+    sources: list[PromptSource] = [source] * len(prompts.names)
+    return prompts._replace(sources=tuple(sources))
+
+
 def join(*sets: PromptSet) -> PromptSet:
     """The categories of all sets, in their order.
 

@@ -16,7 +16,7 @@ from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.scores import rank, to_pixels
-from trex2_lightning.prompting.finding import find
+from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
@@ -166,7 +166,7 @@ class DetectionModule(L.LightningModule):
             image_ids: B of them.
             source: what the prompts were made from.
         """
-        found = find(self.detector, features, prompts, source, self._proposing)
+        found = find_objects(self.detector, features, prompts, source, self._proposing)
         best = rank(found.scores, found.boxes, self._max_detections)
         boxes = to_pixels(best.boxes, sizes)
         results = []

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from trex2_lightning.config import Config
-from trex2_lightning.evaluation.references import encode_references
+from trex2_lightning.evaluation.generic_prompts import encode_references
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 KNOWN_IMAGES = 2000  # of training, whose boxes say which differences matter
 BEST = 300  # pairs of box and category of an image; others could not be detections
 RIGHT = 0.5  # IoU with an object of the category
-PROTOCOLS: dict[PromptSource, str] = {
+PROTOCOL_OF: dict[PromptSource, str] = {
     "text": "text",
     "interactive": "interactive_box",
     "generic": "generic",
@@ -57,7 +57,7 @@ def calibrate(config: Config, module: DetectionModule) -> None:
     count = max(config.eval.references)
     by_example = module.knows_exemplars and data.has_references
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
-    wanted = {source: protocol for source, protocol in PROTOCOLS.items() if by_example or source == "text"}
+    wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     rows = promptings(wanted.values(), data.names, config.seed, references, [count])
     asked = {prompting.source: prompting for prompting in rows.values()}
     collector = EvidenceCollector(module, asked)

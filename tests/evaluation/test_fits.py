@@ -1,0 +1,104 @@
+"""What is fitted after training: what counts as right, whose boxes are known, and a checkpoint that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from trex2_lightning.commands.calibrate import main as calibrate_command
+from trex2_lightning.commands.evaluate import main as evaluate_command
+from trex2_lightning.config import Config
+from trex2_lightning.data.sampling.mixture import TrainSet, known_images
+from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation import fits
+from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.evaluation.fits import is_right
+from trex2_lightning.models.calibration import ScoreCalibration
+from trex2_lightning.structures import Targets
+from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.checkpoint import load_checkpoint
+
+
+def run(command: Callable[[list[str]], None], *arguments: object) -> None:
+    command([*map(str, arguments)])
+
+
+APPEARANCE = "model.appearance.name=backbone"
+
+
+def test_of_the_boxes_of_an_object_the_best_one_is_right() -> None:
+    boxes = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.31, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2], [0.3, 0.3, 0.6, 0.6]])
+    scores = torch.tensor([[0.2, 0.9], [0.4, 0.1], [0.5, 0.6], [0.9, 0.3]])
+    target = Targets(torch.tensor([0, 1]), torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.7, 0.7, 0.2, 0.2]]), 1)
+    right = is_right(boxes, scores, target)
+    assert right.nonzero().tolist() == [[1, 0], [2, 1]], "a duplicate, another category and a loose box are not"
+    assert not is_right(boxes, torch.zeros(4, 2), target).any(), "what is not asked for cannot be"
+    nothing = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), 1)
+    assert not is_right(boxes, scores, nothing).any()
+
+
+def test_known_images_have_boxes_and_labels_of_all_sets(tiny_config: Callable[..., Config]) -> None:
+    data = build_datamodule(tiny_config())
+    data.setup("fit")
+    images, names = data.train_records.images, data.train_records.names
+    with_boxes = sum(len(image.boxes) > 0 for image in images)
+    sets = [TrainSet(images, names, name="one"), TrainSet(images, names, name="two"), TrainSet(images, kind="nameless")]
+    known, both = known_images(sets, 1000, seed=0)
+    assert len(known) == 2 * with_boxes
+    assert both == [*names, *names]
+    assert {*torch.cat([image.labels for image in known]).tolist()} == {0, 1, 2, 3, 4, 5}
+    few, _ = known_images(sets, 3, seed=0)
+    assert [image.id for image in few] == [image.id for image in known[:3]]
+    assert known_images([], 3, seed=0) == ([], [])
+
+
+def test_a_checkpoint_of_text_alone_takes_exemplars_with_appearance(checkpoint: Path) -> None:
+    folder = checkpoint.parent
+    with pytest.raises(InputError, match="was trained with text alone"):
+        run(evaluate_command, "--ckpt", checkpoint, "--protocol", "generic")
+    before = torch.load(checkpoint, weights_only=True)["state_dict"]
+    run(calibrate_command, "--ckpt", checkpoint, APPEARANCE, "eval.references=[2]")
+    config, module = load_checkpoint(folder / "calibrated.ckpt")
+    assert config.model.appearance.name == "backbone"
+    assert module.known_names == ("red block", "green block", "blue block")
+    assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
+    assert module.detector.appearance is not None
+    assert not torch.equal(module.detector.appearance.transform, torch.eye(module.detector.appearance.channels))
+    rows = evaluate(config, module, "test", ["text", "generic", "interactive_box"]).rows
+    assert rows.keys() == {"text", "interactive_box", "generic_2"}
+
+
+def test_what_is_fitted_is_kept_and_used(
+    visual_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "RIGHT", 0.01)  # of random weights
+    output = tmp_path / "fitted.ckpt"
+    run(calibrate_command, "--ckpt", visual_checkpoint, "--output", output)
+    _, module = load_checkpoint(output)
+    unfitted = ScoreCalibration().fits()
+    found = module.detector.calibration.fits()
+    for name in found:  # of text, interactive, generic and mixed prompts, without appearance
+        changed = (
+            (found[name] != unfitted[name]).flatten(2).any(-1) if name == "weight" else fits[name] != unfitted[name]
+        )
+        assert changed.tolist() == [[True] * 4 + [False], [False] * 5], name
+    resumed = torch.load(output, weights_only=True)
+    assert resumed.keys() >= torch.load(visual_checkpoint, weights_only=True).keys()
+
+
+def test_what_finds_nothing_right_stays_as_it_is(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(fits, "is_right", lambda _boxes, scores, _target: torch.zeros_like(scores).bool())
+    run(calibrate_command, "--ckpt", checkpoint)
+    assert "text prompts find nothing right in val: their scores stay as they are" in caplog.text
+    _, module = load_checkpoint(checkpoint.with_name("calibrated.ckpt"))
+    assert torch.equal(module.detector.calibration.weight, ScoreCalibration().weight)
+
+
+def test_the_rest_of_a_model_cannot_be_changed(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match=r"cannot be changed, but for model\.appearance"):
+        run(calibrate_command, "--ckpt", checkpoint, "model.prior=0.5")

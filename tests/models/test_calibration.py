@@ -1,0 +1,82 @@
+"""Scores from evidence: as they were before anything is fitted, and what a fit finds."""
+
+from __future__ import annotations
+
+import torch
+
+from trex2_lightning.models.calibration import EVIDENCE, SOURCES, ScoreCalibration, threshold_of_best_f1
+
+NOTHING = -torch.inf
+
+
+def evidence(**values: float) -> torch.Tensor:
+    """(1, 1, 1, F): 0 but for what is given, and without appearance unless it is."""
+    compared = "similarity" in values
+    kinds = dict.fromkeys(EVIDENCE, 0.0)
+    kinds |= {} if compared else dict.fromkeys(("similarity", "share", "in_picture"), NOTHING)
+    return torch.tensor([*(kinds | values).values()]).view(1, 1, 1, -1)
+
+
+def of(source: str) -> torch.Tensor:
+    return torch.tensor([SOURCES.index(source)])  # type: ignore[arg-type]
+
+
+def test_a_learned_score_stays_what_it_is_where_nothing_is_fitted() -> None:
+    calibration = ScoreCalibration()
+    for source in SOURCES:
+        found = calibration(evidence(score=0.7, overlap=1.0, best_score=3.0), of(source))
+        torch.testing.assert_close(found, torch.tensor(0.7).sigmoid().view(1, 1, 1))
+    assert calibration(evidence(score=NOTHING), of("text")) == 0
+
+
+def test_a_box_s_score_is_shared_out_by_appearance_where_nothing_is_fitted() -> None:
+    found = ScoreCalibration()(evidence(score=9.0, best_score=1.5, similarity=0.4, share=-0.5), of("generic"))
+    torch.testing.assert_close(found, torch.tensor(1.0).sigmoid().view(1, 1, 1))
+    assert ScoreCalibration()(evidence(score=NOTHING, similarity=0.4), of("generic")) == 0
+    assert ScoreCalibration()(evidence(score=0.0, similarity=NOTHING, share=NOTHING), of("generic")) == 0.5
+
+
+def test_a_fit_finds_the_law_that_the_evidence_follows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(40_000, len(EVIDENCE), generator=generator)
+    law = torch.tensor([1.0, -2.0, 0.0, 0.5, 0.0, 3.0, 0.0, -1.0])
+    right = torch.rand(40_000, generator=generator) < (values @ law - 1).sigmoid()
+    calibration = ScoreCalibration()
+    calibration.fit("generic", values, right)
+    row = SOURCES.index("generic")
+    torch.testing.assert_close(calibration.weight[1, row], law, rtol=0.1, atol=0.07)
+    torch.testing.assert_close(calibration.bias[1, row], torch.tensor(-1.0), rtol=0, atol=0.1)
+    assert torch.equal(calibration.weight[0], ScoreCalibration().weight[0]), "of no prompts without appearance"
+    assert torch.equal(calibration.weight[1, row + 1 :], ScoreCalibration().weight[1, row + 1 :])
+    scores = calibration(values.view(1, -1, 1, len(EVIDENCE)), of("generic")).flatten()
+    for low in (0.1, 0.5, 0.8):  # a score is how often it is right
+        near = (scores > low) & (scores < low + 0.1)
+        torch.testing.assert_close(right[near].float().mean(), scores[near].mean(), rtol=0, atol=0.04)
+
+
+def test_without_appearance_only_what_is_there_is_weighed() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(5000, len(EVIDENCE), generator=generator)
+    values[:, -3:] = NOTHING
+    right = torch.rand(5000, generator=generator) < (2 * values[:, 0] + 1).sigmoid()
+    calibration = ScoreCalibration()
+    calibration.fit("text", values, right)
+    row = calibration.weight[0, SOURCES.index("text")]
+    torch.testing.assert_close(row[0], torch.tensor(2.0), rtol=0, atol=0.15)
+    assert not row[3:].any()
+
+
+def test_fits_are_taken_over() -> None:
+    one, other = ScoreCalibration(), ScoreCalibration()
+    one.bias[0, 0] = 3.0
+    other.load_fits(one.fits())
+    assert other.bias[0, 0] == 3
+    other.load_fits({})
+    assert other.bias[0, 0] == 3
+    assert not one.state_dict(), "published weights fit to the last tensor"
+
+
+def test_the_threshold_has_the_best_f1() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
+    right = torch.tensor([True, False, True, False, False])
+    assert threshold_of_best_f1(scores, right) == scores[2]  # 2 * 2 / (3 + 2) = .8, alone .67
