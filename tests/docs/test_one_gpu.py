@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from test_document_commands import printed
 
 from trex2_lightning.commands import evaluate, train
+from trex2_lightning.data.shapes import nameless
 from trex2_lightning.data.shapes.layout import PRESETS
 from trex2_lightning.training.checkpoint import load_checkpoint
 
