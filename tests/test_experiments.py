@@ -41,7 +41,9 @@ def test_pixels_are_those_of_the_weights_that_an_experiment_names() -> None:
         if path.parent.name != "eval"
     }
     halves = {name for name, statistics in found.items() if statistics == HALVES}
-    assert halves == {"small_coco.yaml", "small_coco_stage2.yaml"}
+    assert halves == {
+        f"{name}.yaml" for name in ("small_coco", "small_coco_stage2", "photographs", "photographs_stage2")
+    }
     assert {found[name] for name in found.keys() - halves} == {IMAGENET_PIXELS}
 
 

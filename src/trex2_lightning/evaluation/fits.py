@@ -6,11 +6,13 @@ B images, N boxes, n objects, C categories, F kinds of evidence, A channels of a
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchvision.ops import box_iou
 
@@ -20,9 +22,10 @@ from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.ops.prompt_tokens import average, stack
 from trex2_lightning.prompting.finding import gather_evidence
 from trex2_lightning.prompting.protocols import Prompting, promptings
-from trex2_lightning.structures import Batch, PromptSource, PromptTokens, Targets
+from trex2_lightning.structures import Batch, FeatureMaps, PromptSource, PromptTokens, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.trainer import build_evaluator
@@ -59,7 +62,9 @@ def calibrate(config: Config, module: DetectionModule) -> None:
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     rows = promptings(wanted.values(), data.names, config.seed, references, [count])
-    asked = {prompting.source: prompting for prompting in rows.values()}
+    asked: list[Prompting] = [*rows.values()]
+    if references is not None:
+        asked.append(Absent(references, config.seed))
     collector = EvidenceCollector(module, asked)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
     for source, (evidence, right) in collector.collected().items():
@@ -91,12 +96,12 @@ class KnownBoxes(L.LightningModule):
 class EvidenceCollector(L.LightningModule):
     """Collects what speaks for the boxes that prompts find, and whether it is right, in `trainer.predict`."""
 
-    def __init__(self, module: DetectionModule, asked: Mapping[PromptSource, Prompting]) -> None:
+    def __init__(self, module: DetectionModule, asked: Sequence[Prompting]) -> None:
         super().__init__()
         self.module = module
         self._asked = asked
         self._proposing: PromptTokens | None = None
-        self._pairs: dict[PromptSource, list[tuple[Tensor, Tensor]]] = {source: [] for source in asked}
+        self._pairs: dict[PromptSource, list[tuple[Tensor, Tensor]]] = {each.source: [] for each in asked}
 
     def collected(self) -> dict[PromptSource, tuple[Tensor, Tensor]]:
         """Evidence (n, F) and right (n,) bool of each source."""
@@ -107,13 +112,14 @@ class EvidenceCollector(L.LightningModule):
 
     def on_predict_start(self) -> None:
         self._proposing = self.module.proposing()
-        for prompting in self._asked.values():
+        for prompting in self._asked:
             prompting.start()
 
     def predict_step(self, batch: Batch, *_: Any) -> None:
         detector = self.module.detector
         features = detector.encode_image(batch.images)
-        for source, prompting in self._asked.items():
+        for prompting in self._asked:
+            source = prompting.source
             found = gather_evidence(detector, features, prompting(detector, batch, features), self._proposing)
             number = torch.full(found.values.shape[2:3], SOURCES.index(source), device=self.device)
             scores = detector.calibration(found.values, number)
@@ -122,6 +128,44 @@ class EvidenceCollector(L.LightningModule):
                 best = best[scores[image].flatten()[best] > 0]
                 right = is_right(found.boxes[image], scores[image], target).flatten()
                 self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right[best].cpu()))
+
+
+class Absent(Prompting):
+    """In each image something that it does not have, by the exemplars of one reference: nothing that is found is right.
+
+    Exemplars of the image itself alone would teach that whatever is found is what they show.
+
+    Args:
+        references: of batch size N, with C categories.
+        seed: of the draw, which depends on the image too.
+    """
+
+    source = "interactive"
+
+    def __init__(self, references: PromptTokens, seed: int) -> None:
+        self._references = references
+        self._seed = seed
+
+    def __call__(self, _detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        prompts = move_data_to_device(self._references, features.tokens.device)
+        places = prompts.valid.nonzero().tolist()  # of a reference and a category that it shows
+        asked = []
+        for target in batch.targets:
+            has = {*target.labels.tolist()}
+            others = [place for place in places if place[1] not in has]
+            rows = torch.zeros_like(prompts.valid)
+            if others:
+                rows[(*random.Random(f"{self._seed} {target.image_id}").choice(others),)] = True
+            asked.append(_only(prompts, rows))
+        return stack(asked)
+
+
+def _only(prompts: PromptTokens, rows: Tensor) -> PromptTokens:
+    """The mean of the `rows` (N, C) of prompts, and no other category."""
+    shown = prompts.appearance
+    if shown is not None:
+        shown = shown._replace(valid=rows)
+    return average(prompts._replace(valid=rows, appearance=shown))
 
 
 def is_right(boxes: Tensor, scores: Tensor, target: Targets) -> Tensor:
