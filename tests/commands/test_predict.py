@@ -83,7 +83,7 @@ def test_predict_with_prompts_of_all_sources(
         "mean",
     )
     assert dict(zip(saved.names, saved.sources, strict=True)) == {
-        "red block": "mixed", "spot": "visual", "cell": "visual", "dot": "visual"
+        "red block": "mixed", "spot": "generic", "cell": "generic", "dot": "generic"
     }  # fmt: skip
     assert (saved.names, saved.sources) == (expected.names, expected.sources)
     assert torch.equal(saved.vectors, expected.vectors)

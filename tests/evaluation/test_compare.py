@@ -19,6 +19,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import compare
 from trex2_lightning.evaluation.compare import facts
 from trex2_lightning.evaluation.history import read_history
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 MakeRun = Callable[..., Path]
@@ -71,9 +72,10 @@ def test_folders_are_compared(make_run: MakeRun, tmp_path: Path, capsys: pytest.
 
 
 def test_runs_of_different_formats_differ_in_settings_of_both_alone(make_run: MakeRun, tmp_path: Path) -> None:
-    new, old = make_run("new", 0.7), make_run("old", 0.4)
+    pixels = [f"model.backbone.{name}={[*values]}" for name, values in IMAGENET_PIXELS._asdict().items()]
+    new, old = make_run("new", 0.7, *pixels), make_run("old", 0.4)  # as the earlier one saw them
     values = OmegaConf.load(old / "config.yaml")
-    del values["format"]
+    del values["format"], values.model.backbone["mean"], values.model.backbone["std"]
     values.eval.backend = "pycocotools"
     OmegaConf.save(values, old / "config.yaml")
     assert compare.settings_block({"new": facts(str(new)), "old": facts(str(old))}).lines == []

@@ -31,9 +31,9 @@ def test_generic_prompts_cannot_ask_for_a_category_without_reference(
     config = tiny_config("eval.references=[2]", "data.num_workers=1", "train.rhythm.visual=1")
     with caplog.at_level(logging.WARNING, logger="trex2_lightning"):
         report = evaluate(config, build_module(config), "test", ["generic", "mixed"])
-    assert [record.message for record in caplog.records if record.name == "trex2_lightning.evaluation.evaluate"] == [
-        "no reference image has green block: generic prompts cannot ask for it"
-    ]
+    assert [
+        record.message for record in caplog.records if record.name == "trex2_lightning.evaluation.generic_prompts"
+    ] == ["no reference image has green block: generic prompts cannot ask for it"]
     found = {row: {int(label) for result in report.rows[row].results for label in result.labels} for row in report.rows}
     assert found == {"generic_2": {0, 2}, "mixed": {0, 1, 2}}
 

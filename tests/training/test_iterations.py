@@ -24,7 +24,8 @@ NAMES = ("red star", "blue ring", "green moon")
 
 def module_of(*overrides: str, world: int = 1, rank: int = 0) -> DetectionModule:
     torch.manual_seed(0)
-    config = load(DEMO, ["model.width=32", "model.num_queries=12", "train.init_from=''", *overrides])
+    aligned = "loss.alignment={weight: 1, scope: step, normalize: true, temperature: 0.1, detach_text: true}"
+    config = load(DEMO, ["model.width=32", "model.num_queries=12", "train.init_from=''", aligned, *overrides])
     module = build_module(config)
     module._trainer = SimpleNamespace(world_size=world, global_rank=rank, max_steps=100)  # type: ignore[assignment]
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment]
@@ -202,8 +203,7 @@ def test_batches_with_little_in_them_train(scope: str, labels: list[list[int]], 
 
 
 def test_own_exemplars_and_the_batch_s_differ_where_a_category_is_in_two_images() -> None:
-    shared, apart = batch_of("box", [[0, 1], [1, 2]]), batch_of("box", [[0], [1]])
-    for batch, same in ((shared, False), (apart, True)):
+    for batch, same in ((batch_of("box", [[0, 1], [1, 2]]), False), (batch_of("box", [[0], [1]]), True)):
         losses = [module_of(f"train.prompt_scope={scope}").training_step(batch, 0) for scope in ("image", "batch")]
         assert torch.allclose(*losses, rtol=1e-5) == same
 
@@ -229,7 +229,7 @@ def test_the_noise_of_the_denoising_is_another_for_every_rank_batch_and_run_and_
 
 
 class Steps(nn.Module):
-    """What DistributedDataParallel wants: a forward."""
+    """With the forward that DistributedDataParallel wants."""
 
     def __init__(self, module: DetectionModule) -> None:
         super().__init__()

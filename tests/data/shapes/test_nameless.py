@@ -26,6 +26,7 @@ from trex2_lightning.data.shapes.nameless import kind, place_nameless, plan_name
 from trex2_lightning.data.shapes.outlines import OUTLINES
 from trex2_lightning.data.shapes.primitives import Outline
 from trex2_lightning.data.shapes.rendering import prepare, prepare_nameless
+from trex2_lightning.structures import IMAGENET_PIXELS
 
 SIDE = 48  # pixels of the masks by which outlines are compared here
 TURNS = np.radians(np.arange(0, 360, 5))
@@ -189,7 +190,15 @@ def test_a_run_trains_on_the_kinds_that_it_asks_for(
         shapes=replace(few, nameless_kinds=6),
         nameless=NamelessConfig(share=0.5),
     )
-    module = DetectionDataModule(data, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=1)
+    module = DetectionDataModule(
+        data,
+        statistics=IMAGENET_PIXELS,
+        seed=0,
+        total_steps=1,
+        accumulate=1,
+        rhythm=RhythmConfig(),
+        eval_batch_size=1,
+    )
     module.prepare_data()
     module.setup("fit")
     assert module._records[NAMELESS].annotations == tmp_path / "shapes" / "nameless-6.json"
