@@ -2,6 +2,7 @@ PYTHON ?= python3
 GPUS ?= 1
 NODES ?= $(shell expr $(GPUS) / 8 \| 1)
 ARGS ?=
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,11 +66,14 @@ bench-memory: $(INSTALLED)  ## count what training takes of a GPU's memory, with
 smoke: $(INSTALLED)  ## train, resume and evaluate a tiny model, in under a minute
 	$(PY) scripts/smoke.py
 
-test: $(INSTALLED)  ## run the fast tests (ARGS="-k boxes")
-	$(PY) -m pytest -m "not slow and not ci" $(ARGS)
+# A file's tests stay in one process; more than one thread each would make them wait for one another.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
+
+test: $(INSTALLED)  ## run the fast tests (ARGS="-k boxes", JOBS=2 processes)
+	$(PYTEST) -m "not slow and not ci" $(ARGS)
 
 test-ci: $(INSTALLED)  ## run what CI holds beyond the fast tests: several processes
-	$(PY) -m pytest -m ci $(ARGS)
+	$(PYTEST) -m ci $(ARGS)
 
 test-all: $(INSTALLED)  ## run all tests, those that train too
 	$(PY) -m pytest $(ARGS)
