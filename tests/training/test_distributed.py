@@ -196,8 +196,9 @@ def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) 
 @pytest.mark.ci
 def test_two_ranks_follow_the_losses_of_one(config: Config, ranks: Ranks) -> None:
     """The stream gives both the same images, and the loss is normalised by the boxes of all ranks; the noise of the
-    denoising is a rank's own, so it is off."""
-    config = override(config, ["loss.denoising.queries=0", "train.max_steps=4", "train.val_every=4"])
+    denoising and foreign names are a rank's own, so they are off."""
+    own = ["loss.denoising.queries=0", "data.negatives.foreign=0"]
+    config = override(config, [*own, "train.max_steps=4", "train.val_every=4"])
     two = ranks.train(override(config, ["name=two"]))
     [one] = ranks.train(override(config, ["name=one", *ONE_RANK]))
     mean = [(a + b) / 2 for (a, _), (b, _) in zip(*(rank["losses"] for rank in two), strict=True)]
