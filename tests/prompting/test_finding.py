@@ -91,6 +91,20 @@ def test_what_is_known_finds_boxes_where_exemplars_are_not_learned(detector: Pro
 
 
 @torch.no_grad()
+def test_a_name_beside_exemplars_keeps_its_own_score(detector: PromptedDetector, images: Images) -> None:
+    """Also where what is known finds the boxes."""
+    features = detector.encode_image(images)
+    known = detector.encode_prompts(Prompts(("a blue block",)))
+    text = detector.encode_prompts(Prompts(("a red block",)))
+    text = text._replace(embed=text.embed.expand(2, -1, -1), valid=text.valid.expand(2, -1))
+    shown = renumbered(detector.encode_prompts(exemplars(), features), torch.tensor([1, 2]))
+    values = gather_evidence(detector, features, together(text, shown), known).values
+    score, best = values[..., KIND["score"]], values[..., KIND["best_score"]]
+    assert not torch.allclose(score[..., 0], best[..., 0])
+    torch.testing.assert_close(score[..., 1:], best[..., 1:])
+
+
+@torch.no_grad()
 def test_text_and_exemplars_are_asked_together(detector: PromptedDetector, images: Images) -> None:
     features = detector.encode_image(images)
     text = detector.encode_prompts(Prompts(("a red block",)))

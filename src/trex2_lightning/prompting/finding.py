@@ -14,6 +14,7 @@ from torchvision.ops import batched_nms
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.ops.prompt_tokens import renumbered, together
 from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, PromptSource, PromptTokens
 
@@ -82,17 +83,21 @@ def gather_evidence(
         detector: in evaluation mode.
         features: of B images.
         prompts: of C categories, of batch size 1 or B.
-        proposing: prompts of what the detector knows, by which boxes are found where `prompts` are exemplars; None: by
-            these, as the visual prompt encoder is trained.
+        proposing: prompts of what the detector knows, by which boxes are found in place of exemplars; None: by these
+            too, as the visual prompt encoder is trained.
     """
     shown, seen, appearance = prompts.appearance, features.appearance, detector.appearance
     compared = shown is not None and seen is not None and appearance is not None
-    instead = proposing is not None and compared
-    output = detector.decode(features, proposing if proposing is not None and instead else prompts)
-    scores, boxes = detector.scores(output), output.queries.boxes[-1].float()  # (B, Q, C), (B, Q, 4)
+    num_categories, asked = int(prompts.category.max()) + 1, prompts
+    if proposing is not None and shown is not None and compared:
+        asked = _with_proposing(prompts, proposing, num_categories)
+    output = detector.decode(features, asked)
+    scores, boxes = detector.scores(output), output.queries.boxes[-1].float()  # (B, Q, C or more), (B, Q, 4)
     best, any_score = scores.amax(-1), 1 - (1 - scores).prod(-1)
-    if instead:
-        scores = best[..., None] * _asked(prompts)
+    scores = scores[..., :num_categories]
+    if asked is not prompts and shown is not None:  # its learned score says nothing
+        by_exemplars = torch.isin(torch.arange(num_categories, device=scores.device), shown.category)
+        scores = torch.where(by_exemplars, best[..., None] * _asked(prompts), scores)
     if compared:
         kept, real = _kept(boxes, best)
         best, any_score, boxes, scores = (_rows(x, kept) for x in (best, any_score, boxes, scores))
@@ -124,6 +129,17 @@ def beside_better(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
 
 def _logit(scores: Tensor) -> Tensor:
     return scores.logit(SMALLEST)
+
+
+def _with_proposing(prompts: PromptTokens, proposing: PromptTokens, num_categories: int) -> PromptTokens:
+    """What names ask for, without what exemplars do, and further categories that help to find boxes."""
+    assert prompts.appearance is not None
+    valid = prompts.valid & ~torch.isin(prompts.category, prompts.appearance.category)
+    further = torch.arange(int(proposing.category.max()) + 1, device=valid.device) + num_categories
+    others = renumbered(proposing, further)
+    size = len(prompts.embed)
+    others = others._replace(embed=others.embed.expand(size, -1, -1), valid=others.valid.expand(size, -1))
+    return together(prompts._replace(valid=valid, appearance=None), others)
 
 
 def _asked(prompts: PromptTokens) -> Tensor:
