@@ -129,3 +129,10 @@ def test_what_differs_within_kinds_is_learned_to_be_of_no_matter(plane: Appearan
 def test_an_input_needs_a_network() -> None:
     with pytest.raises(ConfigError, match=r"model\.appearance\.input=true needs a network"):
         AppearanceConfig(input=True)
+
+
+def test_exemplars_are_compared_with_all_digits_under_autocast(plane: Appearance) -> None:
+    boxes, shown = torch.randn(1, 50, 2), exemplars_of([[0.6, 0.8], [0.8, -0.6]], [0, 1])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = plane.similarity(boxes, shown, 2)
+    assert torch.equal(found, plane.similarity(boxes, shown, 2))

@@ -92,3 +92,10 @@ def test_a_new_head_says_half_of_the_best_proposal_s_logit(late):
 
 def test_it_is_off_unless_it_is_asked_for():
     assert ModelConfig().presence is False
+
+
+def test_the_best_proposal_counts_with_all_its_digits_under_autocast(late):
+    features, proposals = late.encode_image(random_images()), torch.tensor([[[1.0009, -3.0027]]]).expand(2, -1, -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = PresenceHead(32, 4)(features, from_vectors(torch.randn(1, 2, 32)), proposals)
+    torch.testing.assert_close(logits, proposals[:, 0] / 2, rtol=1e-6, atol=0)

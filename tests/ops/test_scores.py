@@ -33,3 +33,11 @@ def test_negative_categories_take_the_queries_that_they_win_and_nothing_else():
     gone = -torch.inf
     torch.testing.assert_close(kept, torch.tensor([[[0.5, 0.4, gone], [gone] * 3, [0.1, 0.2, gone]]]))
     assert torch.equal(without(torch.zeros(3, dtype=torch.bool), scores), scores)
+
+
+def test_scores_have_all_their_digits_under_autocast():
+    logits, category = torch.linspace(-1, 1, 1000).view(1, 1000, 1), torch.tensor([0])
+    valid = torch.ones(1, 1, dtype=torch.bool)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = category_scores(logits, category, valid)
+    assert torch.equal(found, category_scores(logits, category, valid))

@@ -99,7 +99,8 @@ class Appearance(nn.Module):
         A soft maximum over the exemplars, whose number says nothing: t * log(mean(exp(cosine / t))). -inf where a
         category has none.
         """
-        cosine = self._compared(vectors) @ self._compared(exemplars.vectors).transpose(1, 2)  # (B, N, R)
+        with torch.autocast(vectors.device.type, enabled=False):
+            cosine = self._compared(vectors) @ self._compared(exemplars.vectors).transpose(1, 2)  # (B, N, R)
         scaled = (cosine / self.temperature).masked_fill(~exemplars.valid[:, None], -torch.inf)
         place = exemplars.category.expand(*scaled.shape)
         size = (*scaled.shape[:2], num_categories)

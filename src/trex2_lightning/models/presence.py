@@ -47,5 +47,6 @@ class PresenceHead(nn.Module):
         vectors = (mean @ prompts.embed).expand(len(features.tokens), -1, -1)  # (B, T, D)
         read = self.norm(self.attention(vectors, features.tokens, features.tokens, features.valid[:, None]))
         compared = self.compare(torch.cat([vectors, read, vectors * read], -1))[..., 0]
-        best = (proposals.detach() @ mean.to(proposals.dtype).T).amax(1)
+        with torch.autocast(proposals.device.type, enabled=False):
+            best = (proposals.detach() @ mean.to(proposals.dtype).T).amax(1)
         return compared.to(best.dtype) + self.proposal * best

@@ -21,6 +21,8 @@ class Ranked(NamedTuple):
 def category_scores(logits: Tensor, category: Tensor, valid: Tensor) -> Tensor:
     """A category's score is the mean of its valid tokens' sigmoids (one token: itself), 0 without tokens.
 
+    In float32 under autocast too: bfloat16 has three digits, in which good detections tie.
+
     Args:
         logits: (..., B, Q, T).
         category: (T,) int64, -1 for tokens of no category.
@@ -33,7 +35,8 @@ def category_scores(logits: Tensor, category: Tensor, valid: Tensor) -> Tensor:
     member = category == torch.arange(num_categories, device=category.device)[:, None]  # (C, T)
     share = (member & valid[:, None]).float()  # (B or 1, C, T)
     share = share / share.sum(-1, keepdim=True).clamp(min=1)
-    return logits.float().sigmoid() @ share.transpose(1, 2)
+    with torch.autocast(logits.device.type, enabled=False):
+        return logits.float().sigmoid() @ share.transpose(1, 2)
 
 
 def without(unwanted: Tensor, scores: Tensor) -> Tensor:
