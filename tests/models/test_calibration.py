@@ -47,6 +47,7 @@ def test_a_fit_finds_the_law_that_the_evidence_follows() -> None:
     torch.testing.assert_close(calibration.weight[1, row], law, rtol=0.1, atol=0.07)
     torch.testing.assert_close(calibration.bias[1, row], torch.tensor(-1.0), rtol=0, atol=0.1)
     assert torch.equal(calibration.weight[0], ScoreCalibration().weight[0]), "of no prompts without appearance"
+    assert not calibration.fitted_without_appearance
     assert torch.equal(calibration.weight[1, row + 1 :], ScoreCalibration().weight[1, row + 1 :])
     scores = calibration(values.view(1, -1, 1, len(EVIDENCE)), of("generic")).flatten()
     for low in (0.1, 0.5, 0.8):  # a score is how often it is right
@@ -69,7 +70,10 @@ def test_without_appearance_only_what_is_there_is_weighed() -> None:
 def test_fits_are_taken_over() -> None:
     one, other = ScoreCalibration(), ScoreCalibration()
     one.bias[0, 0] = 3.0
+    other.load_fits({})
+    assert not other.fitted_without_appearance
     other.load_fits(one.fits())
+    assert other.fitted_without_appearance
     assert other.bias[0, 0] == 3
     other.load_fits({})
     assert other.bias[0, 0] == 3

@@ -13,6 +13,7 @@ from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.calibration import EVIDENCE
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
+from trex2_lightning.prompting import finding
 from trex2_lightning.prompting.finding import beside_better, find_objects, gather_evidence
 from trex2_lightning.structures import Exemplars, Images, Prompts
 
@@ -45,8 +46,36 @@ def test_text_has_the_detector_s_own_scores_and_boxes(detector: PromptedDetector
     features = detector.encode_image(images)
     prompts = detector.encode_prompts(Prompts(("a red block", "a ring")))
     found, output = find_objects(detector, features, prompts, "text"), detector.decode(features, prompts)
-    torch.testing.assert_close(found.scores, detector.scores(output))
+    assert torch.equal(found.scores, detector.scores(output)), "to the bit"
     assert torch.equal(found.boxes, output.queries.boxes[-1])
+
+
+@torch.no_grad()
+def test_a_fit_tells_tiny_scores_apart(detector: PromptedDetector, images: Images) -> None:
+    """With a presence head or dot products most are below a millionth, and AP asks for their order."""
+    for head in (detector.selection.head, *detector.heads):
+        assert isinstance(head.bias, torch.nn.Parameter)
+        head.bias.fill_(-18)
+    features = detector.encode_image(images)
+    prompts = detector.encode_prompts(Prompts(("a red block", "a ring")))
+    scores = detector.scores(detector.decode(features, prompts))
+    assert scores.max() < 1e-6
+    detector.calibration.load_fits({"bias": torch.ones(2, 5)})
+    found = find_objects(detector, features, prompts, "text").scores
+    torch.testing.assert_close(found / scores, torch.full_like(scores, torch.e), rtol=1e-4, atol=0)
+
+
+@torch.no_grad()
+def test_as_many_boxes_are_kept_as_detections_are_wanted(
+    tiny_config: Callable[..., Config], images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting benchmarks have hundreds of objects in an image."""
+    monkeypatch.setattr(finding, "DUPLICATE_IOU", 1.0)
+    many = build_detector(tiny_config("model.appearance.name=backbone", "model.num_queries=150").model).eval()
+    features = many.encode_image(images)
+    prompts = many.encode_prompts(exemplars(), features)
+    counts = [find_objects(many, features, prompts, "generic", most=most).boxes.shape[1] for most in (10, 120, 1000)]
+    assert counts == [100, 120, 150]
 
 
 @torch.no_grad()

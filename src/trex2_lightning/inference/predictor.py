@@ -217,13 +217,13 @@ class Predictor:
             InputError: an unreadable image, no category to look for, or a negative that is none of them.
         """
         check_wanted(prompts.names, negative)
-        encoded, detector = self._encoded(image), self.module.detector
-        tokens = self._asked(prompts)
+        encoded, detector, tokens = self._encoded(image), self.module.detector, self._asked(prompts)
         sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=self.module.device)
+        most = self._config.eval.max_detections
         with self.autocast():
-            found = find_objects(detector, encoded.features, tokens, sources, self._proposing)
+            found = find_objects(detector, encoded.features, tokens, sources, self._proposing, most)
         unwanted = torch.tensor([name in negative for name in prompts.names], device=self.module.device)
-        best = rank(without(unwanted, found.scores), found.boxes, self._config.eval.max_detections)
+        best = rank(without(unwanted, found.scores), found.boxes, most)
         boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=self.module.device))
         compared = torch.tensor([name in prompts.appearance for name in prompts.names], device=self.module.device)
         least = detector.calibration.threshold[compared.long(), sources]

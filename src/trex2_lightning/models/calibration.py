@@ -42,6 +42,7 @@ class ScoreCalibration(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", torch.zeros(sizes), persistent=False)
         self.register_buffer("threshold", torch.full(sizes, UNFITTED_THRESHOLD), persistent=False)
+        self.fitted_without_appearance = False  # else a learned score is what it is, and nothing need be weighed
 
     def forward(self, evidence: Tensor, sources: Tensor) -> Tensor:
         """Scores of boxes.
@@ -67,6 +68,7 @@ class ScoreCalibration(nn.Module):
         for name, tensor in self.named_buffers():
             if name in fits:
                 tensor.copy_(fits[name])
+        self._note_fitted()
 
     def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> None:
         """Learn from boxes whether the evidence was right, and the score that parts them best (F1).
@@ -100,6 +102,11 @@ class ScoreCalibration(nn.Module):
         self.weight[row] = F.pad(found, (0, len(EVIDENCE) - len(found))).to(self.weight)
         self.bias[row] = offset.to(self.bias)
         self.threshold[row] = threshold_of_best_f1((inputs @ found + offset).sigmoid(), right).to(self.threshold)
+        self._note_fitted()
+
+    def _note_fitted(self) -> None:
+        as_it_is = self.weight.new_tensor(UNFITTED)
+        self.fitted_without_appearance = bool((self.weight[0] != as_it_is).any() or self.bias[0].any())
 
 
 def threshold_of_best_f1(scores: Tensor, right: Tensor) -> Tensor:

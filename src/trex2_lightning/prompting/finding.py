@@ -18,9 +18,9 @@ from trex2_lightning.ops.prompt_tokens import renumbered, together
 from trex2_lightning.ops.scores import category_scores
 from trex2_lightning.structures import FeatureMaps, PromptSource, PromptTokens
 
-MOST_BOXES = 100  # boxes of an image that appearance is asked about
+MOST_BOXES = 100  # boxes of an image that appearance is asked about, unless more detections are wanted
 DUPLICATE_IOU = 0.8  # IoU from which two boxes are taken for one
-SMALLEST = 1e-6  # score and its distance from 1 in a logit
+SMALLEST, LARGEST = 1e-12, 1 - 2**-24  # scores whose logits are taken; others would be infinite
 
 
 class Evidence(NamedTuple):
@@ -55,14 +55,18 @@ def find_objects(
     prompts: PromptTokens,
     source: PromptSource | Tensor,
     proposing: PromptTokens | None = None,
+    most: int = MOST_BOXES,
 ) -> Found:
     """Find what the prompts ask for.
 
     Args:
-        detector, features, prompts, proposing: as of `gather_evidence`.
+        detector, features, prompts, proposing, most: as of `gather_evidence`.
         source: what the prompts were made from, or (C,) index into `models.calibration.SOURCES` of each category.
     """
-    evidence = gather_evidence(detector, features, prompts, proposing)
+    if not (_compared(detector, features, prompts) or detector.calibration.fitted_without_appearance):
+        output = detector.decode(features, prompts)
+        return Found(detector.scores(output), output.queries.boxes[-1].float())
+    evidence = gather_evidence(detector, features, prompts, proposing, most)
     if not isinstance(source, Tensor):
         source = torch.full(evidence.values.shape[2:3], SOURCES.index(source), device=evidence.boxes.device)
     return Found(detector.calibration(evidence.values, source), evidence.boxes)
@@ -73,11 +77,11 @@ def gather_evidence(
     features: FeatureMaps,
     prompts: PromptTokens,
     proposing: PromptTokens | None = None,
+    most: int = MOST_BOXES,
 ) -> Evidence:
     """Find boxes by what the prompts ask for, and what speaks for each of them.
 
-    Where exemplars have an appearance, only the `MOST_BOXES` best boxes are kept, and none that is nearly the same as a
-    better one.
+    Where exemplars have an appearance, only the best boxes are kept, and none that is nearly the same as a better one.
 
     Args:
         detector: in evaluation mode.
@@ -85,9 +89,10 @@ def gather_evidence(
         prompts: of C categories, of batch size 1 or B.
         proposing: prompts of what the detector knows, by which boxes are found in place of exemplars; None: by these
             too, as the visual prompt encoder is trained.
+        most: detections of an image that are wanted; as many boxes are kept, and `MOST_BOXES` in any case.
     """
     shown, seen, appearance = prompts.appearance, features.appearance, detector.appearance
-    compared = shown is not None and seen is not None and appearance is not None
+    compared = _compared(detector, features, prompts)
     num_categories, asked = int(prompts.category.max()) + 1, prompts
     if proposing is not None and shown is not None and compared:
         asked = _with_proposing(prompts, proposing, num_categories)
@@ -99,7 +104,7 @@ def gather_evidence(
         by_exemplars = torch.isin(torch.arange(num_categories, device=scores.device), shown.category)
         scores = torch.where(by_exemplars, best[..., None] * _asked(prompts), scores)
     if compared:
-        kept, real = _kept(boxes, best)
+        kept, real = _kept(boxes, best, max(most, MOST_BOXES))
         best, any_score, boxes, scores = (_rows(x, kept) for x in (best, any_score, boxes, scores))
         best, any_score, scores = best * real, any_score * real, scores * real[..., None]
     overlap, inside = beside_better(boxes, best)
@@ -127,8 +132,12 @@ def beside_better(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
     return (iou * better).amax(-1), (within * better).amax(-1)
 
 
+def _compared(detector: PromptedDetector, features: FeatureMaps, prompts: PromptTokens) -> bool:
+    return None not in (prompts.appearance, features.appearance, detector.appearance)
+
+
 def _logit(scores: Tensor) -> Tensor:
-    return scores.logit(SMALLEST)
+    return scores.clamp(SMALLEST, LARGEST).logit()
 
 
 def _with_proposing(prompts: PromptTokens, proposing: PromptTokens, num_categories: int) -> PromptTokens:
@@ -148,11 +157,11 @@ def _asked(prompts: PromptTokens) -> Tensor:
     return category_scores(certain[:, None], prompts.category, prompts.valid)
 
 
-def _kept(boxes: Tensor, best: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, N) indices of boxes, best first, and where they are real: an image may have fewer than another."""
+def _kept(boxes: Tensor, best: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """(B, N) indices of at most so many boxes, best first, and where they are real: an image may have fewer than another."""
     images = torch.arange(len(boxes), device=boxes.device)[:, None].expand(boxes.shape[:2])
     order = batched_nms(cxcywh_to_xyxy(boxes).flatten(0, 1), best.flatten(), images.flatten(), DUPLICATE_IOU)
-    rows = [order[order // boxes.shape[1] == image][:MOST_BOXES] % boxes.shape[1] for image in range(len(boxes))]
+    rows = [order[order // boxes.shape[1] == image][:most] % boxes.shape[1] for image in range(len(boxes))]
     kept = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     counts = torch.tensor([len(row) for row in rows], device=boxes.device)
     return kept, torch.arange(kept.shape[1], device=boxes.device) < counts[:, None]

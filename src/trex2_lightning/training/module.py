@@ -166,7 +166,7 @@ class DetectionModule(L.LightningModule):
             image_ids: B of them.
             source: what the prompts were made from.
         """
-        found = find_objects(self.detector, features, prompts, source, self._proposing)
+        found = find_objects(self.detector, features, prompts, source, self._proposing, self._max_detections)
         best = rank(found.scores, found.boxes, self._max_detections)
         boxes = to_pixels(best.boxes, sizes)
         results = []
