@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +13,12 @@ import torch
 from trex2_lightning.commands.calibrate import main as calibrate_command
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config
+from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.mixture import TrainSet, known_images
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import fits
 from trex2_lightning.evaluation.evaluate import evaluate
-from trex2_lightning.evaluation.fits import is_right
+from trex2_lightning.evaluation.fits import is_known, is_right
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.structures import Targets
 from trex2_lightning.training.build import build_datamodule
@@ -38,6 +41,75 @@ def test_of_the_boxes_of_an_object_the_best_one_is_right() -> None:
     assert not is_right(boxes, torch.zeros(4, 2), target).any(), "what is not asked for cannot be"
     nothing = Targets(torch.zeros(0, dtype=torch.long), torch.zeros(0, 4), 1)
     assert not is_right(boxes, scores, nothing).any()
+
+
+def test_nobody_is_wrong_where_an_image_does_not_judge_nor_in_a_crowd() -> None:
+    boxes = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.5, 0.3, 0.2, 0.2], [0.8, 0.8, 0.2, 0.2]])
+    crowd = torch.tensor([[20.0, 0.0, 90.0, 120.0]])  # of 200 x 300 pixels: in it lies the first box
+    record = ImageRecord(
+        1, Path("a.jpg"), 200, 300, crowd, torch.tensor([2]), torch.tensor([True]), torch.ones(1), torch.tensor([0, 2])
+    )
+    expected = [[True, False, False], [True, False, True], [True, False, True]]
+    assert is_known(boxes, 3, record).tolist() == expected
+    assert is_known(boxes, 2, record._replace(judged=None)).all(), "nothing was asked of the crowd's category"
+
+
+def test_only_what_an_image_judges_is_fitted_to(
+    checkpoint: Path, tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        ScoreCalibration, "fit", lambda _self, _source, _evidence, right: seen.append((len(right), int(right.sum())))
+    )
+    monkeypatch.setattr(fits, "RIGHT", 0.01)
+    run(calibrate_command, "--ckpt", checkpoint)
+    for file in (tiny_coco / "train.json", tiny_coco / "val.json"):
+        content = json.loads(file.read_text())
+        for image in content["images"]:
+            image |= {"neg_category_ids": [1], "not_exhaustive_category_ids": []}
+        file.write_text(json.dumps(content))
+    run(calibrate_command, "--ckpt", checkpoint, "data.format=lvis")
+    (whole, right), (judged, still) = seen
+    assert judged < whole
+    assert right == still > 0
+
+
+def settings(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    change(saved)
+    torch.save(saved, checkpoint)
+
+
+def test_an_old_checkpoint_s_boxes_are_found_by_the_names_of_its_training(checkpoint: Path) -> None:
+    settings(checkpoint, lambda saved: saved.pop("known_names"))
+    run(calibrate_command, "--ckpt", checkpoint, APPEARANCE)
+    _, module = load_checkpoint(checkpoint.with_name("calibrated.ckpt"))
+    assert module.known_names == ("red block", "green block", "blue block")
+
+
+def test_several_processes_are_refused(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="fitted in one process"):
+        run(calibrate_command, "--ckpt", checkpoint, "train.devices=2")
+
+
+def test_a_val_split_that_was_trained_on_is_told_of(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(calibrate_command, "--ckpt", checkpoint, "data.val={annotations: train.json, images: train}")
+    assert "will promise too much of other images" in caplog.text
+
+
+def test_one_box_of_a_category_teaches_no_difference(
+    checkpoint: Path, tiny_coco: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tiny_coco / "train.json"
+    content = json.loads(file.read_text())
+    first = {box["category_id"]: box for box in content["annotations"]}
+    file.write_text(json.dumps(content | {"annotations": [*first.values()]}))
+    run(calibrate_command, "--ckpt", checkpoint, APPEARANCE)
+    assert "no category has two boxes in training" in caplog.text
+    _, module = load_checkpoint(checkpoint.with_name("calibrated.ckpt"))
+    appearance = module.detector.appearance
+    assert appearance is not None
+    assert torch.equal(appearance.transform, torch.eye(appearance.channels))
 
 
 def test_known_images_have_boxes_and_labels_of_all_sets(tiny_config: Callable[..., Config]) -> None:

@@ -17,6 +17,8 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from trex2_lightning.config import Config
+from trex2_lightning.data.records import ImageRecord
+from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SOURCES
@@ -27,6 +29,7 @@ from trex2_lightning.prompting.finding import gather_evidence
 from trex2_lightning.prompting.protocols import Prompting, promptings
 from trex2_lightning.structures import Batch, FeatureMaps, PromptSource, PromptTokens, Targets
 from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.fit import known_names
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.trainer import build_evaluator
 
@@ -48,24 +51,39 @@ def calibrate(config: Config, module: DetectionModule) -> None:
 
     The detector's own weights stay as they are. A kind of prompt that finds nothing right, or nothing wrong, in val
     keeps what it has, with a line in the log.
+
+    Raises:
+        InputError: there is more than one process, each of which would fit to a part of val.
     """
+    if config.train.world_size > 1:
+        raise InputError("scores are fitted in one process: leave train.devices and train.nodes at 1")
+    if config.data.val == config.data.train and not config.data.sets:
+        log.warning("data.val is what it was trained on: the scores will promise too much of other images")
     trainer, data = build_evaluator(config), build_datamodule(config)
     detector = module.detector
     data.prepare_data()
     data.setup("fit")
+    if not module.known_names:  # of a checkpoint from before they were written
+        module.known_names = known_names(data.train_names)
     if detector.appearance is not None:
         boxes = KnownBoxes(detector, detector.appearance)
         trainer.predict(boxes, data.known_dataloader(KNOWN_IMAGES), return_predictions=False)
-        detector.appearance.fit(torch.cat(boxes.vectors), torch.cat(boxes.labels))
+        vectors, labels = torch.cat(boxes.vectors), torch.cat(boxes.labels)
+        if len(vectors) > len(labels.unique()):
+            detector.appearance.fit(vectors, labels)
+        else:
+            log.warning("no category has two boxes in training: what differs within one cannot be learned")
     count = max(config.eval.references)
     by_example = module.knows_exemplars and data.has_references
+    if module.knows_exemplars and not by_example:
+        log.warning("scores of boxes and points stay as they are: data.reference has no images for generic prompts")
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     rows = promptings(wanted.values(), data.names, config.seed, references, [count])
     asked: list[Prompting] = [*rows.values()]
     if references is not None:
         asked.append(Absent(references, config.seed))
-    collector = EvidenceCollector(module, asked)
+    collector = EvidenceCollector(module, asked, data.val_records.images, config.eval.max_detections)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
     for source, (evidence, right) in collector.collected().items():
         if right.any() and not right.all():
@@ -81,24 +99,35 @@ class KnownBoxes(L.LightningModule):
         super().__init__()
         self.detector = detector
         self.appearance = appearance
-        self.vectors: list[Tensor] = []  # (n, A) each
-        self.labels: list[Tensor] = []  # (n,)
+        self.vectors: list[Tensor] = [torch.zeros(0, appearance.channels)]  # (n, A) each
+        self.labels: list[Tensor] = [torch.zeros(0, dtype=torch.long)]  # (n,)
 
     def predict_step(self, batch: Batch, *_: Any) -> None:
         maps = self.appearance(batch.images)
         for image, target in enumerate(batch.targets):
             boxes = target.boxes.new_zeros(len(batch.targets), *target.boxes.shape)
             boxes[image] = target.boxes
-            self.vectors.append(self.appearance.vectors(maps, boxes)[image])
-            self.labels.append(target.labels)
+            self.vectors.append(self.appearance.vectors(maps, boxes)[image].cpu())
+            self.labels.append(target.labels.cpu())
 
 
 class EvidenceCollector(L.LightningModule):
-    """Collects what speaks for the boxes that prompts find, and whether it is right, in `trainer.predict`."""
+    """Collects what speaks for the boxes that prompts find, and whether it is right, in `trainer.predict`.
 
-    def __init__(self, module: DetectionModule, asked: Sequence[Prompting]) -> None:
+    Args:
+        module: with the detector.
+        asked: what images are asked with.
+        records: of these images, which say where nobody knows what is right.
+        most: detections of an image that are wanted.
+    """
+
+    def __init__(
+        self, module: DetectionModule, asked: Sequence[Prompting], records: Sequence[ImageRecord], most: int
+    ) -> None:
         super().__init__()
         self.module = module
+        self._open = {image.id: image for image in records if image.judged is not None or image.crowd.any()}
+        self._most = most
         self._asked = asked
         self._proposing: PromptTokens | None = None
         self._pairs: dict[PromptSource, list[tuple[Tensor, Tensor]]] = {each.source: [] for each in asked}
@@ -120,13 +149,18 @@ class EvidenceCollector(L.LightningModule):
         features = detector.encode_image(batch.images)
         for prompting in self._asked:
             source = prompting.source
-            found = gather_evidence(detector, features, prompting(detector, batch, features), self._proposing)
+            prompts = prompting(detector, batch, features)
+            found = gather_evidence(detector, features, prompts, self._proposing, self._most)
             number = torch.full(found.values.shape[2:3], SOURCES.index(source), device=self.device)
             scores = detector.calibration(found.values, number)
             for image, target in enumerate(batch.targets):
-                best = scores[image].flatten().topk(min(BEST, scores[image].numel())).indices
-                best = best[scores[image].flatten()[best] > 0]
-                right = is_right(found.boxes[image], scores[image], target).flatten()
+                right = is_right(found.boxes[image], scores[image], target)
+                told = scores[image]
+                if record := self._open.get(target.image_id):
+                    told = told * (right | is_known(found.boxes[image], told.shape[1], record))
+                right, told = right.flatten(), told.flatten()
+                best = told.topk(min(BEST, len(told))).indices
+                best = best[told[best] > 0]
                 self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right[best].cpu()))
 
 
@@ -166,6 +200,23 @@ def _only(prompts: PromptTokens, rows: Tensor) -> PromptTokens:
     if shown is not None:
         shown = shown._replace(valid=rows)
     return average(prompts._replace(valid=rows, appearance=shown))
+
+
+def is_known(boxes: Tensor, num_categories: int, record: ImageRecord) -> Tensor:
+    """(N, C) bool, whether a box (N, 4) without an object is wrong.
+
+    It counts neither for nor against where the image does not judge the category, and in a crowd of it, as in metrics.
+    """
+    known = torch.ones(len(boxes), num_categories, dtype=torch.bool, device=boxes.device)
+    if record.judged is not None:
+        known[:] = torch.isin(torch.arange(num_categories), record.judged).to(known.device)
+    crowds = record.boxes[record.crowd].to(boxes) / boxes.new_tensor([record.width, record.height] * 2)
+    low, high = cxcywh_to_xyxy(boxes).chunk(2, -1)
+    for crowd, label in zip(crowds, record.labels[record.crowd].tolist(), strict=True):
+        if label < num_categories:
+            shared = (torch.minimum(high, crowd[2:]) - torch.maximum(low, crowd[:2])).clamp(min=0).prod(-1)
+            known[:, label] &= shared < RIGHT * boxes[:, 2:].prod(-1)
+    return known
 
 
 def is_right(boxes: Tensor, scores: Tensor, target: Targets) -> Tensor:

@@ -158,7 +158,7 @@ def _asked(prompts: PromptTokens) -> Tensor:
 
 
 def _kept(boxes: Tensor, best: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """(B, N) indices of at most so many boxes, best first, and where they are real: an image may have fewer than another."""
+    """(B, N) indices of at most so many boxes, best first, and where they are real: images have different numbers."""
     images = torch.arange(len(boxes), device=boxes.device)[:, None].expand(boxes.shape[:2])
     order = batched_nms(cxcywh_to_xyxy(boxes).flatten(0, 1), best.flatten(), images.flatten(), DUPLICATE_IOU)
     rows = [order[order // boxes.shape[1] == image][:most] % boxes.shape[1] for image in range(len(boxes))]
