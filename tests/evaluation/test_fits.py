@@ -169,6 +169,21 @@ def test_what_finds_nothing_right_stays_as_it_is(
     assert torch.equal(module.detector.calibration.weight, ScoreCalibration().weight)
 
 
+def test_another_network_takes_the_place_of_the_first(checkpoint: Path) -> None:
+    first, second = (checkpoint.with_name(f"{name}.ckpt") for name in ("first", "second"))
+    run(calibrate_command, "--ckpt", checkpoint, "--output", first, APPEARANCE)
+    run(calibrate_command, "--ckpt", first, "--output", second, APPEARANCE, "model.appearance.out_indices=[-1]")
+    config, _ = load_checkpoint(second)
+    assert config.model.appearance.out_indices == [-1]
+    run(calibrate_command, "--ckpt", first, "--output", second, "model.appearance.name=")
+    assert load_checkpoint(second)[1].detector.appearance is None
+
+
+def test_an_input_of_appearance_is_learned_in_training_alone(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="is learned in training"):
+        run(calibrate_command, "--ckpt", checkpoint, APPEARANCE, "model.appearance.input=true")
+
+
 def test_the_rest_of_a_model_cannot_be_changed(checkpoint: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be changed, but for model\.appearance"):
         run(calibrate_command, "--ckpt", checkpoint, "model.prior=0.5")

@@ -44,8 +44,13 @@ def compare_appearance(config: Config, module: DetectionModule, appearance: Appe
     """Give a trained detector a network that compares appearance, with its own weights; nothing is trained.
 
     Raises:
-        InputError: its weights cannot be had.
+        InputError: its weights cannot be had, or the detector has learned by one, or would have to.
     """
+    if appearance.input or config.model.appearance.input:
+        raise InputError(
+            "model.appearance.input is learned in training: leave model.appearance as the checkpoint has it, and "
+            "without input where it has none"
+        )
     config.model.appearance = appearance
     module.detector.appearance = build_appearance(config.model)
     module.eval()
@@ -58,7 +63,8 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
     fitted = {name: value.cpu() for name, value in module.state_dict().items() if name.startswith(prefix)}
     for part in ("state_dict", "current_model_state"):  # the second: beside averaged weights
         if part in checkpoint:
-            checkpoint[part] = checkpoint[part] | fitted
+            others = {name: value for name, value in checkpoint[part].items() if not name.startswith(prefix)}
+            checkpoint[part] = others | fitted
     checkpoint["config"] = to_dict(config)
     checkpoint["calibration"] = module.detector.calibration.fits()
     checkpoint["known_names"] = [*module.known_names]
