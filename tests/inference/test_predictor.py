@@ -16,6 +16,7 @@ from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.prediction_files import output_files, write_prediction
 from trex2_lightning.inference.predictor import Detection, EncodedImage, Predictor
+from trex2_lightning.prompting import finding
 from trex2_lightning.prompting.prompt_set import PromptSet, join
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.fit import train
@@ -90,6 +91,55 @@ def test_what_cannot_be_detected(predictor: Predictor, image: Path, tmp_path: Pa
         predictor.detect(tmp_path / "half.jpg", prompts)
     with pytest.raises(InputError, match=r"gone\.jpg: no such image file"):
         predictor.detect(tmp_path / "gone.jpg", prompts)
+
+
+def test_presence_is_not_said_of_exemplars_that_nothing_was_learned_of(
+    tiny_config: Callable[..., Config], image: Path
+) -> None:
+    module = build_module(tiny_config("model.presence=true", "model.appearance.name=backbone"))
+    module.known_names = PHRASES
+    predictor = Predictor(tiny_config(), module)
+    prompts = join(predictor.text(PHRASES), predictor.interactive(image, {"a thing": [BOX]}))
+    assert tuple(predictor.present(image, prompts)) == PHRASES
+    module.visual_trained = True
+    learned = Predictor(tiny_config(), module)
+    assert tuple(learned.present(image, prompts)) == prompts.names
+
+
+def test_as_many_boxes_are_looked_at_as_the_run_wants(
+    tiny_config: Callable[..., Config], image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("model.appearance.name=backbone", "model.num_queries=50", "eval.max_detections=40")
+    monkeypatch.setattr(finding, "MOST_BOXES", 5)
+    monkeypatch.setattr(finding, "DUPLICATE_IOU", 1.0)
+    predictor = Predictor(config, build_module(config))
+    encoded = predictor.encode(image)
+    prompts = predictor.interactive(encoded, {"a thing": [BOX]})
+    assert len(predictor.detect(encoded, prompts, threshold=0)) == 40
+    sizes = torch.tensor([encoded.size])
+    tokens = prompts.tokens(predictor.module.device)
+    found = predictor.module.detect(encoded.features, tokens, sizes, [1], "interactive")
+    assert len(found[0].scores) == 40
+
+
+def test_prompts_say_which_maps_their_appearance_is_of(tiny_config: Callable[..., Config], image: Path) -> None:
+    """The weights of two maps may be the same, and so many of their channels."""
+    torch.manual_seed(0)
+    module, other = (
+        build_module(tiny_config("model.appearance.name=backbone", f"model.appearance.out_indices={indices}"))
+        for indices in ("[2,4]", "[3,4]")
+    )
+    for name, part in module.detector.named_children():
+        if name != "appearance":
+            setattr(other.detector, name, part)
+    assert module.detector.appearance is not None
+    assert other.detector.appearance is not None
+    other.detector.appearance.model = module.detector.appearance.model
+    one, two = (Predictor(tiny_config(), some) for some in (module, other))
+    one.save(one.interactive(image, {"a thing": [BOX]}), path := image.with_name("prompts.safetensors"))
+    assert one.load(path).appearance
+    with pytest.raises(InputError, match="has the appearance that another network saw"):
+        two.load(path)
 
 
 def test_what_is_present_is_said_by_name_and_is_in_the_scores(

@@ -37,7 +37,7 @@ from trex2_lightning.prompting.prompt_set import (
     save_prompts,
     sources_of,
 )
-from trex2_lightning.structures import DetectorOutput, FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
@@ -171,8 +171,7 @@ class Predictor:
 
         Raises:
             InputError: a phrase as in `text`; exemplars that do not lie in their image, or are boxes and points of one
-                category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint
-                that was trained with text alone.
+                category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint of text alone.
         """
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
@@ -235,12 +234,17 @@ class Predictor:
     def present(self, image: AnyImage, prompts: PromptSet) -> dict[str, float]:
         """The probability, by name, that the image has at all what is asked for; `detect` has it in its scores.
 
+        Without what exemplars ask of a detector that has learned no visual prompts: it cannot say.
+
         Raises:
             InputError: an unreadable image, nothing to look for, or a checkpoint without a presence head.
         """
         check_wanted(prompts.names)
-        present = self.module.detector.present(self._decode(self._encoded(image), prompts))
-        return dict(zip(prompts.names, present[0].tolist(), strict=True))
+        encoded, detector = self._encoded(image), self.module.detector
+        with self.autocast():
+            present = detector.present(detector.decode(encoded.features, self._asked(prompts)))
+        unknown = () if self._proposing is None else prompts.appearance
+        return {n: p for n, p in zip(prompts.names, present[0].tolist(), strict=True) if n not in unknown}
 
     def save(self, prompts: PromptSet, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""
@@ -260,9 +264,9 @@ class Predictor:
 
     @cached_property
     def _network(self) -> str:
-        """Of the network that compares appearance: its name and its weights."""
+        """Of the network that compares appearance: its name, its settings and its weights."""
         appearance = self.module.detector.appearance
-        return "" if appearance is None else f"{appearance.name} {fingerprint(appearance.model)}"
+        return "" if appearance is None else f"{appearance.made_by} {fingerprint(appearance.model)}"
 
     @cached_property
     def _proposing(self) -> PromptTokens | None:
@@ -270,10 +274,6 @@ class Predictor:
 
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
-
-    def _decode(self, image: EncodedImage, prompts: PromptSet) -> DetectorOutput:
-        with self.autocast():
-            return self.module.detector.decode(image.features, self._asked(prompts))
 
     def _encode_prompts(self, prompts: Prompts, reference: FeatureMaps | None = None) -> PromptTokens:
         """With vectors in float32, as they are kept."""

@@ -50,6 +50,8 @@ class Appearance(nn.Module):
             load_backbone_weights(model, source.name, source.weights)
         self.model: nn.Module = model.requires_grad_(False)
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
+        # What else its vectors depend on, beside its weights.
+        self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"
         self.channels: int = sum(model.feature_info.channels())
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("transform", torch.eye(self.channels))
