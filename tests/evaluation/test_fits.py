@@ -19,8 +19,10 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import fits
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.fits import is_known, is_right
+from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.calibration import ScoreCalibration
-from trex2_lightning.structures import Targets
+from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, Images, Prompts, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.checkpoint import load_checkpoint
 
@@ -72,6 +74,32 @@ def test_only_what_an_image_judges_is_fitted_to(
     (whole, right), (judged, still) = seen
     assert judged < whole
     assert right == still > 0
+
+
+def test_an_image_is_asked_for_what_it_lacks_by_one_exemplar(
+    tiny_config: Callable[..., Config], maps: Callable[..., FeatureMaps]
+) -> None:
+    """1,203 categories of 16 references, for every image of a batch, would be gigabytes."""
+    references = from_vectors(torch.randn(4, 3, 8), torch.rand(4, 3) > 0.2)
+    seen = ExemplarAppearance(torch.randn(4, 3, 5), references.valid, references.category)
+    labels = [torch.tensor([0, 1]), torch.tensor([0, 1, 2]), torch.zeros(0, dtype=torch.long)]
+    targets = tuple(Targets(own, torch.zeros(len(own), 4), i) for i, own in enumerate(labels))
+    batch = Batch(Images(*[torch.zeros(3)] * 3), Prompts(("a", "b", "c")), targets)
+    features = maps(torch.zeros(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), ((2, 2),))
+    detector = build_detector(tiny_config().model)
+    asked = fits.Absent(references._replace(appearance=seen), 0)(detector, batch, features)
+    shown = asked.appearance
+    assert shown is not None
+    assert shown.vectors.shape == (3, 2, 5)
+    assert asked.valid.sum(1).tolist() == shown.valid.sum(1).tolist() == [1, 0, 1]
+    assert asked.valid[0].nonzero().tolist() == [[2]]
+    for image in (0, 2):
+        category = int(asked.valid[image].nonzero())
+        place = int(shown.valid[image].nonzero())
+        assert shown.category[place] == category
+        own = (references.embed[:, category] == asked.embed[image, category]).all(-1)
+        assert torch.equal(shown.vectors[image, place], seen.vectors[own, category][0])
+        assert references.valid[own, category].all()
 
 
 def settings(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:

@@ -24,10 +24,10 @@ from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.ops.prompt_tokens import average, stack
+from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.prompting.finding import gather_evidence
 from trex2_lightning.prompting.protocols import Prompting, promptings
-from trex2_lightning.structures import Batch, FeatureMaps, PromptSource, PromptTokens, Targets
+from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, PromptSource, PromptTokens, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import known_names
 from trex2_lightning.training.module import DetectionModule
@@ -181,25 +181,28 @@ class Absent(Prompting):
         self._seed = seed
 
     def __call__(self, _detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
-        prompts = move_data_to_device(self._references, features.tokens.device)
-        places = prompts.valid.nonzero().tolist()  # of a reference and a category that it shows
-        asked = []
-        for target in batch.targets:
+        references, device = self._references, features.tokens.device
+        places = references.valid.nonzero().tolist()  # of a reference and a category that it shows
+        chosen: list[tuple[int, int, int]] = []  # of an image, a reference and a category
+        for image, target in enumerate(batch.targets):
             has = {*target.labels.tolist()}
             others = [place for place in places if place[1] not in has]
-            rows = torch.zeros_like(prompts.valid)
             if others:
-                rows[(*random.Random(f"{self._seed} {target.image_id}").choice(others),)] = True
-            asked.append(_only(prompts, rows))
-        return stack(asked)
-
-
-def _only(prompts: PromptTokens, rows: Tensor) -> PromptTokens:
-    """The mean of the `rows` (N, C) of prompts, and no other category."""
-    shown = prompts.appearance
-    if shown is not None:
-        shown = shown._replace(valid=rows)
-    return average(prompts._replace(valid=rows, appearance=shown))
+                reference, category = random.Random(f"{self._seed} {target.image_id}").choice(others)
+                chosen.append((image, reference, category))
+        size, shown = references.embed.shape[1], references.appearance
+        rows = torch.tensor(chosen, dtype=torch.long).view(-1, 3)
+        place, reference, kind = rows.unbind(1)
+        embed = references.embed.new_zeros(len(batch.targets), *references.embed.shape[1:])
+        embed[place, kind] = references.embed[reference, kind]
+        valid = torch.zeros(len(embed), size, dtype=torch.bool)
+        valid[place, kind] = True
+        prompts = from_vectors(embed, valid)
+        if shown is not None:  # one exemplar for each image
+            vectors = shown.vectors[reference, kind].expand(len(embed), -1, -1)
+            own = torch.arange(len(embed))[:, None] == place
+            prompts = prompts._replace(appearance=ExemplarAppearance(vectors, own, kind))
+        return move_data_to_device(prompts, device)
 
 
 def is_known(boxes: Tensor, num_categories: int, record: ImageRecord) -> Tensor:
