@@ -18,7 +18,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.tuning import exemplars, tune
 from trex2_lightning.structures import Box, Prompts
-from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.build import build_datamodule, build_module
 
 NAMES = ("red block", "green block", "blue block")
 
@@ -50,6 +50,20 @@ def test_the_loss_falls_and_the_detector_stays(predictor: Predictor, records: Re
     assert again.loss_before == again.loss_after == pytest.approx(tuned.loss_after, rel=1e-5)
     predictor.save(tuned.prompts, tmp_path / "tuned.safetensors")
     assert torch.equal(predictor.load(tmp_path / "tuned.safetensors").vectors, tuned.prompts.vectors)
+
+
+def test_tuned_vectors_are_asked_with_also_where_appearance_is_compared(
+    tiny_config: Callable[..., Config], records: Records
+) -> None:
+    config = tiny_config("model.appearance.name=backbone")
+    module = build_module(config)
+    module.known_names = NAMES
+    predictor = Predictor(config, module)
+    start = predictor.generic(exemplars(records, NAMES[:2]))
+    assert start.appearance.keys() == {*NAMES[:2]}
+    one, other = (tune(predictor, records, start, steps, lr=0.5).prompts for steps in (0, 2))
+    image = records.images[0].path
+    assert predictor.detect(image, one, threshold=0) != predictor.detect(image, other, threshold=0)
 
 
 def test_the_loss_is_that_of_training(predictor: Predictor, config: Config, records: Records) -> None:

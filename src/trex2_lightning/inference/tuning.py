@@ -56,7 +56,8 @@ def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 
         optimizer.step()
     with torch.no_grad():
         after = _mean_loss(predictor, examples, vectors)
-    tuned = from_one_source(start._replace(vectors=vectors.detach().cpu()), "tuned")
+    # Without the exemplars' appearance, by which the loss found nothing: what was tuned would hardly be asked.
+    tuned = from_one_source(start._replace(vectors=vectors.detach().cpu(), appearance={}), "tuned")
     return Tuned(tuned, before.item(), after.item())
 
 
