@@ -117,6 +117,13 @@ def test_it_resumes_as_if_it_had_never_stopped(tiny_config: TinyConfig, monkeypa
         (["train.rhythm.text=1"], r"^train\.rhythm\.text=1: .* text steps nothing to train: set train\.rhythm\.text=0"),
         ([f"train.frozen=[{', '.join([*PARTS, 'visual_encoder'])}]"], r"^train\.rhythm\.visual=1: .* visual steps"),
         ([f"train.frozen=[{', '.join([*PARTS[:-1], 'visual_encoder'])}]"], r"^train\.rhythm\.visual=1: "),
+        (
+            [
+                "train.rhythm.text=1",
+                f"train.frozen=[{', '.join([*PARTS, 'visual_encoder']).replace('text_encoder, ', '')}]",
+            ],
+            r"^train\.rhythm\.visual=1: .* visual steps nothing to train",
+        ),
         (["train.frozen=[head]"], r"^train\.frozen: the detector has no 'head'; there are .*heads"),
     ],
 )
