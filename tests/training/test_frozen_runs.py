@@ -74,6 +74,16 @@ def saved(module: DetectionModule, path: Path) -> Path:
     return path
 
 
+def test_the_best_checkpoint_is_that_of_visual_prompts(tiny_config: TinyConfig) -> None:
+    """Text finds the same in all of them, so the first would stay the best."""
+    config = tiny_config(*frozen(), "train.max_steps=3", "train.val_every=1", "train.ema_decay=0", "seed=2")
+    module = train(config)
+    [(row, measured)] = module.protocols.items()
+    assert row == "interactive"
+    found = evaluate(config, module.eval(), "val", ["interactive_box"]).rows["interactive_box"].figures
+    assert found == measured.metric.compute()
+
+
 def test_our_own_stage_1_gets_visual_prompts_like_that(tiny_config: TinyConfig, checkpoint: Path) -> None:
     stage1, first = load_checkpoint(checkpoint)
     config = tiny_config("name=visual", f"train.init_from={checkpoint}", *frozen(), "train.max_steps=2")
