@@ -84,6 +84,13 @@ def test_the_best_checkpoint_is_that_of_visual_prompts(tiny_config: TinyConfig) 
     assert found == measured.metric.compute()
 
 
+def test_a_rate_of_what_is_frozen_is_told(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train(tiny_config("train.frozen=[backbone]", "train.max_steps=1"))
+    told = [message for message in caplog.messages if message.endswith("has no effect")]
+    assert told == ["nothing of the pretrained backbone is trained: optim.lr_backbone has no effect"]
+
+
 def test_our_own_stage_1_gets_visual_prompts_like_that(tiny_config: TinyConfig, checkpoint: Path) -> None:
     stage1, first = load_checkpoint(checkpoint)
     config = tiny_config("name=visual", f"train.init_from={checkpoint}", *frozen(), "train.max_steps=2")

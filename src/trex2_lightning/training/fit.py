@@ -17,6 +17,7 @@ from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
 from trex2_lightning.training.checkpoint import resume_from, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
+from trex2_lightning.training.optim import TOWERS, parted
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ def train(
         )
         if config.model.fusion == "early" and config.train.rhythm.visual and config.model.visual.source == "encoder":
             log.info("model.visual.source=encoder: early fusion's encoder runs with the prompts, so the neck's is read")
+        for part in TOWERS.keys() - parted(module.detector).keys():
+            log.info("nothing of the pretrained %s is trained: optim.lr_%s has no effect", part, part)
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
