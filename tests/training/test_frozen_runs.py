@@ -74,6 +74,23 @@ def saved(module: DetectionModule, path: Path) -> Path:
     return path
 
 
+def test_the_best_checkpoint_is_that_of_visual_prompts(tiny_config: TinyConfig) -> None:
+    """Text finds the same in all of them, so the first would stay the best."""
+    config = tiny_config(*frozen(), "train.max_steps=3", "train.val_every=1", "train.ema_decay=0", "seed=2")
+    module = train(config)
+    [(row, measured)] = module.protocols.items()
+    assert row == "interactive"
+    found = evaluate(config, module.eval(), "val", ["interactive_box"]).rows["interactive_box"].figures
+    assert found == measured.metric.compute()
+
+
+def test_a_rate_of_what_is_frozen_is_told(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    train(tiny_config("train.frozen=[backbone]", "train.max_steps=1"))
+    told = [message for message in caplog.messages if message.endswith("has no effect")]
+    assert told == ["nothing of the pretrained backbone is trained: optim.lr_backbone has no effect"]
+
+
 def test_our_own_stage_1_gets_visual_prompts_like_that(tiny_config: TinyConfig, checkpoint: Path) -> None:
     stage1, first = load_checkpoint(checkpoint)
     config = tiny_config("name=visual", f"train.init_from={checkpoint}", *frozen(), "train.max_steps=2")
@@ -117,6 +134,13 @@ def test_it_resumes_as_if_it_had_never_stopped(tiny_config: TinyConfig, monkeypa
         (["train.rhythm.text=1"], r"^train\.rhythm\.text=1: .* text steps nothing to train: set train\.rhythm\.text=0"),
         ([f"train.frozen=[{', '.join([*PARTS, 'visual_encoder'])}]"], r"^train\.rhythm\.visual=1: .* visual steps"),
         ([f"train.frozen=[{', '.join([*PARTS[:-1], 'visual_encoder'])}]"], r"^train\.rhythm\.visual=1: "),
+        (
+            [
+                "train.rhythm.text=1",
+                f"train.frozen=[{', '.join([*PARTS, 'visual_encoder']).replace('text_encoder, ', '')}]",
+            ],
+            r"^train\.rhythm\.visual=1: .* visual steps nothing to train",
+        ),
         (["train.frozen=[head]"], r"^train\.frozen: the detector has no 'head'; there are .*heads"),
     ],
 )

@@ -39,6 +39,17 @@ def test_with_text_there_is_detection_alone() -> None:
     assert norms == {"detection": pytest.approx(norm_of((), "text"), rel=1e-4)}
 
 
+@pytest.mark.parametrize(
+    ("frozen", "idle"),
+    [("visual_encoder", "alignment"), ("visual_encoder, selection, decoder, heads, noised_content", "detection")],
+)
+def test_a_part_that_moves_nothing_that_is_trained_pulls_with_nothing(frozen: str, idle: str) -> None:
+    parts = f"train.frozen=[backbone, neck, encoder, text_encoder, {frozen}]"
+    norms = gradient_norms(module_of("model.presence=true", parts, "loss.denoising.queries=0"), batch_of("box", LABELS))
+    assert norms[idle] == 0
+    assert norms["presence"] > 0
+
+
 def test_a_term_of_a_new_kind_is_a_part_of_its_own() -> None:
     assert [part_of(name) for name in ("queries/l1", "noised/giou", "proposals/classification")] == ["detection"] * 3
     assert [part_of(name) for name in ("alignment", "other/l1")] == ["alignment", "other"]

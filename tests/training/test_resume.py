@@ -185,6 +185,21 @@ def test_what_a_resumed_optimizer_keeps_cannot_be_told_anew(
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+def test_settings_that_are_others_now_are_told(
+    tiny_config: TinyConfig, checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Defaults change too: a run that began before foreign names had none."""
+    state = read(checkpoint)
+    state["config"]["data"]["negatives"]["foreign"] = 0
+    torch.save(state, checkpoint)
+    train(tiny_config("train.max_steps=1", "data.negatives.foreign=16", "loss.l1=3"), resume=True)
+    told = "data.negatives.foreign=16 (it had 0), loss.l1=3.0 (it had 5.0)"
+    assert f"{checkpoint} was trained with other settings; from here on: {told}" in caplog.messages
+    caplog.clear()
+    train(tiny_config("train.max_steps=1"), resume=True)
+    assert all("loss" not in message for message in caplog.messages if "other settings" in message)
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
 def test_a_run_goes_on_with_other_batches_of_a_step_where_it_was(
     tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, before: int, after: int

@@ -213,7 +213,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Names of what is marked in the training images."""
         if not self._mixture:
             return [*annotated_names(self._records["train"])]
-        return [*dict.fromkeys(n for some in self._mixture if some.kind == "detection" for n in some.names)]
+        named = [some for some in self._mixture if some.kind == "detection"]
+        return [*dict.fromkeys(name for some in named for name in annotated_names(some))]
 
     @property
     def train_phrases(self) -> dict[str, Sequence[str]]:

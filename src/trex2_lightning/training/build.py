@@ -28,7 +28,7 @@ def build_module(config: Config) -> DetectionModule:
     rhythm, alignment = config.train.rhythm, config.loss.alignment
     model.train_prompts(text=bool(rhythm.text) or trains_text(alignment), visual=bool(rhythm.visual))
     model.freeze(config.train.frozen)
-    _require_trained(model, rhythm)
+    _require_trained(model, rhythm, text_in_visual=trains_text(alignment))
     if config.train.checkpoint_activations:
         model.checkpoint_activations()
     criterion = Criterion(config.loss).requires_grad_(bool(rhythm.visual))  # its temperature, where that is learned
@@ -46,10 +46,14 @@ def build_module(config: Config) -> DetectionModule:
     )
 
 
-def _require_trained(model: PromptedDetector, rhythm: RhythmConfig) -> None:
+def _require_trained(model: PromptedDetector, rhythm: RhythmConfig, *, text_in_visual: bool) -> None:
     """Every kind of step must train a part that it uses; noised queries alone are not worth one."""
     trained = {name.split(".")[0] for name, parameter in model.named_parameters() if parameter.requires_grad}
-    for kind, others in {"text": {"visual_encoder", "noised_content"}, "visual": {"noised_content"}}.items():
+    unused = {
+        "text": {"visual_encoder", "noised_content"},
+        "visual": {"noised_content"} if text_in_visual else {"text_encoder", "noised_content"},
+    }
+    for kind, others in unused.items():
         if getattr(rhythm, kind) and not trained - others:
             raise ConfigError(
                 f"train.rhythm.{kind}={getattr(rhythm, kind)}: train.frozen leaves {kind} steps nothing to train: set "

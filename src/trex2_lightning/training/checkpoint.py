@@ -89,6 +89,12 @@ def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
                     "name= from its weights by train.init_from=FILE"
                 )
     load_state(module, checkpoint["state_dict"], path)
+    now, then = (
+        _flat({part: to_dict(run)[part] for part in ("data", "loss", "optim", "train")}) for run in (config, before)
+    )
+    others = [f"{key}={value} (it had {then.get(key, 'none')})" for key, value in now.items() if then.get(key) != value]
+    if others:
+        log.warning("%s was trained with other settings; from here on: %s", path, ", ".join(others))
 
 
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
@@ -172,6 +178,14 @@ def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) ->
             f"{'; '.join(wrong[:3])}: take the model section of the config that the checkpoint was trained with"
         )
     module.load_state_dict(state)
+
+
+def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """By their dotted keys."""
+    values: dict[str, Any] = {}
+    for name, value in settings.items():
+        values |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
+    return values
 
 
 def _check_pixels(config: Config, before: Config, path: Path) -> None:

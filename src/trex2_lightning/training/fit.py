@@ -13,10 +13,11 @@ from trex2_lightning.config import Config, save
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
-from trex2_lightning.prompting.protocols import Text
+from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
 from trex2_lightning.training.checkpoint import resume_from, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
+from trex2_lightning.training.optim import TOWERS, parted
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def train(
     data: DetectionDataModule | None = None,
     watching: Sequence[Callback] = (),
 ) -> DetectionModule:
-    """Train to `train.max_steps`, evaluating on the val split on the way.
+    """Train to `train.max_steps`, evaluating on the val split on the way: with text, unless no step has any.
 
     Writes `config.yaml`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to `config.folder`.
 
@@ -68,7 +69,9 @@ def train(
     elif start:
         start_from(module, config, Path(start))
     module.known_names = known_names(data.train_names)
-    module.protocols = {"text": Measurement(Text(), build_metric(config, data.val_records))}
+    # Where no step has text, what it finds may be as it was to the bit: the first checkpoint would stay the best.
+    asked = Text() if config.train.rhythm.text else Interactive(config.seed)
+    module.protocols = {asked.source: Measurement(asked, build_metric(config, data.val_records))}
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
         save(config, config.folder / "config.yaml")
@@ -83,6 +86,8 @@ def train(
         )
         if config.model.fusion == "early" and config.train.rhythm.visual and config.model.visual.source == "encoder":
             log.info("model.visual.source=encoder: early fusion's encoder runs with the prompts, so the neck's is read")
+        for part in TOWERS.keys() - parted(module.detector).keys():
+            log.info("nothing of the pretrained %s is trained: optim.lr_%s has no effect", part, part)
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)

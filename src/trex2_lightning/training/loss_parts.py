@@ -26,7 +26,8 @@ def gradient_norms(module: DetectionModule, batch: Batch) -> dict[str, float]:
         batch: one of every rank, of one kind of prompt, on the module's device.
 
     Returns:
-        `detection` (queries, proposals and noised queries), then every other term by its name, as `alignment`.
+        `detection` (queries, proposals and noised queries), then every other term by its name, as `alignment`; 0 of
+        one that moves nothing that is trained.
     """
     parts = [DETECTION]
     norms: dict[str, float] = {}
@@ -44,6 +45,8 @@ def part_of(term: str) -> str:
 
 
 def _norm(module: DetectionModule, loss: Tensor) -> float:
+    if not loss.requires_grad:  # on no rank: all is frozen that it depends on
+        return 0.0
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     return float(torch.stack([*_squares(parameters, gradients)]).sum().sqrt())

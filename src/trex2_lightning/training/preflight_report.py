@@ -198,7 +198,7 @@ def _loss_parts(config: Config, found: RunFigures) -> tuple[str, str]:
     for kind, norms in found.watch.gradient_norms.items():
         kinds.append(f"{kind} " + ", ".join(f"{part} {norm:.3g}" for part, norm in norms.items()))
         for part, norm in norms.items():
-            if norm > norms[DETECTION]:
+            if norm > norms[DETECTION] > 0:
                 share = norms[DETECTION] / norm
                 key, weight = weights.get(part, ("", 0.0))
                 less = f"at most {key}={share * weight:.2g}" if key else "a smaller weight"

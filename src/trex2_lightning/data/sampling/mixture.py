@@ -145,12 +145,12 @@ def check_names(records: Records, kind: SetKind, mend: str) -> None:
         raise InputError(f"{records.annotations}: its categories have no names: it is for {mend}")
 
 
-def annotated_names(records: Records) -> list[str]:
+def annotated_names(records: Records | TrainSet) -> list[str]:
     """Names with a box in the split: others may be held out, and as negatives they would be trained away."""
     return [records.names[label] for label in image_counts(records).nonzero()[0].tolist()]
 
 
-def image_counts(records: Records) -> NDArray[np.int64]:
+def image_counts(records: Records | TrainSet) -> NDArray[np.int64]:
     """(number of names,) how many images have a box of each."""
     if isinstance(records.images, Index):
         return records.images.image_counts
