@@ -1,7 +1,8 @@
 """Pascal VOC (http://host.robots.ox.ac.uk/pascal/VOC/): one XML file an image.
 
 Coordinates count pixels from 1 and include the last, as the VOC development kit has them. `difficult` objects are
-neither targets nor false positives. Names are numbered as they first occur.
+neither targets nor false positives. Names are numbered as they first occur; all files are looked through for them
+first, so that an image whose box is lost can say which of them it still judges.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
     )
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
+    trees = (_parse(file, Report()) for file in files)
+    labels = [name for tree in trees if tree is not None for name in _labels(tree) if name]
+    spelt = dict(reversed([(name.casefold(), name) for name in labels]))  # as each occurs first
+    report.declare((n, spelt[key], "") for n, key in enumerate(dict.fromkeys(map(str.casefold, labels)), 1))
     for place, file in enumerate(files):
         tree = _parse(file, report)
         if tree is None:
@@ -46,15 +51,15 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         if not found or not report.is_new(found[0], file.name):
             continue
         boxes, names, difficult = [], [], []
-        for item in tree.iter("object"):
-            label = clean(item.findtext("name"))
+        for item, label in zip(tree.iter("object"), _labels(tree), strict=True):
             if not label:
-                report.defect("box without a name", file.name)
+                report.defect("box without a name: its image judges nothing", file.name)
                 continue
             boxes.append(_box(item))
-            names.append(label)
+            names.append(spelt[label.casefold()])
             difficult.append((item.findtext("difficult") or "0").strip() == "1")
-        yield annotate(report, file.name, *found, boxes, names, difficult, image_id=place)
+        judged = None if all(_labels(tree)) else []
+        yield annotate(report, file.name, *found, boxes, names, difficult, judged=judged, image_id=place)
 
 
 FORMAT = Format(
@@ -77,6 +82,10 @@ def _parse(file: Path, report: Report) -> ElementTree.Element | None:
     except (ElementTree.ParseError, LookupError, ValueError):  # LookupError: an encoding that nobody knows
         report.defect("annotation file that is not XML", file.name)
     return None
+
+
+def _labels(tree: ElementTree.Element) -> list[str]:
+    return [clean(item.findtext("name")) for item in tree.iter("object")]
 
 
 def _split(path: Path, report: Report) -> list[str]:
