@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from coco_files import one_box
 
 from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
+from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import FORMAT as LVIS
 from trex2_lightning.data.formats.lvis import read_lvis
@@ -116,6 +118,22 @@ def test_an_image_that_does_not_say_its_size_is_asked(pictures: Pictures) -> Non
     assert not report.counts
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_any_unicode_and_gzip_is_read_by_either_reader(
+    pictures: Pictures, tmp_path: Path, encoding: str, name: str
+) -> None:
+    text = json.dumps(one_box() | {"categories": [{"id": 1, "name": "Größe"}]}, ensure_ascii=False).encode(encoding)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    report = Report()
+    [image] = read_coco(file, ImageStore([pictures("a.jpg")]), report)
+    assert report.names == ["Größe"]
+    records = read_records(file, pictures("a.jpg"), COCO)
+    assert records.images[0].boxes.tolist() == image.boxes.tolist()
+    assert COCO.is_direct(file)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -127,7 +145,6 @@ def test_an_image_that_does_not_say_its_size_is_asked(pictures: Pictures) -> Non
         b'{"images": []} x',
         b'{"images": [{"id": 1, "file_name": "\xff\xfe"}]}',
         b'{"images": [' + b"[" * 100_000,
-        json.dumps(content()).encode("utf-16"),
         json.dumps(content()).encode()[:-40],
         json.dumps({"images": content()["images"]}).encode(),
         json.dumps({"categories": content()["categories"]}).encode(),

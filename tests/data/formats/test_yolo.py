@@ -85,7 +85,7 @@ DEFECTS: dict[str, str | bytes | None] = {
     "box that is not four finite numbers": "0 .5 .5 nan .2",
     "line that is not a class and 4 or more numbers": "0 .5 .5 .2",
     "box that is not in shares of the image, or key points without kpt_shape": "0 20 15 8 6",
-    "image with labels that are not UTF-8": b"0 .5 .5 .2 .2 \xff",
+    "image with labels that are not Unicode": b"0 .5 .5 .2 .2 \xff",
     "image without a file of labels: taken to have no objects": None,
 }
 
@@ -178,6 +178,12 @@ def test_labels_that_lie_beside_their_images(tmp_path: Path, folder: str) -> Non
 def test_images_without_any_labels_are_refused_with_the_place_tried(dataset: Callable[..., Path]) -> None:
     with pytest.raises(InputError, match=r"none of the 2 images of 'train' .* labels; .*labels/train/a\.txt$"):
         read(dataset({"a": None, "b": None}))
+
+
+def test_labels_of_a_windows_editor_are_read(dataset: Callable[..., Path]) -> None:
+    images, report = read(dataset({"a": "0 .5 .5 .5 .2".encode("utf-16"), "b": "0 .5 .5 .5 .2".encode("utf-8-sig")}))
+    assert [image.names for image in images] == [["cat"], ["cat"]]
+    assert report.counts == {}
 
 
 @pytest.mark.parametrize("nothing", ["", "~", "null"])

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.data.annotations.reading_report import Report
-from trex2_lightning.data.images.archives import ImageStore, image_size, stays_inside
+from trex2_lightning.data.images.archives import ImageStore, image_size
+from trex2_lightning.data.images.names import stays_inside
 
 NO_BOX = (math.nan,) * 4
 NOT_A_BOX = "box that is not four finite numbers"
@@ -119,6 +120,8 @@ def locate(
         outside = not any(map(stays_inside, texts))
         report.defect("image file outside its folder" if outside else NO_FILE, f"{where}: {texts[0]}")
         return None
+    if not path.endswith(tuple(texts)):
+        report.count("image found by another spelling of its name", f"{where}: {texts[0]}")
     opened = size is None and not report.strict
     known = image_size(path) if opened else _whole(size)
     if known is None:

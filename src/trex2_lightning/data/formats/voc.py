@@ -15,6 +15,7 @@ from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 
@@ -32,7 +33,9 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         raise InputError(f"{annotations}: no such folder; give the one with the XML files")
     report.sources.append(annotations)
     files = (
-        [annotations / f"{name}.xml" for name in _split(split, report)] if split else sorted(annotations.glob("*.xml"))
+        [annotations / f"{name}.xml" for name in _split(split, report)]
+        if split
+        else sorted(path for path in annotations.glob("*.[xX][mM][lL]") if not is_litter(path.name))
     )
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
@@ -46,7 +49,7 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
             continue
         name = tree.findtext("filename") or ""
         size = _number(tree, "size/width"), _number(tree, "size/height")
-        by_stem = [f"{file.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
+        by_stem = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
         found = locate(report, store, file.name, name.strip(), *by_stem, size=size if all(size) else None)
         if not found or not report.is_new(found[0], file.name):
             continue

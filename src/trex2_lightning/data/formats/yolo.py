@@ -7,6 +7,7 @@ without a file of labels has no objects.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
+from trex2_lightning.data.images.names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 FAR = 1.99  # shares of an image; key points say 2 where they are seen
 NOTHING = (None, "", "~", "null")  # of a place: as YAML says that there is none
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Annotated]:
@@ -135,7 +136,8 @@ def _images(place: Path, report: Report) -> list[Path]:
     report.sources.append(place)
     if place.is_dir():
         report.sources.append(Path(str(_labels_of(place / "x")).removesuffix("x.txt")))
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGES)
+        files = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [path for path in files if not is_litter(path.name)]
     if place.suffix == ".txt" and place.is_file():
         return [place.parent / line.strip() for line in _lines(place, report) or []]
     raise InputError(f"{place}: no such folder or list of images; correct the path in data.yaml")
@@ -152,12 +154,13 @@ def _labels_of(image: Path) -> Path:
 def _lines(path: Path, report: Report) -> list[str] | None:
     """None: nobody can read them, so nobody knows what the image has."""
     try:
-        return [line for line in path.read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
+        content = path.read_bytes()
+        return [line for line in content.decode(json.detect_encoding(content)).splitlines() if line.strip()]
     except OSError:
         report.count("image without a file of labels: taken to have no objects", path.name)
         return []
     except UnicodeDecodeError:
-        report.defect("image with labels that are not UTF-8", path.name)
+        report.defect("image with labels that are not Unicode", path.name)
         return None
 
 
