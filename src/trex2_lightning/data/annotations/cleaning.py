@@ -154,9 +154,12 @@ def places(owners: NDArray[Any], count: int) -> Iterator[list[int]]:
         yield order[start:stop].tolist()
 
 
-def is_id(value: Any) -> bool:
-    """Whether it is a whole number of 64 bits."""
-    return type(value) is int and abs(value) < 2**63
+def as_id(value: Any) -> int | None:
+    """The whole number of 64 bits that an id is, also where a tool wrote it as text or as 1.0; None: it is none."""
+    is_text = isinstance(value, str) and len(value) < 20 and value.isdecimal()
+    if is_text or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return value if type(value) is int and abs(value) < 2**63 else None
 
 
 def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, is_id
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_id
 from trex2_lightning.data.annotations.coco_columns import BoxColumns, Dialect, Entry, ImageColumns
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
@@ -57,8 +57,9 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
         elif key == "annotations":
             boxes.add(entry | {"category_id": 1} if dialect.only and isinstance(entry, dict) else entry)
         elif key == "categories" and not dialect.only:
-            if isinstance(entry, dict) and is_id(entry.get("id")):
-                categories.append(entry)
+            number = as_id(entry.get("id")) if isinstance(entry, dict) else None
+            if number is not None:
+                categories.append(entry | {"id": number})
             else:
                 report.defect("category without an integer id", f"category {len(categories)} of the list")
     if dialect.only:
@@ -107,7 +108,7 @@ def _judged(
     if not all(isinstance(ids, list) for ids in verdict):
         report.defect("image that does not say which categories it judges: taken to judge none", where)
         return []
-    known = [[names[number] for number in ids if is_id(number) and number in names] for ids in verdict]
+    known = [[names[number] for number in map(as_id, ids) if number in names] for ids in verdict]
     unknown = sum(map(len, verdict)) - sum(map(len, known))
     if unknown:
         report.defect("judged category that is unknown", where, unknown)

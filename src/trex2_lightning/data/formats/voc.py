@@ -61,7 +61,7 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
             boxes.append(_box(item))
             names.append(spelt[label.casefold()])
             difficult.append((item.findtext("difficult") or "0").strip() == "1")
-        judged = None if all(_labels(tree)) else []
+        judged: list[str] | None = None if all(_labels(tree)) else []
         yield annotate(report, file.name, *found, boxes, names, difficult, judged=judged, image_id=place)
 
 
