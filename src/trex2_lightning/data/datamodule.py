@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig
+from trex2_lightning.data.audit import SetAudit, audit_split
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
@@ -191,15 +192,36 @@ class DetectionDataModule(lightning.LightningDataModule):
             **self._loading | {"persistent_workers": False},  # else they would sit beside those of training for days
         )
 
-    def _train_sets(self) -> list[TrainSet]:
+    def audits(self) -> list[SetAudit]:
+        """What training sees and what it is judged by in between; after `setup("fit")`."""
+        found = []
+        for some in self._sets():
+            assert some.records
+            asked = some.kind != "nameless" and some.text * self.rhythm.text
+            negatives = len({*some.pool, *some.foreign.names}) if asked else None
+            nameless = some.kind == "nameless"
+            found.append(audit_split(some.key, some.records, negatives=negatives, nameless=nameless))
+        return [*found, audit_split("data.val", self._records["val"], evaluated=True)]
+
+    def _sets(self) -> list[TrainSet]:
+        """As they were read."""
         sets = self._mixture
         if not sets:
+            records = self._records["train"]
+            pool = negative_pool(self.config.negatives, annotated_names(records))
+            sets = [TrainSet(records.images, records.names, pool, foreign=self._foreign, records=records)]
+        if share := self.config.nameless.share:
+            nameless = self._records[NAMELESS]
+            *named, rendered = with_nameless(sets, nameless.images, share)
+            return [*named, rendered._replace(records=nameless)]
+        return [*sets]
+
+    def _train_sets(self) -> list[TrainSet]:
+        sets = self._sets()
+        if not self._mixture:
             records = self.train_records
-            pool = negative_pool(self.config.negatives, annotated_names(self._records["train"]))
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
-            sets = [TrainSet(records.images, records.names, pool, shared=shared, foreign=self._foreign)]
-        share = self.config.nameless.share
-        sets = with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
+            sets[0] = sets[0]._replace(images=records.images, shared=shared)
         least = self.config.batch_size * self._world * self.accumulate
         return [some._replace(portrait=portrait_apart(some.images, least, some.key)) for some in sets]
 

@@ -65,6 +65,7 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
         category_ids=tuple(report.category_ids),
         groups=tuple(report.groups),
         annotations=annotations,
+        lost=report.lost,
     )
 
 

@@ -44,6 +44,11 @@ class Report:
         # What a file says may hold half of a surrogate pair, which no terminal prints.
         self.examples.setdefault(reason, where.encode(errors="backslashreplace").decode())
 
+    @property
+    def lost(self) -> dict[str, tuple[int, str]]:
+        """How many and where first, by reason."""
+        return {reason: (number, self.examples[reason]) for reason, number in self.counts.items()}
+
     def defect(self, reason: str, where: str, number: int = 1) -> None:
         """What is wrong with an entry of the file that is read; behind a colon, what is done about it.
 
