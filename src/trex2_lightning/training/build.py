@@ -85,7 +85,7 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
     Raises:
         ConfigError: the split lacks what `eval.metric` needs.
     """
-    truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
+    truth = {i.id: Truth(i.boxes, i.labels, i.crowd, i.area, i.judged) for i in records.images}
     if config.eval.metric == "lvis":
         federated = {
             image.id: Federated(image.judged.tolist(), sorted({*image.labels.tolist()} - {*image.judged.tolist()}))
