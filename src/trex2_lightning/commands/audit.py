@@ -15,7 +15,7 @@ def main(arguments: list[str], prog: str = "audit.py") -> None:
     parser.add_argument("config", type=Path, help="experiment file")
     options, overrides = parse(parser, arguments)
 
-    from trex2_lightning.data.audit import check
+    from trex2_lightning.data.inventory import check
     from trex2_lightning.training.build import build_datamodule
 
     data = build_datamodule(load(options.config, overrides))

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
-from trex2_lightning.config.text import as_typed, in_full, is_text, kind_of
+from trex2_lightning.config.typed_text import as_typed, in_full, is_text, kind_of
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig
-from trex2_lightning.data.audit import SetAudit, audit_split
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
+from trex2_lightning.data.inventory import SetAudit, audit_split
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages

@@ -10,8 +10,8 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from trex2_lightning.config import Config, save
-from trex2_lightning.data.audit import check
 from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore, image_size
-from trex2_lightning.data.images.names import stays_inside
+from trex2_lightning.data.images.file_names import stays_inside
 
 NO_BOX = (math.nan,) * 4
 NOT_A_BOX = "box that is not four finite numbers"

@@ -15,7 +15,7 @@ from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.images.names import IMAGE_SUFFIXES, is_litter
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 

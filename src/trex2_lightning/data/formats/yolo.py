@@ -18,7 +18,7 @@ from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
-from trex2_lightning.data.images.names import IMAGE_SUFFIXES, is_litter
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 FAR = 1.99  # shares of an image; key points say 2 where they are seen

@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from trex2_lightning.data.images.names import Listing, is_litter, stays_inside, walk
+from trex2_lightning.data.images.file_names import Listing, is_litter, stays_inside, walk
 from trex2_lightning.errors import InputError
 
 MEMBER = re.compile(r"(?P<archive>.+?)::(?P<start>\d+)\+(?P<length>\d+)(?P<deflated>z?)::")

@@ -14,10 +14,10 @@ from datamodule_parts import MIXED, datamodule, edit, named_and_nameless
 from trex2_lightning.commands import audit as audit_command
 from trex2_lightning.config import Config, NamelessConfig, NegativesConfig, SetConfig, SplitConfig
 from trex2_lightning.data.annotations.reading_report import Report
-from trex2_lightning.data.audit import SetAudit, check
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
+from trex2_lightning.data.inventory import SetAudit, check
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.fit import train
 
