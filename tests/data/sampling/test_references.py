@@ -74,13 +74,15 @@ def test_the_name_draws() -> None:
 
 
 def test_the_support_is_all_boxes_of_a_category_in_the_images_drawn_for_it() -> None:
-    """Not those of another category that an image shows too; crowds are none."""
-    some = records([0, 0, 1], [0, 1], [1, 1, 1], [2], crowd=(4,))
+    """Not those of another category that an image shows too, and no crowd."""
+    some = records([0, 0, 1], [0, 1], [1, 1, 1])
+    first = some.images[0]._replace(crowd=torch.tensor([False, True, False]))
+    some = some._replace(images=[first, *some.images[1:]])
     drawn = {1: {0: 0, 1: 1}, 2: {0: 1}, 3: {1: 0}}
-    assert support(some, drawn, 1, 8) == Support(2, {"cat": 2, "dog": 3, "cow": 0}, 3)
-    assert support(some, drawn, 2, 8) == Support(3, {"cat": 3, "dog": 4, "cow": 0}, 1)
-    told = "7 exemplars of 3 categories in 3 images, fewest 0 of cow; 1 boxes of the reference split left out"
-    assert str(support(some, drawn, 2, 8)) == told
+    assert support(some, drawn, 1, 7) == Support(2, {"cat": 1, "dog": 3, "cow": 0}, 3)
+    assert support(some, drawn, 2, 7) == Support(3, {"cat": 2, "dog": 4, "cow": 0}, 1)
+    told = "6 exemplars of 3 categories in 3 images, fewest 0 of cow; 1 boxes of the reference split left out"
+    assert str(support(some, drawn, 2, 7)) == told
 
 
 def test_labels_are_those_of_the_names_asked_for() -> None:

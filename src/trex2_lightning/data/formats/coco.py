@@ -53,7 +53,7 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
 
 
 def read_entries(
-    entries: Iterable[tuple[str, Any]], annotations: Path, store: ImageStore, report: Report, dialect: Dialect
+    listed: Iterable[tuple[str, Any]], annotations: Path, store: ImageStore, report: Report, dialect: Dialect
 ) -> Iterator[Annotated]:
     """The images of what was read: the entries of the three lists, each with its list's name.
 
@@ -62,7 +62,7 @@ def read_entries(
     """
     images, boxes = ImageColumns(store, report, dialect), BoxColumns(report)
     categories: list[Entry] = []
-    for key, entry in entries:
+    for key, entry in listed:
         if key == "images":
             images.add(entry)
         elif key == "annotations":
@@ -78,8 +78,8 @@ def read_entries(
         if not entries:
             raise InputError(f"{annotations}: its list of {name} is empty; give an annotation file that has some")
     categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
-    listed = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
-    names = report.declare(listed, as_given=dialect.names_as_given)
+    declared = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
+    names = report.declare(declared, as_given=dialect.names_as_given)
 
     called = [names.get(category_id, "") for category_id in boxes.category_ids]
     for row, chosen in enumerate(boxes.by_image(images.finished(), names)):
