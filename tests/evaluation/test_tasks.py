@@ -236,12 +236,13 @@ def test_a_detector_of_several_sets_is_evaluated_on_every_benchmark(tiny_config:
     """What it was trained on is no data of the benchmark's."""
     sets = ["data.sets={one: {annotations: a.json, images: a, text: 1, visual: 1}}", "train.rhythm.visual=1"]
     others = ["data.nameless.share=0.5", "eval.references=[1]"]
+    trained = tiny_config(*sets, *others)
     for file in EVAL.glob("*.yaml"):
-        data = for_benchmark(tiny_config(*sets, *others), file).data
+        data = for_benchmark(trained, file).data
         assert (data.sets, data.limit, data.nameless.share) == ({}, 0, 0)
     assert for_benchmark(tiny_config("data.limit=3"), EVAL / "coco.yaml").data.limit == 0
     lvis(tmp_path)
-    written = evaluated(saved(tiny_config(*sets, *others), tmp_path / "run"), "lvis_val", tmp_path)
+    written = evaluated(saved(trained, tmp_path / "run"), "lvis_val", tmp_path)
     assert written["ap"].keys() == {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
 
 
