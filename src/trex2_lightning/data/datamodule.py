@@ -28,11 +28,11 @@ from trex2_lightning.data.sampling.mixture import (
     with_nameless,
 )
 from trex2_lightning.data.sampling.orientation import portrait_apart
-from trex2_lightning.data.sampling.references import References, draw_references, relabelled
+from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
 from trex2_lightning.data.shapes.layout import NAMELESS
-from trex2_lightning.data.splits import SplitFiles, limited
+from trex2_lightning.data.splits import SplitFiles, limited, of_group
 from trex2_lightning.structures import PixelStatistics
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
@@ -52,6 +52,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         accumulate: batches per optimizer step.
         rhythm: which optimizer steps have visual prompts.
         eval_batch_size: images per device in evaluation.
+        eval_group: of the categories that evaluation asks for; "": all.
 
     Raises:
         InputError: `data.format` is none that is read from files.
@@ -60,6 +61,8 @@ class DetectionDataModule(lightning.LightningDataModule):
     names: tuple[str, ...]
     _foreign: ForeignNames  # of `data.train`
     _drawn: Records  # the reference images of generic prompts
+    _references: References  # what they were drawn for
+    _num_reference_boxes: int  # of all images that they were drawn from
 
     def __init__(
         self,
@@ -71,6 +74,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         accumulate: int,
         rhythm: RhythmConfig,
         eval_batch_size: int,
+        eval_group: str = "",
     ) -> None:
         super().__init__()
         self.config = config
@@ -80,6 +84,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
+        self.eval_group = eval_group
         self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
@@ -99,7 +104,8 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split == "train" and self.config.sets:
                 continue
             if split not in self._records:
-                self._records[split] = self._files.read(split)
+                read = self._files.read(split)
+                self._records[split] = of_group(read, self.eval_group) if split in ("val", "test") else read
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
                 if split == "train":
                     size = self.config.negatives.foreign if self.rhythm.text else 0
@@ -134,9 +140,14 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Choose up to `limit` images per category of `names`; `predict_dataloader` then gives each of them once."""
         self.setup("predict")
         records = relabelled(self.reference_records, names)
-        references = draw_references(records, limit, self.seed)
-        self._drawn = records._replace(images=[image for image in records.images if image.id in references])
-        return references
+        self._references = draw_references(records, limit, self.seed)
+        self._drawn = records._replace(images=[image for image in records.images if image.id in self._references])
+        self._num_reference_boxes = sum(int((~image.crowd).sum()) for image in records.images)
+        return self._references
+
+    def support(self, count: int) -> Support:
+        """What generic prompts of the first `count` images of each category's draw are made of."""
+        return support(self._drawn, self._references, count, self._num_reference_boxes)
 
     def known_dataloader(self, limit: int) -> DataLoader[Example]:
         """Up to `limit` random training images with boxes of names, as evaluation sees them; after `setup("fit")`.

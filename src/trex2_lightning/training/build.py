@@ -71,6 +71,7 @@ def build_datamodule(config: Config, kind: type[DetectionDataModule] = Detection
         accumulate=config.accumulate,
         rhythm=config.train.rhythm,
         eval_batch_size=config.eval.batch_size,
+        eval_group=config.eval.group,
     )
 
 

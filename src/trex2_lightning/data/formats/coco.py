@@ -5,7 +5,7 @@ Images are given in the file's order. A category may have a `group`, for which A
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,20 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
     Raises:
         InputError: the file is not JSON, or lacks images, annotations or categories.
     """
+    return read_entries(json_lists(annotations, report, LISTS), annotations, store, report, dialect)
+
+
+def read_entries(
+    listed: Iterable[tuple[str, Any]], annotations: Path, store: ImageStore, report: Report, dialect: Dialect
+) -> Iterator[Annotated]:
+    """The images of what was read: the entries of the three lists, each with its list's name.
+
+    Raises:
+        InputError: images or categories are missing, and what the entries raise.
+    """
     images, boxes = ImageColumns(store, report, dialect), BoxColumns(report)
     categories: list[Entry] = []
-    for key, entry in json_lists(annotations, report, LISTS):
+    for key, entry in listed:
         if key == "images":
             images.add(entry)
         elif key == "annotations":
@@ -68,8 +79,8 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
         if not entries:
             raise InputError(f"{annotations}: its list of {name} is empty; give an annotation file that has some")
     categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
-    listed = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
-    names = report.declare(listed, as_given=dialect.names_as_given)
+    declared = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
+    names = report.declare(declared, as_given=dialect.names_as_given)
 
     called = [names.get(category_id, "") for category_id in boxes.category_ids]
     for row, chosen in enumerate(boxes.by_image(images.finished(), names)):
