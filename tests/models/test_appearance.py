@@ -65,6 +65,16 @@ def test_any_timm_model_with_maps_will_do() -> None:
     assert vit.channels == 2 * 192
 
 
+def test_a_swin_sees_images_of_any_size() -> None:
+    """As the backbone of most detectors, published ones too."""
+    options = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)}
+    backbone = BackboneConfig("swin_tiny_patch4_window7_224", options=options)
+    swin = Appearance(AppearanceConfig("backbone"), backbone).eval()
+    maps = swin(random_images(size=90))
+    assert [tuple(x.shape) for x in maps.maps] == [(2, 64, 6, 6), (2, 128, 3, 3)]
+    assert swin.vectors(maps, torch.full((2, 3, 4), 0.5)).shape == (2, 3, 192)
+
+
 def test_exemplars_are_their_boxes_and_points_their_surroundings(appearance: Appearance) -> None:
     maps, boxes = halves(), torch.tensor([[[[0.2, 0.5, 0.2, 0.6]], [[0.8, 0.5, 0.9, 0.9]]]])
     valid = torch.tensor([[[True], [False]]])

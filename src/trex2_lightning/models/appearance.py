@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from torchvision.ops import roi_align
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig
-from trex2_lightning.models.weights import load_backbone_weights, pixel_statistics, timm_model
+from trex2_lightning.models.backbone import any_size_model, returns_channels_last
+from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
@@ -45,13 +46,12 @@ class Appearance(nn.Module):
         source = backbone if own else replace(BackboneConfig(), name=config.name, weights=config.weights)
         source = replace(source, out_indices=config.out_indices)
         options: dict[str, Any] = dict(source.options) | config.options
-        model: Any = timm_model(source, options)
-        if source.weights not in ("", "timm"):
-            load_backbone_weights(model, source.name, source.weights)
+        model = any_size_model(source, options)
         self.model: nn.Module = model.requires_grad_(False)
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
         # What else its vectors depend on, beside its weights.
         self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"
+        self.channels_last = returns_channels_last(self.name)
         self.channels: int = sum(model.feature_info.channels())
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("transform", torch.eye(self.channels))
@@ -70,7 +70,8 @@ class Appearance(nn.Module):
         pixels = renormalize(images.pixels, images.valid, self.before, self.pixels)
         valid = images.valid.float()
         extent = torch.stack([valid[:, 0].mean(1), valid[:, :, 0].mean(1)], -1)
-        return AppearanceMaps(tuple(self.model(pixels)), extent)
+        maps = self.model(pixels)
+        return AppearanceMaps(tuple(x.permute(0, 3, 1, 2) for x in maps) if self.channels_last else (*maps,), extent)
 
     @torch.no_grad()
     def exemplars(self, exemplars: Exemplars, maps: AppearanceMaps) -> ExemplarAppearance:
