@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from detector_parts import padded, random_images
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.ops import roi_align
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig, ConfigError
+from trex2_lightning.models import appearance as appearance_module
 from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars
 
 MEAN, STD = [0.4, 0.5, 0.6], [0.2, 0.3, 0.4]
@@ -25,6 +33,27 @@ def halves(padding: int = 0) -> AppearanceMaps:
     maps = torch.zeros(1, 2, 8, 8 + padding)
     maps[:, 0, :, :4], maps[:, 1, :, 4:8] = 1, 1
     return AppearanceMaps((maps, 3 * maps), torch.tensor([[8 / (8 + padding), 1.0]]))
+
+
+@pytest.mark.parametrize("shape", [(13, 21), (1, 4)])
+def test_a_vector_is_the_mean_of_roi_align_s_cells(appearance: Appearance, shape: tuple[int, int]) -> None:
+    """Also of boxes that reach out of the image, have no area or are smaller than a cell; in padded images too."""
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(2, 5, *shape, generator=generator), torch.randn(2, 3, 6, 9, generator=generator)
+    extent = torch.tensor([[1.0, 1.0], [0.7, 0.9]])
+    boxes = torch.rand(2, 40, 4, generator=generator)
+    boxes[:, ::4, 2:] *= 0.02
+    boxes[:, 1, 2:] = 0
+    found = appearance.vectors(AppearanceMaps(maps, extent), boxes)
+    for image in range(2):
+        corners = cxcywh_to_xyxy(boxes[image]).clamp(0, 1) * extent[image].repeat(2)
+        parts = []
+        for features in maps:
+            height, width = features.shape[-2:]
+            rois = [corners * torch.tensor([width, height, width, height])]
+            cells = roi_align(features[image, None], rois, 4, sampling_ratio=2, aligned=True)
+            parts.append(F.normalize(cells.mean((2, 3)), dim=-1))
+        torch.testing.assert_close(found[image], torch.cat(parts, -1) / 2**0.5, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("padding", [0, 8])
@@ -110,6 +139,74 @@ def test_similarity_is_a_soft_maximum_that_counts_no_exemplars(plane: Appearance
     assert 0.95 < near < 1
     hidden = plane.similarity(boxes, exemplars_of([[1.0, 0.0], [0.6, 0.8]], [0, 0], [False, True]), 1)
     torch.testing.assert_close(hidden, torch.tensor([[[0.6]]]))
+
+
+def compared_one_by_one(appearance: Appearance, boxes: Tensor, shown: ExemplarAppearance, categories: int) -> Tensor:
+    """The formula, written naively."""
+    found = torch.full((*boxes.shape[:2], categories), -torch.inf)
+    temperature = float(appearance.temperature)
+    for image, category in [(i, c) for i in range(len(boxes)) for c in range(categories)]:
+        own = image if len(shown.vectors) > 1 else 0
+        exemplars = shown.vectors[own][shown.valid[own] & (shown.category == category)]
+        for number, box in enumerate(boxes[image]):
+            pairs = [
+                F.normalize((v - appearance.mean) @ appearance.transform, dim=-1).double() for v in (box, *exemplars)
+            ]
+            cosines = torch.stack(pairs[1:]) @ pairs[0] if len(exemplars) else torch.zeros(0)
+            if len(exemplars):
+                found[image, number, category] = temperature * (cosines / temperature).exp().mean().log()
+    return found
+
+
+@pytest.mark.parametrize("most", [1, 50, 2**22])
+@pytest.mark.parametrize("size", [1, 2])
+def test_similarity_is_the_naive_formula_s_in_parts_of_any_size(
+    appearance: Appearance, monkeypatch: pytest.MonkeyPatch, size: int, most: int
+) -> None:
+    monkeypatch.setattr(appearance_module, "MOST_COSINES", most)
+    generator = torch.Generator().manual_seed(0)
+    appearance.mean = torch.randn(6, generator=generator) * 0.1
+    appearance.transform = torch.eye(6) + 0.3 * torch.randn(6, 6, generator=generator)
+    boxes = F.normalize(torch.randn(2, 4, 6, generator=generator), dim=-1)
+    vectors = F.normalize(torch.randn(size, 17, 6, generator=generator), dim=-1)
+    category = torch.randint(0, 5, (17,), generator=generator).where(torch.arange(17) > 0, 6)  # none has 5
+    shown = ExemplarAppearance(vectors, torch.rand(size, 17, generator=generator) > 0.3, category)
+    expected = compared_one_by_one(appearance, boxes, shown, 8)
+    for exemplars in (shown, appearance.whitened(shown)):
+        torch.testing.assert_close(appearance.similarity(boxes, exemplars, 8), expected, rtol=1e-5, atol=1e-6)
+    assert (expected == -torch.inf).any()
+    assert (expected > -torch.inf).any()
+
+
+def test_opposite_boxes_are_told_from_what_is_not_asked_for(plane: Appearance) -> None:
+    """e to the power of -2 / temperature is a number."""
+    plane.temperature.fill_(0.03)
+    found = plane.similarity(torch.tensor([[[1.0, 0.0]]]), exemplars_of([[-1.0, 0.0]], [0]), 1)
+    torch.testing.assert_close(found, torch.tensor([[[-1.0]]]))
+
+
+def test_cosines_of_all_boxes_and_exemplars_never_lie_in_memory_at_once(
+    plane: Appearance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(appearance_module, "MOST_COSINES", 200)
+    largest = Largest()
+    category = torch.arange(3).repeat_interleave(10)
+    shown = ExemplarAppearance(torch.randn(1, 30, 2), torch.ones(1, 30, dtype=torch.bool), category)
+    with largest:
+        plane.similarity(torch.randn(4, 10, 2), shown, 3)
+    assert largest.numel <= 200 < 4 * 10 * 30
+
+
+class Largest(TorchDispatchMode):
+    """The number of elements of the largest tensor that is computed."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numel = max(self.numel, result.numel())
+        return result
 
 
 def test_exemplars_of_each_image_are_its_own(plane: Appearance) -> None:
