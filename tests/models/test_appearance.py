@@ -104,6 +104,43 @@ def test_a_swin_sees_images_of_any_size() -> None:
     assert swin.vectors(maps, torch.full((2, 3, 4), 0.5)).shape == (2, 3, 192)
 
 
+@pytest.mark.parametrize(("scale", "size"), [(1.0, 96), (2.0, 192), (0.5, 64), (0.1, 32)])
+def test_the_network_sees_the_image_at_its_scale(scale: float, size: int) -> None:
+    """In whole cells, as a share of a cell at the border would move what is seen."""
+    scaled = Appearance(AppearanceConfig("backbone", scale=scale), BACKBONE)
+    assert (f"scale {scale}" in scaled.made_by) == (scale != 1)
+    seen: list[Tensor] = []
+    scaled.model.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    images = padded(random_images(size=80), extra=16)
+    maps = scaled(images)
+    assert seen[0].shape == (2, 3, size, size)
+    assert torch.equal(maps.extent, torch.full((2, 2), 80 / 96))
+    assert scale != 1 or torch.equal(seen[0], images.pixels)
+
+
+def test_a_larger_scale_sees_the_same_places() -> None:
+    """A smooth picture has the same mean in a box, of whatever resolution its maps are."""
+
+    class Pixels(torch.nn.Module):
+        def forward(self, pixels: Tensor) -> list[Tensor]:
+            return [pixels]
+
+    found = []
+    for scale in (1.0, 2.0):
+        scaled = Appearance(AppearanceConfig("backbone", scale=scale), BACKBONE)
+        scaled.model = Pixels()
+        images = random_images(size=64)
+        ramp = torch.linspace(1, 3, 64)
+        smooth = torch.stack([ramp[:, None].expand(64, 64), ramp.expand(64, 64), torch.full((64, 64), 2.0)])
+        maps = scaled(images._replace(pixels=smooth.expand(2, -1, -1, -1)))
+        found.append(scaled.vectors(maps, torch.tensor([[[0.3, 0.6, 0.2, 0.4]]] * 2)))
+    torch.testing.assert_close(*found, rtol=0, atol=2e-3)
+    height = 1 + 2 * 0.6
+    width = 1 + 2 * 0.3
+    expected = F.normalize(torch.tensor([height, width, 2.0]), dim=0)
+    torch.testing.assert_close(found[1][0, 0], expected, rtol=0, atol=2e-3)
+
+
 def test_exemplars_are_their_boxes_and_points_their_surroundings(appearance: Appearance) -> None:
     maps, boxes = halves(), torch.tensor([[[[0.2, 0.5, 0.2, 0.6]], [[0.8, 0.5, 0.9, 0.9]]]])
     valid = torch.tensor([[[True], [False]]])
@@ -236,6 +273,11 @@ def test_what_differs_within_kinds_is_learned_to_be_of_no_matter(plane: Appearan
 def test_an_input_needs_a_network() -> None:
     with pytest.raises(ConfigError, match=r"model\.appearance\.input=true needs a network"):
         AppearanceConfig(input=True)
+
+
+def test_a_scale_is_above_zero() -> None:
+    with pytest.raises(ConfigError, match=r"model\.appearance\.scale"):
+        AppearanceConfig("backbone", scale=0.0)
 
 
 def test_exemplars_are_compared_with_all_digits_under_autocast(plane: Appearance) -> None:

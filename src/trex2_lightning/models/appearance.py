@@ -25,6 +25,7 @@ from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemp
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
 SAMPLES = 8  # along each side of a box: RoIAlign's of 4 x 4 cells, two in each
 MOST_COSINES = 2**22  # of boxes and exemplars, that are in memory at once: 16 MiB
+WHOLE_CELLS = 32  # pixels; sides of their multiples leave no cell of a map in part outside
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
 
 
@@ -49,8 +50,11 @@ class Appearance(nn.Module):
         model = any_size_model(source, options)
         self.model: nn.Module = model.requires_grad_(False)
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
+        self.scale = config.scale
         # What else its vectors depend on, beside its weights.
         self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"
+        if self.scale != 1:
+            self.made_by += f" scale {self.scale}"
         self.channels_last = returns_channels_last(self.name)
         self.channels: int = sum(model.feature_info.channels())
         self.register_buffer("mean", torch.zeros(self.channels))
@@ -68,6 +72,9 @@ class Appearance(nn.Module):
     def forward(self, images: Images) -> AppearanceMaps:
         """What the network sees of B images."""
         pixels = renormalize(images.pixels, images.valid, self.before, self.pixels)
+        if self.scale != 1:
+            size = [max(1, round(side * self.scale / WHOLE_CELLS)) * WHOLE_CELLS for side in pixels.shape[-2:]]
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         valid = images.valid.float()
         extent = torch.stack([valid[:, 0].mean(1), valid[:, :, 0].mean(1)], -1)
         maps = self.model(pixels)
