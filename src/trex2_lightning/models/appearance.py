@@ -47,9 +47,10 @@ class Appearance(nn.Module):
         source = backbone if own else replace(BackboneConfig(), name=config.name, weights=config.weights)
         source = replace(source, out_indices=config.out_indices)
         options: dict[str, Any] = dict(source.options) | config.options
-        model = any_size_model(source, options)
+        section = "model.backbone" if own else "model.appearance"
+        self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source, section)
+        model = any_size_model(source, options, section)
         self.model: nn.Module = model.requires_grad_(False)
-        self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
         self.scale = config.scale
         # What else its vectors depend on, beside its weights.
         self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"

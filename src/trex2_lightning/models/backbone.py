@@ -178,15 +178,18 @@ class Neck(nn.Module):
         )
 
 
-def any_size_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
-    """The timm model of a configuration, with its weights, for images of any size: a Swin's as Swin for detection does.
+def any_size_model(config: BackboneConfig, options: dict[str, Any], section: str = "model.backbone") -> Any:
+    """A timm model with its weights, for images of any size; a Swin sees them as Swin for detection does.
+
+    Args:
+        config, options, section: as of `timm_model`.
 
     Raises:
         InputError: timm cannot make it, or its weights cannot be read.
     """
     is_swin = returns_channels_last(config.name)
     fixed: dict[str, Any] = {"strict_img_size": False, "always_partition": True} if is_swin else {}
-    model: Any = timm_model(config, fixed | options)
+    model: Any = timm_model(config, fixed | options, section)
     if is_swin:
         model.patch_embed.dynamic_img_pad = True
         for stage in [module for module in model.modules() if isinstance(module, SwinTransformerStage)]:
