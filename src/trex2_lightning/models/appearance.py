@@ -23,7 +23,7 @@ from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
 
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
-SAMPLES = 8  # along each side of a box: RoIAlign's of 4 x 4 cells, two in each
+GRID = 8  # samples along each side of a box: RoIAlign's of 4 x 4 cells, two in each
 MOST_COSINES = 2**22  # of boxes and exemplars, that are in memory at once: 16 MiB
 WHOLE_CELLS = 32  # pixels; sides of their multiples leave no cell of a map in part outside
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
@@ -190,8 +190,8 @@ def box_means(features: Tensor, corners: Tensor) -> Tensor:
 
 def _cell_weights(span: Tensor, size: int) -> Tensor:
     """What each of a row of cells counts in the mean over spans (..., 2), first and last, of [0, 1]: (..., size)."""
-    steps = (torch.arange(SAMPLES, device=span.device) + 0.5) / SAMPLES
+    steps = (torch.arange(GRID, device=span.device) + 0.5) / GRID
     first, last = span[..., None].unbind(-2)
-    places = ((first + (last - first) * steps) * size - 0.5).clamp(0, size - 1)  # (..., SAMPLES)
+    places = ((first + (last - first) * steps) * size - 0.5).clamp(0, size - 1)  # (..., GRID)
     distance = places[..., None] - torch.arange(size, device=span.device)
     return (1 - distance.abs()).clamp(min=0).mean(-2)
