@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
+from trex2_lightning.evaluation.reliability import Reliability, write_reliability
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.training.trainer import finish_wandb, wandb_logger
 
@@ -22,6 +24,7 @@ class Evaluation(NamedTuple):
     figures: dict[str, float]  # as the `compute` of the metric gives them
     results: list[ImageResult]
     categories: dict[str, float]  # AP by name, of categories with ground truth
+    reliability: Reliability | None = None  # of its scores; None where there are no boxes to judge by
 
 
 class EvaluationReport(NamedTuple):
@@ -42,6 +45,10 @@ class EvaluationReport(NamedTuple):
                 if values := by_group(own, metric):
                     measured.setdefault(metric, {})[row] = values
         return measured
+
+    def reliability(self) -> dict[str, Reliability]:
+        """Of the scores of each row, where there are boxes to judge by."""
+        return {row: one.reliability for row, one in self.rows.items() if one.reliability is not None}
 
 
 def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
@@ -75,6 +82,8 @@ def by_task(reports: dict[str, EvaluationReport], metric: str) -> Summary:
 def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: dict[str, Any]) -> None:
     """Write `evaluation.json`: `about`, the figures, those of each category and task; and each row's detections.
 
+    And how far their scores can be trusted: numbers in the file, and `reliability.png`.
+
     Args:
         reports: of tasks by name, or of a single data set, whose name is "".
         folder: to write to; a task's detections go into a folder of its name.
@@ -83,6 +92,7 @@ def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: 
     for name, report in reports.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_results(report, folder / name)
+        write_reliability(report.reliability(), folder / name)
     if "" in reports:
         figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **_in_full(reports[""])}
     else:
@@ -98,7 +108,9 @@ def write_results(report: EvaluationReport, folder: Path) -> None:
         (folder / f"results_{row}.json").write_text(json.dumps(results))
 
 
-def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") -> None:
+def log_summary(
+    config: Config, folder: Path, summary: Summary, what: str = "", trust: Mapping[str, Reliability] | None = None
+) -> None:
     """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`.
 
     Args:
@@ -106,6 +118,7 @@ def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") 
         folder: for W&B's files.
         summary: the figures.
         what: was evaluated, such as `lvis_minival`, which then stands before each figure; "": the run's own test split.
+        trust: how far the scores of each row can be trusted, which becomes the table `reliability`.
     """
     if config.logging.wandb == "disabled":
         return
@@ -120,11 +133,18 @@ def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") 
             for group, value in groups.items()
         }
     )
+    if trust:
+        lines = [[row, *line] for row, one in trust.items() for line in one.table()]
+        logger.log_table(f"{prefix}reliability", ["prompt", "scores", "mean score", "share right", "count"], lines)
     finish_wandb([logger])
 
 
 def _in_full(report: EvaluationReport) -> dict[str, Any]:
-    """The summary, and AP by row and category name."""
+    """The summary, and by row AP of each category's name and `[mean score, share that is right, count]` of bins."""
     rows = {row: evaluation.categories for row, evaluation in report.rows.items()}
     categories = {row: {name: round(ap, 4) for name, ap in own.items()} for row, own in rows.items()}
-    return {**report.summary(), "categories": categories}
+    trust: dict[str, dict[str, list[list[float]]]] = {}
+    for row, one in report.reliability().items():
+        for scores, *values in one.table():
+            trust.setdefault(row, {}).setdefault(scores, []).append(values)
+    return {**report.summary(), "categories": categories, "reliability": trust}
