@@ -80,9 +80,9 @@ def preflight(config: Config, steps: int) -> PreflightReport:
         ranks = from_every_rank(figures)  # no rank leaves before all have written
         if _rank():
             return PreflightReport()
-        sizes = [(trial.folder / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last")]
+        best, last = ((trial.folder / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last"))
         shutil.rmtree(folder)
-        disk = DiskSpace(sizes, _free(Path(config.output)))
+        disk = DiskSpace(best, last, _free(Path(config.output)))
         return judge(config, RunFigures(watch, ranks, checkpoint, disk, data.num_val_images, _num_cores()))
     except (RuntimeError, MemoryError, OSError) as error:
         report = _explained(error, config, watch)
