@@ -220,8 +220,8 @@ def _checkpoint(found: RunFigures) -> tuple[str, str]:
 def _disk(config: Config, disk: DiskSpace) -> tuple[str, str]:
     needed = disk.best + 3 * disk.last  # a new one is written beside the two before
     line = (
-        f"disk         {_gib(needed)} for best.ckpt, last.ckpt, previous.ckpt and one that is written, {_gib(disk.free)} "
-        f"free at output={config.output}"
+        f"disk         {_gib(needed)} for best.ckpt, last.ckpt, previous.ckpt and one that is written, "
+        f"{_gib(disk.free)} free at output={config.output}"
     )
     if needed > disk.free:
         return (

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import wandb
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
@@ -85,6 +86,7 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         job_type=settings.job_type,
         tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
         config=to_dict(config),
+        settings=wandb.Settings(silent=settings.wandb == "offline"),  # docs/wandb.md says how to upload it
     )
 
 

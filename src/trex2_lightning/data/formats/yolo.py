@@ -34,7 +34,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     """
     content = _parse(data, report)
     names = report.declare(_names(content, data))
-    files = [file for place in _places(content, data, split) for file in _images(place, report)]
+    files = [file for place in split_places(content, data, split) for file in _images(place, report)]
     if not files:
         raise InputError(f"{data}: its '{split}' has no images; correct the path there")
     unique = list(dict.fromkeys(files))
@@ -94,7 +94,12 @@ def _names(content: dict[str, Any], data: Path) -> list[tuple[int, Any, str]]:
     return result
 
 
-def _places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
+def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
+    """Folders or lists of images that `data.yaml`, whose content is given, names for a split, there or not.
+
+    Raises:
+        InputError: it names none.
+    """
     given = content.get(split)
     if split == "val" and given is None:
         given = content.get("valid")
