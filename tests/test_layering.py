@@ -42,7 +42,14 @@ ROOMS = {
         ["datamodule"],
     ],
 }
-WHOLE_CONFIG = {"training", "evaluation", "inference", "finetuning", "studies", "commands"}  # others take their own part of it
+WHOLE_CONFIG = {
+    "training",
+    "evaluation",
+    "inference",
+    "finetuning",
+    "studies",
+    "commands",
+}  # others take their own part of it
 MOST_LINES = 300
 FILES = [file for file in sorted(PACKAGE.rglob("*.py")) if file != PACKAGE / "__init__.py"]
 TESTS = sorted(Path(__file__).parent.rglob("*.py"))

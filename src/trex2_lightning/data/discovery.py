@@ -23,14 +23,14 @@ from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.reading import SUMMARY
 from trex2_lightning.errors import InputError
 
-WHOLE = "whole"  # what names no split
+UNSPLIT = "whole"  # what names no split
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
 WORDS |= {"test": "test", "testing": "test", "reference": "reference"}
 PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 ANNOTATIONS = {".csv", ".json", ".jsonl", ".odgt", ".xml"}
 DEPTH = 2  # folders below the given one that are looked into
 LOOKED_FOR = 50  # pictures by which their folder is found
-HEAD = 2**16  # bytes that show what a file is
+FIRST_BYTES = 2**16  # bytes that show what a file is
 FEDERATED = b'"neg_category_ids"'  # only LVIS says what an image does not judge
 COCO_LIST = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
 INDEX = "index"  # of any format, made by scripts/prepare_data.py
@@ -48,7 +48,9 @@ class FolderContent(NamedTuple):
     """What was found in a folder."""
 
     form: str
-    splits: dict[str, SplitSource]  # by `train`, `val`, `test`, `reference`; `WHOLE` alone where nothing names a split
+    splits: dict[
+        str, SplitSource
+    ]  # by `train`, `val`, `test`, `reference`; `UNSPLIT` alone where nothing names a split
     left_out: dict[str, str]  # files that could have been one, and why they are none
 
 
@@ -79,9 +81,9 @@ def discover(folder: Path, form: str = "") -> FolderContent:
     if len(found) > 1:
         raise InputError(f"{folder} has annotations in several formats: choose by data.format={' or '.join(found)}")
     [(name, splits)] = found.items()
-    if "train" in splits and WHOLE in splits:
-        left_out[str(splits.pop(WHOLE).annotations)] = "its name says no split, and others' do"
-    if not {"train", WHOLE} & set(splits):
+    if "train" in splits and UNSPLIT in splits:
+        left_out[str(splits.pop(UNSPLIT).annotations)] = "its name says no split, and others' do"
+    if not {"train", UNSPLIT} & set(splits):
         raise InputError(f"{folder}: has {', '.join(splits)} and nothing to train on; name a file or a folder `train`")
     return FolderContent(name, splits, left_out)
 
@@ -103,7 +105,7 @@ def split_named(path: Path, folder: Path) -> str:
         for word in re.findall("[a-z]+", part.lower()):
             if word in WORDS:
                 return WORDS[word]
-    return WHOLE
+    return UNSPLIT
 
 
 def _by_split(
@@ -119,7 +121,7 @@ def _by_split(
         best = instances if len(sources) > 1 and instances else sources
         if len(best) > 1:
             names = " and ".join(str(source.annotations.relative_to(folder)) for source in best[:2])
-            what = f"the {split} split" if split != WHOLE else "no split by their names"
+            what = f"the {split} split" if split != UNSPLIT else "no split by their names"
             raise InputError(f"{folder}: {names} are both of {what}; leave one of them there, or name their splits")
         chosen[split] = best[0]
         left_out |= {str(s.annotations): f"{best[0].annotations.name} is there" for s in sources if s is not best[0]}
@@ -129,7 +131,7 @@ def _by_split(
 def _indexes(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
     for place in _folders(folder):
         if (place / SUMMARY).is_file():
-            yield split_named(place, folder) if place != folder else WHOLE, SplitSource(place, None, {})
+            yield split_named(place, folder) if place != folder else UNSPLIT, SplitSource(place, None, {})
 
 
 def _coco(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
@@ -145,7 +147,7 @@ def _json_files(folder: Path, name: str, *, federated: bool) -> Iterator[tuple[s
     for place in _folders(folder):
         for file in sorted(place.glob("*.json")):
             with file.open("rb") as stream:
-                is_coco = COCO_LIST.search(stream.read(HEAD))
+                is_coco = COCO_LIST.search(stream.read(FIRST_BYTES))
             if is_coco and _holds(file, FEDERATED) == federated:
                 split = split_named(file, folder)
                 images = _place_of(_file_names(file), split, file, folder)
@@ -175,7 +177,7 @@ def _voc(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
     form = every_format()["voc"]
     for place in _folders(folder):
         files = sorted(islice(place.glob("*.xml"), LOOKED_FOR))
-        if not files or b"<annotation" not in files[0].read_bytes()[:HEAD]:
+        if not files or b"<annotation" not in files[0].read_bytes()[:FIRST_BYTES]:
             continue
         pictures = [f"{file.stem}{suffix}" for file in files for suffix in (".jpg", ".jpeg", ".png")]
         split = split_named(place / "x", folder)

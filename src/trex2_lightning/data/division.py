@@ -76,7 +76,9 @@ def stratified(labels: Sequence[set[int]], share: float = SHARE) -> set[int]:
             if unit in given:
                 continue
             own = labels[unit] or {BACKGROUND}
-            take = wanted[rarest] >= others[rarest] and not own & alone
+            room = len(labels) * share - len(chosen)  # in all, which decides between equals
+            least = len(labels) * (1 - share) - (len(given) - len(chosen))
+            take = (wanted[rarest], room) >= (others[rarest], least) and not own & alone
             given.add(unit)
             if take:
                 chosen.add(unit)

@@ -13,13 +13,13 @@ from typing import NamedTuple
 from trex2_lightning.finetuning.machine import Machine
 from trex2_lightning.finetuning.survey import Survey
 
-SIZES = (224, 288, 352, 416, 480, 544, 608, 640)  # of the shorter side, pixels
+PICTURE_SIZES = (224, 288, 352, 416, 480, 544, 608, 640)  # of the shorter side, pixels
 LARGEST = {"cpu": 416, "gpu": 640}  # that are chosen
 SMALLEST_BOX = 16  # pixels: two cells of the finest feature map
-LONGEST = 2.0  # longer side over shorter, beyond which a picture is made smaller
-STRIDE = 32  # pixels, of the coarsest feature map
-QUERIES = (100, 200, 300, 450, 600, 900)
-STEPS = (300, 20_000)  # fewest and most
+LONGEST_ASPECT = 2.0  # longer side over shorter, beyond which a picture is made smaller
+COARSEST = 32  # pixels, of the coarsest feature map
+QUERY_COUNTS = (100, 200, 300, 450, 600, 900)
+STEP_LIMITS = (300, 20_000)  # fewest and most
 VIEWS_PER_BOX, VIEWS_PER_NAME = 200, 100  # pictures seen: so many times the root of the boxes, and for each category
 PIXEL_BYTES = 1600  # a step's memory for each pixel of its pictures; 820 were measured at 100 queries
 FIXED_BYTES = 3 * 2**29  # the process, its weights and the optimizer
@@ -44,13 +44,13 @@ def choose(found: Survey, machine: Machine, given: Mapping[str, str]) -> list[Ch
     """
     size, why_size = _size(found, machine)
     size = _whole(given, "data.size", size)
-    longest = -(-int(size * min(found.aspect, LONGEST)) // STRIDE) * STRIDE
+    longest = -(-int(size * min(found.aspect, LONGEST_ASPECT)) // COARSEST) * COARSEST
     max_size = max(size, _whole(given, "data.max_size", longest))
     total = max(1, _whole(given, "train.total_batch", 8))
     batch = _whole(given, "data.batch_size", _batch(total, size, max_size, machine))
     steps = _whole(given, "train.max_steps", _steps(found, total))
     gibibytes = machine.memory / 2**30
-    queries = next((count for count in QUERIES if count >= 1.5 * found.crowded), QUERIES[-1])
+    queries = next((count for count in QUERY_COUNTS if count >= 1.5 * found.crowded), QUERY_COUNTS[-1])
     flip, why_flip = _flip(found.names)
     workers = min(4, machine.cores - 1) if machine.accelerator == "gpu" else min(1, machine.cores - 1)
     choices = [
@@ -80,8 +80,8 @@ def choose(found: Survey, machine: Machine, given: Mapping[str, str]) -> list[Ch
 
 def _size(found: Survey, machine: Machine) -> tuple[int, str]:
     """The least that shows all but the smallest tenth of the boxes, within what pictures and machine have."""
-    wanted = next((size for size in SIZES if size * found.small >= SMALLEST_BOX), SIZES[-1])
-    own = next((size for size in SIZES if size >= found.short_side), SIZES[-1])
+    wanted = next((size for size in PICTURE_SIZES if size * found.small >= SMALLEST_BOX), PICTURE_SIZES[-1])
+    own = next((size for size in PICTURE_SIZES if size >= found.short_side), PICTURE_SIZES[-1])
     size = min(wanted, own, LARGEST[machine.accelerator])
     pixels = size * found.small
     why = f"a tenth of the boxes have less than {pixels:.0f} x {pixels:.0f} pixels then"
@@ -112,7 +112,7 @@ def _batch(total: int, size: int, max_size: int, machine: Machine) -> int:
 
 def _steps(found: Survey, total: int) -> int:
     views = VIEWS_PER_BOX * sqrt(found.num_boxes) + VIEWS_PER_NAME * len(found.names)
-    fewest, most = STEPS
+    fewest, most = STEP_LIMITS
     return min(most, max(fewest, round(views / total / 100) * 100))
 
 

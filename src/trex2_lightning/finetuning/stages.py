@@ -22,8 +22,8 @@ from trex2_lightning.inference.sheets import write_text_sheet
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import require_new, train
 
-EXPERIMENTS = Path(trex2_lightning.__file__).parents[2] / "experiments"
-BASE, BASE_STAGE_2 = EXPERIMENTS / "photographs.yaml", EXPERIMENTS / "photographs_stage2.yaml"
+SHIPPED = Path(trex2_lightning.__file__).parents[2] / "experiments"
+BASE, BASE_STAGE_2 = SHIPPED / "photographs.yaml", SHIPPED / "photographs_stage2.yaml"
 OWN_OF_A_RUN = ("format", "name", "train.init_from", "train.max_steps", "train.val_every")  # not of the recipe
 CHOICES, SHEET = "choices.md", "detections.png"
 BY_WORDS = ("text", "random_phrases", "foreign_phrases")  # with its controls

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 from trex2_lightning.data.annotations.reading_report import Report
-from trex2_lightning.data.discovery import WHOLE, SplitSource, discover, unused_files
+from trex2_lightning.data.discovery import UNSPLIT, SplitSource, discover, unused_files
 from trex2_lightning.data.division import divide
 from trex2_lightning.data.index.reading import Index
 from trex2_lightning.data.index.writing import build_index
 from trex2_lightning.errors import InputError
 
 SMALL, TYPICAL, MOST = 10, 50, 99  # percentiles
-SPLITS = ("train", "val", "test", "reference")
+IN_ORDER = ("train", "val", "test", "reference")
 
 
 class Survey(NamedTuple):
@@ -50,15 +50,15 @@ def prepare_folder(folder: Path, output: Path, form: str = "") -> PreparedFolder
     """
     content = discover(folder, form)
     read = {name: _index(source, output / name) for name, source in content.splits.items()}
-    splits = {name if name != WHOLE else "train": index for name, index in read.items()}
+    splits = {name if name != UNSPLIT else "train": index for name, index in read.items()}
     if not splits["train"].num_boxes:
         raise InputError(f"{folder}: no picture to train on has a box: annotate some")
-    whence = {name if name != WHOLE else "train": str(source.annotations) for name, source in content.splits.items()}
+    whence = {name if name != UNSPLIT else "train": str(source.annotations) for name, source in content.splits.items()}
     if "val" not in splits:
         splits["train"], splits["val"] = divide(splits["train"], output / "divided")
         whence["val"] = f"a tenth of {whence['train']}, stratified: {output / 'divided' / 'val.txt'} lists it"
     lines = [f"{folder}: {content.form}"]
-    for name in SPLITS:
+    for name in IN_ORDER:
         if name in splits:
             index, kinds = splits[name], np.count_nonzero(splits[name].image_counts)
             what = f"{len(index):,} pictures, {index.num_boxes:,} boxes of {kinds:,} categories"
