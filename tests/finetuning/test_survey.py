@@ -88,6 +88,14 @@ def test_what_is_left_out_is_counted(write: Write) -> None:
     assert "not used: 2 .jpg files" in told
 
 
+def test_what_training_never_shows_is_told(write: Write) -> None:
+    root = write("coco", train=2, val=2)
+    content = json.loads((root / "train.json").read_text())
+    content["annotations"] = content["annotations"][:1]  # a dog
+    (root / "train.json").write_text(json.dumps(content))
+    assert "  in val: 1 categories that have no box in train, such as cat" in prepared(root).lines
+
+
 def test_a_split_that_yolo_names_and_has_not_is_told(write: Write) -> None:
     root = write("yolo", train=2, val=1, test=1)
     shutil.rmtree(root / "images" / "test")

@@ -89,7 +89,8 @@ def look(run: FolderRun) -> Config:
     (config.folder / CHOICES).write_text(table(["setting", "value", "why"], rows) + "\n", encoding="utf-8")
     for choice in choices:
         tell(f"  {choice.key}={choice.value}: {choice.why}")
-    tell(f"all other settings are those of {BASE.name}; key=value changes any: {config.folder / 'config.yaml'} has all")
+    base = BASE.name if run.stage == 1 else f"{run.config_file(1)}, stage 1's"
+    tell(f"all other settings are those of {base}; key=value changes any: {config.folder / 'config.yaml'} has all")
     return config
 
 

@@ -65,6 +65,10 @@ def prepare_folder(folder: Path, output: Path, form: str = "") -> PreparedFolder
             lines.append(f"  {name:9} {what}: {whence[name]}")
         else:
             lines.append(f"  {name:9} none")
+    for name in ("val", "test"):
+        if name in splits and (unseen := _with_boxes(splits[name]) - _with_boxes(splits["train"])):
+            some = ", ".join(sorted(unseen)[:5])
+            lines.append(f"  in {name}: {len(unseen):,} categories that have no box in train, such as {some}")
     for name, index in read.items():
         for reason, number in sorted(index.summary["counts"].items()):
             lines.append(f"  in {name}: {number:,} x {reason} ({index.summary['examples'][reason]})")
@@ -101,6 +105,10 @@ def _index(source: SplitSource, folder: Path) -> Index:
         return Index(source.annotations)
     report = Report()
     return build_index(folder, source.form.read(source.arguments, report), report, {})
+
+
+def _with_boxes(index: Index) -> set[str]:
+    return {index.names[label] for label in index.image_counts.nonzero()[0].tolist()}
 
 
 def _annotation_files(source: SplitSource) -> set[Path]:
