@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BOX, pictures, write_coco_file
+from pet_folders import BOX, pictures, write_coco_file
 
 from trex2_lightning.data.index.reading import Index
 from trex2_lightning.errors import InputError
