@@ -17,6 +17,7 @@ from documents import ROOT, Command
 
 from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
+from trex2_lightning.finetuning.stages import FolderRun
 from trex2_lightning.models.hub.settings import model_config
 
 TINY = [
@@ -115,10 +116,17 @@ def shrinking(script: str, arguments: list[str]) -> list[str]:
     if Path(script).stem not in ("train", "preflight"):
         return []
     file, *rest = [argument for argument in arguments if not argument.startswith("--")]
+    if Path(file).is_dir():
+        run = FolderRun(Path(file), 1, rest, str)
+        if "--stage=2" in arguments:
+            return ["train.max_steps=2"]
+        if "--resume" not in arguments:
+            shutil.rmtree(run.config_file(1).parent, ignore_errors=True)
+        return [*TINY, *TINY_MODEL]
     written = load(file, rest)  # with the document's own values, which have to be right without ours too
     steps = ["--steps=2"] if Path(script).stem == "preflight" else []
     if not steps and "--resume" not in arguments:
-        shutil.rmtree(written.folder, ignore_errors=True)
+        shutil.rmtree(written.folder / "checkpoints", ignore_errors=True)
     return [*steps, *TINY, *(like_hub(written) if written.model.init_from else TINY_MODEL)]
 
 

@@ -48,8 +48,8 @@ def train(
             configuration, the data or the weights are wrong.
     """
     last = config.folder / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
-        raise InputError(f"{config.folder} already has a run: add --resume to go on with it, or give another name=")
+    if not resume:
+        require_new(config.folder)
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -95,6 +95,12 @@ def train(
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     finish_wandb(trainer.loggers)
     return module
+
+
+def require_new(folder: Path) -> None:
+    """Raises InputError: the folder has a run."""
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        raise InputError(f"{folder} already has a run: add --resume to go on with it, or give another name=")
 
 
 def known_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import wandb
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
@@ -23,9 +24,10 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
+from trex2_lightning.training.callbacks.log_lines import LogLines
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
-from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
+from trex2_lightning.training.checkpoint_io import RunCheckpointIO
 
 
 def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Trainer:
@@ -47,6 +49,7 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
         log_every_n_steps=min(config.logging.every, train.max_steps),
         logger=_loggers(config),
         callbacks=[*_callbacks(config), *watching],
+        enable_progress_bar=on_terminal(),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -64,10 +67,16 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[RichProgressBar(), Acceleration(config.train)],
+        callbacks=[*([RichProgressBar()] if on_terminal() else []), Acceleration(config.train)],
+        enable_progress_bar=on_terminal(),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
+
+
+def on_terminal() -> bool:
+    """Whether what is printed goes to a terminal, which can show a progress bar."""
+    return sys.stdout.isatty()
 
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
@@ -82,6 +91,7 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         job_type=settings.job_type,
         tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
         config=to_dict(config),
+        settings=wandb.Settings(silent=settings.wandb == "offline"),  # docs/wandb.md says how to upload it
     )
 
 
@@ -125,7 +135,7 @@ def _devices(config: Config) -> dict[str, Any]:
         "devices": train.devices,
         "num_nodes": train.nodes,
         "strategy": strategy,
-        "plugins": [WholeCheckpointIO(), *_slurm()],
+        "plugins": [RunCheckpointIO(), *_slurm()],
         # Under SLURM Lightning loads a checkpoint of its own that lies here over any weights; its default is the folder
         # that the command was called in, which all runs share.
         "default_root_dir": config.folder,
@@ -145,8 +155,9 @@ def _slurm() -> list[SLURMEnvironment]:
 
 def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
+    refresh = 10 if config.train.accelerator == "gpu" else 1  # steps; the loss that is shown is waited for
     callbacks: list[Callback] = [
-        RichProgressBar(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
+        RichProgressBar(refresh) if on_terminal() else LogLines(),
         Acceleration(config.train),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
