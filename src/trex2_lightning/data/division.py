@@ -78,7 +78,7 @@ def stratified(labels: Sequence[set[int]], share: float = SHARE) -> set[int]:
             own = labels[unit] or {BACKGROUND}
             room = len(labels) * share - len(chosen)  # in all, which decides between equals
             least = len(labels) * (1 - share) - (len(given) - len(chosen))
-            take = (wanted[rarest], room) >= (others[rarest], least) and not own & alone
+            take = (wanted[rarest], room) >= (others[rarest], least)
             given.add(unit)
             if take:
                 chosen.add(unit)

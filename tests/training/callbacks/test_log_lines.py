@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from lightning.pytorch.callbacks import RichProgressBar
 
 from trex2_lightning.config import Config
 from trex2_lightning.training import trainer
+from trex2_lightning.training.callbacks import log_lines
 from trex2_lightning.training.callbacks.log_lines import LogLines, duration
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.trainer import build_trainer
@@ -29,6 +32,25 @@ def test_steps_and_evaluations_are_told_a_line_each(tiny_config: TinyConfig, cap
     caplog.clear()
     train(tiny_config(*few, "train.max_steps=5"), resume=True)
     assert told(caplog)[:2] == ["step 4 of 5: loss", "step 5 of 5: loss"]
+
+
+def test_a_run_that_goes_on_counts_its_own_steps_and_no_validation(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ten steps in 30 seconds, 10 of them for a validation."""
+    caplog.set_level(logging.INFO)
+    clock = iter([100.0, 110.0, 120.0, 130.0])
+    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    trainer = SimpleNamespace(
+        global_step=90, max_steps=200, log_every_n_steps=50, is_global_zero=True, callback_metrics={}
+    )
+    lines: Any = LogLines()
+    lines.on_train_start(trainer)
+    lines.on_validation_start()
+    lines.on_validation_end(trainer)
+    trainer.global_step = 100
+    lines.on_train_batch_end(trainer, None, {"loss": 1.5})
+    assert caplog.messages == ["step 100 of 200: loss 1.5, 2 s a step, 3 min left"]
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:
