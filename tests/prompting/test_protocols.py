@@ -9,7 +9,8 @@ import torch
 from glass import IMAGES, NAMES, Glass, ask, batch_of, image
 
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, from_words
-from trex2_lightning.prompting.protocols import PROTOCOLS, Hinted, Interactive, Mixed, Text, WrongPictures, promptings
+from trex2_lightning.prompting.protocol_names import PROTOCOLS
+from trex2_lightning.prompting.protocols import Hinted, Interactive, Mixed, Text, WrongPictures, promptings
 
 GREY = 0.0
 

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.speed import measure_speed
 
 
 def main(arguments: list[str], prog: str = "bench.py") -> None:
@@ -15,5 +14,8 @@ def main(arguments: list[str], prog: str = "bench.py") -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")
     options = parser.parse_args(arguments)
+
+    from trex2_lightning.studies.speed import measure_speed
+
     measure_speed(options.page, options.threads)
     console.print(f"written to {options.page}", soft_wrap=True)

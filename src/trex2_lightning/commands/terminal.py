@@ -1,11 +1,17 @@
-"""What all commands share: the console, one line for what the user can mend, and arguments with overrides."""
+"""What all commands share: where they print, how they end, and arguments with overrides.
+
+Results go to stdout; errors, the log and progress to stderr. Status 0: done; 2: wrong input, told in one line; 130:
+stopped by the user (Ctrl-C); 141: nobody reads the results any more.
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -14,18 +20,38 @@ from rich.markup import escape
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
+STOPPED, CLOSED = 130, 141  # as a shell counts SIGINT and SIGPIPE
+aside = Console(stderr=True)
+
 
 def command(function: Callable[[list[str]], None]) -> None:
-    """Run a command with the arguments of this process; wrong input ends it with status 2."""
-    # Not where results go: job files take the folder of a run from there.
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
+    """Run a command with the arguments of this process, and end it as a user may expect."""
+    handler = RichHandler(console=aside, show_path=False)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("trex2_lightning").setLevel(logging.INFO)
     try:
         function(sys.argv[1:])
+        sys.stdout.flush()
     except InputError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        aside.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except KeyboardInterrupt as stop:
+        kept = " ".join(getattr(stop, "__notes__", ["nothing was written; start it again"]))
+        aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
+        sys.exit(STOPPED)
+    except BrokenPipeError:  # whoever read the results has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python's own flush find it closed
+        sys.exit(CLOSED)
+
+
+@contextmanager
+def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
+    """Where the user stops what is done within, tell by `kept()` what there is of it, and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        stop.add_note(kept())
+        raise
 
 
 def parse(
@@ -35,3 +61,17 @@ def parse(
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=others)
     options = parser.parse_intermixed_args(arguments)
     return options, options.overrides
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option that names a detector; its value is `model`, a text."""
+    parser.add_argument(
+        "--model",
+        "--ckpt",
+        required=True,
+        metavar="MODEL",
+        help="checkpoint, folder of a run, or a Grounding DINO: a folder in the hub's format or a repository there",
+    )
+
+
+__all__ = ["CLOSED", "STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse"]

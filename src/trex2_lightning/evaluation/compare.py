@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import wandb
 from omegaconf import OmegaConf
 
 from trex2_lightning.config.migrations import migrate
@@ -127,6 +126,8 @@ def _of_folder(folder: Path) -> RunFacts:
 
 def _of_wandb(name: str) -> RunFacts:
     """Of a run of training, and of its evaluations, which are runs of their own with its name; or of one of these."""
+    import wandb  # only where a run lies there
+
     try:
         api = wandb.Api()
         run = api.run(name)

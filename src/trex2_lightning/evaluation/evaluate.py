@@ -16,20 +16,18 @@ from trex2_lightning.evaluation.generic_prompts import encode_references
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
-from trex2_lightning.prompting.protocols import (
+from trex2_lightning.prompting.protocol_names import (
     FROM_REFERENCES,
     OWN_EXEMPLARS,
     PROTOCOLS,
+    TEXT_CONTROLS,
     TEXT_PROTOCOLS,
-    Prompting,
-    Text,
-    promptings,
 )
+from trex2_lightning.prompting.protocols import Prompting, Text, promptings
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
-from trex2_lightning.training.trainer import build_evaluator
+from trex2_lightning.training.trainer import build_evaluator, stoppable
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +47,9 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
-            other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls, and all if
-            the run trained visual prompts.
+        protocols: some of `protocol_names.PROTOCOLS`, or `exemplars`, of which those that the run trained for are
+            taken; or other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls,
+            and all if the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
@@ -82,7 +80,8 @@ def evaluate(
     if "region_classification" in chosen:
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
-    step(module, datamodule=data, verbose=False)
+    with stoppable():
+        step(module, datamodule=data, verbose=False)
     rows = {
         row: Evaluation(module.figures[row], metric.results(), metric.per_category)
         for row, (_, metric) in module.protocols.items()

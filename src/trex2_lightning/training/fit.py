@@ -15,10 +15,10 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
-from trex2_lightning.training.checkpoint import resume_from, start_from
+from trex2_lightning.training.checkpoint import read_checkpoint, resume_from, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
-from trex2_lightning.training.trainer import build_trainer, finish_wandb
+from trex2_lightning.training.trainer import build_trainer, finish_wandb, stoppable
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +90,19 @@ def train(
             log.info("nothing of the pretrained %s is trained: optim.lr_%s has no effect", part, part)
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
-    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    with stoppable():
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     finish_wandb(trainer.loggers)
     return module
+
+
+def kept_of(config: Config) -> str:
+    """What there is of a run that was stopped, and how to go on."""
+    last = config.folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return f"{config.folder} has no checkpoint yet: start the run again"
+    step = read_checkpoint(last)["global_step"]
+    return f"{last} has the first {step:,} of {config.train.max_steps:,} steps: the same line with --resume goes on"
 
 
 def known_names(names: Sequence[str]) -> tuple[str, ...]:
