@@ -35,15 +35,15 @@ TINY_MODEL = [
 ]
 # What takes hours, GPUs or the network, by script. Of a command that is marked, all is run but this.
 WORK = {
-    "ablation_full": ("trex2_lightning.commands.ablation_full.compare_full_size",),
-    "ablation_fusion": ("trex2_lightning.commands.ablation_fusion.compare_fusion",),
-    "ablation_prompts": ("trex2_lightning.commands.ablation_prompts.compare_prompts",),
-    "bench": ("trex2_lightning.commands.bench.measure_speed",),
-    "bench_gpu": ("trex2_lightning.commands.bench_gpu.measure_gpu",),
-    "compare_runs": ("trex2_lightning.commands.compare.compare",),
+    "ablation_full": ("trex2_lightning.studies.full_ablation.compare_full_size",),
+    "ablation_fusion": ("trex2_lightning.studies.fusion_ablation.compare_fusion",),
+    "ablation_prompts": ("trex2_lightning.studies.prompt_ablation.compare_prompts",),
+    "bench": ("trex2_lightning.studies.speed.measure_speed",),
+    "bench_gpu": ("trex2_lightning.studies.gpu_speed.measure_gpu",),
+    "compare_runs": ("trex2_lightning.evaluation.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),
-    "evaluate": ("trex2_lightning.commands.evaluate.evaluate", "trex2_lightning.commands.evaluate._present"),
-    "wandb_dashboard": ("trex2_lightning.commands.dashboard.save_workspace",),
+    "evaluate": ("trex2_lightning.evaluation.evaluate.evaluate", "trex2_lightning.commands.evaluate._present"),
+    "wandb_dashboard": ("trex2_lightning.studies.dashboard.save_workspace",),
 }
 
 

@@ -102,7 +102,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=aside)
+    return Progress(*columns, console=aside, disable=not aside.is_terminal)
 
 
 def _watched(progress: Progress, path: Path) -> BinaryIO:

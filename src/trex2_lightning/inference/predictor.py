@@ -1,4 +1,4 @@
-"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind scripts/predict.py.
+"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind trex2 predict.
 
 C categories, M exemplars of one of them in one image, n reference images, D model width.
 """

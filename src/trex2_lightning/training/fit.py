@@ -9,7 +9,7 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from trex2_lightning.config import Config, save
+from trex2_lightning.config import Config, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
@@ -123,6 +123,6 @@ def _how_to_make(checkpoint: Path) -> str:
     """The runs of experiments/ are called like their files and are written to `runs`."""
     name = checkpoint.parent.parent
     file = Path("experiments", *name.parts[1:]).with_suffix(".yaml")
-    if name.parts[:1] == ("runs",) and file.is_file():
-        return f"python scripts/train.py {file} data.root=FOLDER trains it"
+    if name.parts[:1] == ("runs",) and experiment_file(file).is_file():
+        return f"trex2 train {file} data.root=FOLDER trains it"
     return "train the run that writes it"

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
+    ProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
@@ -26,6 +26,7 @@ from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
+from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 
@@ -48,7 +49,7 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
         check_val_every_n_epoch=None,
         log_every_n_steps=min(config.logging.every, train.max_steps),
         logger=_loggers(config),
-        callbacks=[*_callbacks(config), *watching],
+        **_shown([*_callbacks(config), *watching]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -61,7 +62,7 @@ def build_evaluator(config: Config) -> L.Trainer:
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[RichProgressBar(), Acceleration(config.train)],
+        **_shown([progress(), Acceleration(config.train)]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -152,10 +153,15 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
+def _shown(callbacks: list[Callback]) -> dict[str, Any]:
+    """The callbacks, and that Lightning adds no bar of its own where none of them is one."""
+    return {"callbacks": callbacks, "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks)}
+
+
 def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
-        RichProgressBar(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
+        progress(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
         Acceleration(config.train),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
