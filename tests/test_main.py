@@ -112,3 +112,23 @@ def test_the_console_script_and_the_version() -> None:
     assert name == "trex2"
     assert getattr(import_module(module), function) is main
     assert trex2_lightning.__version__ == version("trex2-lightning")
+
+
+def test_the_package_offers_what_people_import_and_imports_it_when_asked() -> None:
+    program = """
+import sys
+import trex2_lightning as t
+assert set(t.__all__) <= set(dir(t))
+t.Box, t.Point, t.InputError
+assert "torch" not in sys.modules
+for name in t.__all__:
+    assert getattr(t, name).__name__ == name
+assert not hasattr(t, "Predicter")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=200)
+
+
+def test_wandb_is_imported_where_a_run_logs_to_it() -> None:
+    """At a file's top by its own command alone; timm imports it too, where it is installed."""
+    package = ROOT / "src" / "trex2_lightning"
+    assert {file.stem for file in package.rglob("*.py") if "\nimport wandb" in file.read_text()} == {"dashboard"}

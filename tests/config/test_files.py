@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from configparser import ConfigParser
+from glob import glob
 from pathlib import Path
 
 import pytest
 
-from trex2_lightning.config import Config, ConfigError, for_evaluation, from_dict, load, override, save, to_dict
+from trex2_lightning.config import (
+    Config,
+    ConfigError,
+    for_benchmark,
+    for_evaluation,
+    from_dict,
+    load,
+    override,
+    save,
+    to_dict,
+)
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -237,3 +250,25 @@ def test_dict_of_another_version_is_an_error() -> None:
 )
 def test_every_experiment_loads(path: Path) -> None:
     assert isinstance(load(path), Config)
+
+
+def test_the_package_brings_its_experiments_to_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = load(EXPERIMENTS / "demo" / "stage2.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert load("experiments/demo/stage2.yaml") == expected
+    assert for_benchmark(expected, Path("experiments/eval/coco.yaml")).eval.max_detections == 100
+    write(tmp_path, "experiments/demo/stage2.yaml", "name: mine\n")
+    assert load("experiments/demo/stage2.yaml").name == "mine"
+    with pytest.raises(ConfigError, match=r"no experiment file experiments/smal_coco.yaml: did you mean .*/small_coco"):
+        load("experiments/smal_coco.yaml")
+    with pytest.raises(ConfigError, match=r"no experiment file other/demo/stage1\.yaml$"):
+        load("other/demo/stage1.yaml")
+
+
+def test_a_wheel_has_every_file_of_the_experiments() -> None:
+    package, settings = ROOT / "src" / "trex2_lightning", ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    patterns = settings["options.package_data"]["trex2_lightning"].split()
+    shipped = {Path(file) for pattern in patterns for file in glob(pattern, root_dir=package, recursive=True)}
+    own = {Path("experiments", file.relative_to(EXPERIMENTS)) for file in EXPERIMENTS.rglob("*") if file.is_file()}
+    assert shipped == {*own, Path("py.typed")}

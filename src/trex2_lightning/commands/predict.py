@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -82,7 +81,8 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
         predictor.save(prompts, options.save_prompts)
         written.append(options.save_prompts)
     if options.json:
-        sys.stdout.write(json.dumps(prediction_values(options.image, detections, present), indent=2) + "\n")
+        values = json.dumps(prediction_values(options.image, detections, present), indent=2)
+        console.print(values, soft_wrap=True, highlight=False, markup=False, emoji=False)
     told = f"{len(detections)} detections" + (f", written to {', '.join(map(str, written))}" if written else "")
     (aside if options.json else console).print(told, soft_wrap=True, highlight=False, markup=False)
     if not detections:

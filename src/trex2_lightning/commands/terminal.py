@@ -1,14 +1,13 @@
 """What all commands share: where they print, how they end, and arguments with overrides.
 
 Results go to stdout; errors, the log and progress to stderr. Status 0: done; 2: wrong input, told in one line; 130:
-stopped by the user (Ctrl-C); 141: nobody reads the results any more.
+stopped by the user (Ctrl-C).
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,18 +19,15 @@ from rich.markup import escape
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
-STOPPED, CLOSED = 130, 141  # as a shell counts SIGINT and SIGPIPE
+STOPPED = 130  # as a shell counts SIGINT
 aside = Console(stderr=True)
 
 
 def command(function: Callable[[list[str]], None]) -> None:
     """Run a command with the arguments of this process, and end it as a user may expect."""
-    handler = RichHandler(console=aside, show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("trex2_lightning").setLevel(logging.INFO)
+    _log_aside()
     try:
         function(sys.argv[1:])
-        sys.stdout.flush()
     except InputError as error:
         aside.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
@@ -39,9 +35,16 @@ def command(function: Callable[[list[str]], None]) -> None:
         kept = " ".join(getattr(stop, "__notes__", ["nothing was written; start it again"]))
         aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
         sys.exit(STOPPED)
-    except BrokenPipeError:  # whoever read the results has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor does Python's own flush find it closed
-        sys.exit(CLOSED)
+
+
+def _log_aside() -> None:
+    """What is done, and warnings; where no terminal is, a line each, with its time."""
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = RichHandler(console=aside, show_path=False) if aside.is_terminal else plain
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("trex2_lightning").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # no tips
 
 
 @contextmanager
@@ -74,4 +77,4 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-__all__ = ["CLOSED", "STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse"]
+__all__ = ["STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse"]

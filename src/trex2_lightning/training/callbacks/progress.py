@@ -29,8 +29,8 @@ class ProgressLines(Callback):
     def on_train_start(self, trainer: Trainer, _module: LightningModule) -> None:
         self._told = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, _module: LightningModule, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         step, most = trainer.global_step, trainer.max_steps
         if trainer.is_global_zero and step > self._told and (step % max(most // LINES, 1) == 0 or step == most):
             self._told = step
-            log.info("step %d of %d, loss %.3g", step, most, outputs["loss"])
+            log.info("step %d of %d, loss %.3g", step, most, trainer.callback_metrics["loss"])
