@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from configparser import ConfigParser
-from glob import glob
 from pathlib import Path
 
 import pytest
@@ -261,14 +260,12 @@ def test_the_package_brings_its_experiments_to_any_folder(tmp_path: Path, monkey
     assert load("experiments/demo/stage2.yaml").name == "mine"
     with pytest.raises(ConfigError, match=r"no experiment file experiments/smal_coco.yaml: did you mean .*/small_coco"):
         load("experiments/smal_coco.yaml")
-    with pytest.raises(ConfigError, match=r"no experiment file other/demo/stage1\.yaml$"):
-        load("other/demo/stage1.yaml")
 
 
 def test_a_wheel_has_every_file_of_the_experiments() -> None:
     package, settings = ROOT / "src" / "trex2_lightning", ConfigParser()
     settings.read(ROOT / "setup.cfg")
     patterns = settings["options.package_data"]["trex2_lightning"].split()
-    shipped = {Path(file) for pattern in patterns for file in glob(pattern, root_dir=package, recursive=True)}
+    shipped = {file.relative_to(package) for pattern in patterns for file in package.glob(pattern)}
     own = {Path("experiments", file.relative_to(EXPERIMENTS)) for file in EXPERIMENTS.rglob("*") if file.is_file()}
     assert shipped == {*own, Path("py.typed")}
