@@ -40,15 +40,32 @@ def test_a_user_who_stops_a_command_is_told_what_is_kept(
     def stopped(_: list[str]) -> None:
         raise KeyboardInterrupt
 
+    def ended(_: list[str]) -> None:
+        """As Lightning does it."""
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
     def half_done(arguments: list[str]) -> None:
         with if_stopped(lambda: "[half] is kept"):
-            stopped(arguments)
+            ended(arguments)
 
-    for main, told in ((stopped, "nothing was written; start it again"), (half_done, "[half] is kept")):
+    again = "nothing was written; start it again"
+    for main, told in ((stopped, again), (ended, again), (half_done, "[half] is kept")):
         with pytest.raises(SystemExit) as end:
             call(main)
         assert end.value.code == STOPPED == 130
         assert capsys.readouterr() == ("", f"stopped: {told}\n")
+
+
+def test_a_command_that_ends_by_itself_is_not_stopped(
+    call: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        call(lambda _: sys.exit(1))
+    assert end.value.code == 1
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_reader_who_has_seen_enough_ends_a_command_quietly() -> None:

@@ -31,8 +31,10 @@ def command(function: Callable[[list[str]], None]) -> None:
     except InputError as error:
         aside.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt as stop:
-        kept = " ".join(getattr(stop, "__notes__", ["nothing was written; start it again"]))
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not _was_stopped(end):
+            raise
+        kept = " ".join(getattr(end, "__notes__", ["nothing was written; start it again"]))
         aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
         sys.exit(STOPPED)
 
@@ -52,9 +54,15 @@ def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
     """Where the user stops what is done within, tell by `kept()` what there is of it, and how to go on."""
     try:
         yield
-    except KeyboardInterrupt as stop:
-        stop.add_note(kept())
+    except (KeyboardInterrupt, SystemExit) as end:
+        if _was_stopped(end):
+            end.add_note(kept())
         raise
+
+
+def _was_stopped(end: BaseException) -> bool:
+    """Whether the user did it; Lightning then ends the process by itself."""
+    return isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)
 
 
 def parse(

@@ -28,7 +28,7 @@ from trex2_lightning.prompting.protocols import Prompting, Text, promptings
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
-from trex2_lightning.training.trainer import build_evaluator, stoppable
+from trex2_lightning.training.trainer import build_evaluator
 
 log = logging.getLogger(__name__)
 
@@ -81,8 +81,7 @@ def evaluate(
     if "region_classification" in chosen:
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
-    with stoppable():
-        step(module, datamodule=data, verbose=False)
+    step(module, datamodule=data, verbose=False)
     rows = {
         row: Evaluation(module.figures[row], metric.results(), metric.per_category)
         for row, (_, metric) in module.protocols.items()

@@ -18,7 +18,7 @@ from trex2_lightning.training.build import build_datamodule, build_metric, build
 from trex2_lightning.training.checkpoint import read_checkpoint, resume_from, start_from
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
-from trex2_lightning.training.trainer import build_trainer, finish_wandb, stoppable
+from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +90,7 @@ def train(
             log.info("nothing of the pretrained %s is trained: optim.lr_%s has no effect", part, part)
         if resume or start:
             log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
-    with stoppable():
-        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     finish_wandb(trainer.loggers)
     return module
 

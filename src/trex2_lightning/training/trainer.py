@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,18 +64,6 @@ def build_evaluator(config: Config) -> L.Trainer:
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Where the user stops the work (Ctrl-C), raise that; Lightning ends the process, deaf to it from then on."""
-    try:
-        yield
-    except SystemExit as end:
-        if not isinstance(end.__context__, KeyboardInterrupt):
-            raise
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        raise KeyboardInterrupt from None
 
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
