@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def test_a_run_that_is_stopped_says_what_it_has_and_goes_on(
 
     steps = ("train.max_steps=3", "train.save_every=1", "train.val_every=3")
     monkeypatch.setattr(DetectionModule, "on_train_batch_start", stop)
+    heard = signal.getsignal(signal.SIGINT)  # Lightning goes deaf when it is stopped
     told_at = {
         0: "tiny has no checkpoint yet: start the run again",
         2: "last.ckpt has the first 2 of 3 steps: the same line with --resume goes on",
@@ -115,6 +117,7 @@ def test_a_run_that_is_stopped_says_what_it_has_and_goes_on(
         stop_at = step
         with pytest.raises(SystemExit) as end:
             call(train_command, experiment, *steps)
+        signal.signal(signal.SIGINT, heard)
         assert end.value.code == 130
         printed = capsys.readouterr()
         assert told in printed.err.splitlines()[-1]
