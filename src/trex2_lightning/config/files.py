@@ -22,7 +22,7 @@ from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"  # in a clone a link to the folder of that name
+SHIPPED = Path(__file__).parents[1] / "experiments"  # in a clone a link to the folder of that name
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -109,8 +109,8 @@ def save(config: Config, path: Path) -> None:
 
 def experiment_file(path: Path) -> Path:
     """The file, or the package's own where the working folder has none of that name."""
-    own = EXPERIMENTS.joinpath(*path.parts[1:])
-    return own if path.parts[:1] == (EXPERIMENTS.name,) and own.is_file() and not path.is_file() else path
+    own = SHIPPED.joinpath(*path.parts[1:])
+    return own if path.parts[:1] == (SHIPPED.name,) and own.is_file() and not path.is_file() else path
 
 
 def _read(path: Path, seen: list[Path]) -> DictConfig:
@@ -137,7 +137,7 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
 
 def _known(path: Path) -> str:
     """The package's files that could be meant."""
-    names = [str(Path(EXPERIMENTS.name, file.relative_to(EXPERIMENTS))) for file in EXPERIMENTS.glob("**/*.yaml")]
+    names = [str(Path(SHIPPED.name, file.relative_to(SHIPPED))) for file in SHIPPED.glob("**/*.yaml")]
     close = get_close_matches(str(path), names, 1)
     return f": did you mean {close[0]}?" if close else ""
 
