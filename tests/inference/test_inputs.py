@@ -27,6 +27,10 @@ def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
         assert np.array_equal(np.asarray(as_picture(same)), np.repeat(grey[..., None], 3, 2))
 
 
+def test_floats_are_rounded() -> None:
+    assert as_picture(torch.full((3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
