@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from trex2_lightning.config import (
     Config,
     ConfigError,
-    for_benchmark,
+    SplitConfig,
     for_evaluation,
     from_dict,
     load,
@@ -19,8 +18,7 @@ from trex2_lightning.config import (
     to_dict,
 )
 
-ROOT = Path(__file__).parents[2]
-EXPERIMENTS = ROOT / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -131,7 +129,7 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("data.negatives.foreign=-1", "data.negatives.foreign=-1 must be a number that is not negative"),
         ("optim.lr=-1", "optim.lr=-1.0 must be a number that is not negative"),
         ("optim.lr_text=nan", "optim.lr_text=nan must be a number that is not negative"),
-        ("name=[x", "the value of 'name=[x' is not valid YAML: put it into quotes"),
+        ("train.max_steps=[x", "the value of 'train.max_steps=[x' is not valid YAML: put it into quotes"),
     ],
 )
 def test_wrong_override(tmp_path: Path, item: str, message: str) -> None:
@@ -251,21 +249,41 @@ def test_every_experiment_loads(path: Path) -> None:
     assert isinstance(load(path), Config)
 
 
-def test_the_package_brings_its_experiments_to_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = load(EXPERIMENTS / "demo" / "stage2.yaml")
-    monkeypatch.chdir(tmp_path)
-    assert load("experiments/demo/stage2.yaml") == expected
-    assert for_benchmark(expected, Path("experiments/eval/coco.yaml")).eval.max_detections == 100
-    write(tmp_path, "experiments/demo/stage2.yaml", "name: mine\n")
-    assert load("experiments/demo/stage2.yaml").name == "mine"
-    with pytest.raises(ConfigError, match=r"no experiment file experiments/smal_coco.yaml: did you mean .*/small_coco"):
-        load("experiments/smal_coco.yaml")
+TYPED = ["2026_11_27", "on", "02146", "1_000", "12:30", "2.50", "null", "~", "1e5", "a#b", "x: y", "{a}", "[x", " a"]
 
 
-def test_a_wheel_has_every_file_of_the_experiments() -> None:
-    package, settings = ROOT / "src" / "trex2_lightning", ConfigParser()
-    settings.read(ROOT / "setup.cfg")
-    patterns = settings["options.package_data"]["trex2_lightning"].split()
-    shipped = {file.relative_to(package) for pattern in patterns for file in package.glob(pattern)}
-    own = {Path("experiments", file.relative_to(EXPERIMENTS)) for file in EXPERIMENTS.rglob("*") if file.is_file()}
-    assert shipped == {*own, Path("py.typed")}
+@pytest.mark.parametrize("typed", TYPED)
+def test_text_keeps_the_characters_that_were_typed(tmp_path: Path, typed: str) -> None:
+    path = write(tmp_path, "x.yaml", "")
+    for key, of in (
+        ("name", lambda config: config.name),
+        ("data.root", lambda config: config.data.root),
+        ("data.val.images", lambda config: config.data.val.images),
+    ):
+        assert of(load(path, [f"{key}={typed}"])) == typed
+        assert of(override(Config(), [f"{key}='{typed}'"])) == typed
+    assert load(path, ["data.train={annotations: 2026_11, images: on}"]).data.train == SplitConfig("2026_11", "on")
+    assert load(path, ["data.train.images=a", "data.train={annotations: 1.0}"]).data.train == SplitConfig("1.0", "a")
+    assert load(path, ["train.frozen=[on, 007]"]).train.frozen == ["on", "007"]
+
+
+def test_text_of_files_keeps_its_characters(tmp_path: Path) -> None:
+    parent = write(tmp_path, "p.yaml", "name: 2026_11_27\ndata: {root: on, batch_size: 0x10, train: {images: 1_0}}\n")
+    child = write(tmp_path, "x.yaml", "base: p.yaml\ndata: {train: {annotations: 02146}}\ntrain: {frozen: [off]}\n")
+    config = load(child)
+    assert (load(parent).name, config.name, config.data.root, config.data.batch_size) == ("2026_11_27",) * 2 + (
+        "on",
+        16,
+    )
+    assert config.data.train == SplitConfig("02146", "1_0")
+    assert config.train.frozen == ["off"]
+    save(config, tmp_path / "saved.yaml")
+    assert load(tmp_path / "saved.yaml") == config
+
+
+def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = write(tmp_path, "x.yaml", "data: {root: ~/coco}\n")
+    assert load(path, ["output=~/runs"]).data.root == "/home/me/coco"
+    assert load(path, ["output=~/runs", "name=a~/b"]).output == "/home/me/runs"
+    assert load(path, ["name=~other/b"]).name == "~other/b"

@@ -43,7 +43,11 @@ WORK = {
     "bench_gpu": ("trex2_lightning.studies.gpu_speed.measure_gpu",),
     "compare_runs": ("trex2_lightning.evaluation.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),
-    "evaluate": ("trex2_lightning.evaluation.evaluate.evaluate", "trex2_lightning.commands.evaluate._present"),
+    "evaluate": (
+        "trex2_lightning.evaluation.evaluate.evaluate",
+        "trex2_lightning.evaluation.tasks.evaluate_tasks",
+        "trex2_lightning.commands.evaluate._present",
+    ),
     "wandb_dashboard": ("trex2_lightning.studies.dashboard.save_workspace",),
 }
 

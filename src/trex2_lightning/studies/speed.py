@@ -15,6 +15,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
+from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
 from trex2_lightning.studies.layer_speed import fusion, sampling
 from trex2_lightning.studies.startup_speed import startup
@@ -36,6 +37,7 @@ def measure_speed(target: Path, threads: int) -> None:
         sections = {
             STARTUP: startup(STARTS),
             "Detectors": detectors(Path(folder), Setting()),
+            f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
