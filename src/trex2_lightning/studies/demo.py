@@ -23,8 +23,7 @@ from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.sheets import NUM_PICTURES, some_images, write_text_sheet
 from trex2_lightning.prompting.prompt_set import PromptSet
-from trex2_lightning.prompting.protocols import PROTOCOLS
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
+from trex2_lightning.prompting.protocol_names import PROTOCOLS, TEXT_CONTROLS
 from trex2_lightning.structures import Box
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import train

@@ -17,15 +17,15 @@ from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
+    ProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
-from trex2_lightning.training.callbacks.log_lines import LogLines
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
+from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
 from trex2_lightning.training.checkpoint_io import RunCheckpointIO
 
@@ -48,8 +48,7 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
         check_val_every_n_epoch=None,
         log_every_n_steps=min(config.logging.every, train.max_steps),
         logger=_loggers(config),
-        callbacks=[*_callbacks(config), *watching],
-        enable_progress_bar=on_terminal(),
+        **_shown([*_callbacks(config), *watching]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -67,16 +66,10 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[*([RichProgressBar()] if on_terminal() else []), Acceleration(config.train)],
-        enable_progress_bar=on_terminal(),
+        **_shown([progress(), Acceleration(config.train)]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
-
-
-def on_terminal() -> bool:
-    """Whether what is printed goes to a terminal, which can show a progress bar."""
-    return sys.stdout.isatty()
 
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
@@ -153,11 +146,15 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
+def _shown(callbacks: list[Callback]) -> dict[str, Any]:
+    """The callbacks, and that Lightning adds no bar of its own where none of them is one."""
+    return {"callbacks": callbacks, "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks)}
+
+
 def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
-    refresh = 10 if config.train.accelerator == "gpu" else 1  # steps; the loss that is shown is waited for
     callbacks: list[Callback] = [
-        RichProgressBar(refresh) if on_terminal() else LogLines(),
+        progress(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
         Acceleration(config.train),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),

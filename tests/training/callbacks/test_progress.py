@@ -1,20 +1,21 @@
-"""What a run says of itself where there is no terminal."""
+"""A run is told as a bar where it is watched, and as lines where it is not."""
 
 from __future__ import annotations
 
 import logging
 import re
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ProgressBar, RichProgressBar
 
 from trex2_lightning.config import Config
-from trex2_lightning.training import trainer
-from trex2_lightning.training.callbacks import log_lines
-from trex2_lightning.training.callbacks.log_lines import LogLines, duration
+from trex2_lightning.training.callbacks import progress
+from trex2_lightning.training.callbacks.progress import LogLines, duration
+from trex2_lightning.training.callbacks.progress import progress as progress_callback
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.trainer import build_trainer
 
@@ -40,7 +41,7 @@ def test_a_run_that_goes_on_counts_its_own_steps_and_no_validation(
     """Ten steps in 30 seconds, 10 of them for a validation."""
     caplog.set_level(logging.INFO)
     clock = iter([100.0, 110.0, 120.0, 130.0])
-    monkeypatch.setattr(log_lines, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     trainer = SimpleNamespace(
         global_step=90, max_steps=200, log_every_n_steps=50, is_global_zero=True, callback_metrics={}
     )
@@ -57,13 +58,12 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [re.sub(r" [\d.e+-]+(,.*)?$", "", message) for message in caplog.messages if message.startswith("step ")]
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_terminal_shows_a_progress_bar_instead(
-    terminal: bool, tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer, "on_terminal", lambda: terminal)
-    kinds = {type(callback) for callback in build_trainer(tiny_config()).callbacks}  # type: ignore[attr-defined]
-    assert kinds & {RichProgressBar, LogLines} == {RichProgressBar if terminal else LogLines}
+def test_a_terminal_has_a_bar_and_no_other(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    for is_terminal, kind in ((True, RichProgressBar), (False, LogLines)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        assert isinstance(progress_callback(), kind)
+        callbacks = build_trainer(tiny_config()).callbacks  # type: ignore[attr-defined]
+        assert [type(one) for one in callbacks if isinstance(one, ProgressBar | LogLines)] == [kind]
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(119, "119 s"), (120, "2 min"), (7199, "120 min"), (7200, "2.0 h")])

@@ -1,14 +1,23 @@
-"""How far a run is, line by line, where no terminal shows a progress bar: in job files and in pipes."""
+"""How far a run is: a bar on a terminal, and lines of the log where there is none, as in a job's file."""
 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
 
 log = logging.getLogger(__name__)
+
+
+def progress(refresh_rate: int = 1) -> Callback:
+    """The one that fits; on stderr, as results go to stdout."""
+    if sys.stderr.isatty():
+        return RichProgressBar(refresh_rate, console_kwargs={"stderr": True})
+    return LogLines()
 
 
 class LogLines(Callback):
