@@ -84,6 +84,7 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     image = tmp_path / "images" / os.fsdecode(b"a\xff.jpg")
     Image.new("RGB", (40, 30)).save(image)
+    (tmp_path / "labels" / os.fsdecode(b"a\xff.txt")).write_text("0 .5 .5 .5 .5")
     (tmp_path / "data.yaml").write_text("train: images\nnames: [dog]\n")
     prepare_data(["yolo", str(tmp_path / "data.yaml"), str(tmp_path / "index")])
     [record] = open_index(tmp_path / "index").images
