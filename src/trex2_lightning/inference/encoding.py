@@ -1,0 +1,35 @@
+"""Pictures as a detector takes them and what it has seen of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from torch import Tensor
+
+from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.sampling.collate import pad
+from trex2_lightning.structures import FeatureMaps, Images
+
+
+class EncodedImage(NamedTuple):
+    """What a detector has seen of an image, for any prompts."""
+
+    features: FeatureMaps  # B = 1
+    size: tuple[int, int]  # height and width of the original image
+
+
+Picture = Path | Image.Image
+AnyImage = Picture | EncodedImage
+
+
+def to_batch(pictures: Sequence[Picture], transform: Callable[[Image.Image], Tensor]) -> Images:
+    """B pictures as one padded batch, each resized by `transform` on its own.
+
+    Raises:
+        ImageError: an unreadable file.
+    """
+    opened = [read_image(picture) if isinstance(picture, Path) else picture.convert("RGB") for picture in pictures]
+    return pad([transform(picture) for picture in opened], [(picture.height, picture.width) for picture in opened])
