@@ -21,7 +21,7 @@ class EncodedImage(NamedTuple):
     size: tuple[int, int]  # height and width of the original image
 
 
-Picture = Path | Image.Image
+Picture = Path | bytes | Image.Image  # a file, what is in one, or what was read of it
 AnyImage = Picture | EncodedImage
 
 
@@ -31,5 +31,5 @@ def to_batch(pictures: Sequence[Picture], transform: Callable[[Image.Image], Ten
     Raises:
         ImageError: an unreadable file.
     """
-    opened = [read_image(picture) if isinstance(picture, Path) else picture.convert("RGB") for picture in pictures]
+    opened = [p.convert("RGB") if isinstance(p, Image.Image) else read_image(p) for p in pictures]
     return pad([transform(picture) for picture in opened], [(picture.height, picture.width) for picture in opened])
