@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from predictor_parts import BOX, PHRASES
 from torchvision.ops import box_iou
 
@@ -21,25 +22,32 @@ from trex2_lightning.training.build import build_module
 
 def same(one: Sequence[Detection], other: Sequence[Detection]) -> bool:
     """Within rounding, by which scores that are nearly the same change places."""
-    if len(one) != len(other):
-        return False
-    left, right = ({(d.name, round(d.score, 4)) for d in found} for found in (one, other))
-    boxes = torch.tensor([d.box for d in one]), torch.tensor([d.box for d in other])
-    return len(left ^ right) <= len(one) // 10 and bool((box_iou(*boxes).amax(1) > 0.99).all())
+    scores, boxes = ([torch.tensor([d[i] for d in found]) for found in (one, other)] for i in (1, 2))
+    return (
+        len(one) == len(other) and torch.allclose(*scores, atol=1e-4) and bool((box_iou(*boxes).amax(1) > 0.99).all())
+    )
 
 
 @pytest.mark.parametrize("appearance", ["none", "backbone"])
 def test_a_batch_finds_what_single_images_have(
-    tiny_config: Callable[..., Config], images: list[Path], appearance: str
+    tiny_config: Callable[..., Config], images: list[Path], appearance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The images have different sizes, so that two of them are padded."""
+    """Three of four images are padded to one size."""
+    images = [*images, images[0].with_name("turned.jpg")]
+    with Image.open(images[0]) as picture:
+        picture.rotate(90, expand=True).save(images[3])
     torch.manual_seed(0)
     config = tiny_config("train.rhythm.visual=1", *["model.appearance.name=backbone"] * (appearance == "backbone"))
     predictor = Predictor(config, build_module(config))
     prompts = join(predictor.text(PHRASES), predictor.generic([(images[0], {"cell": [BOX]})]))
     single = [predictor.detect(image, prompts, threshold=0.0) for image in images]
+    passes = []
+    monkeypatch.setattr(
+        predictor, "see", lambda images: passes.append(len(images.sizes)) or Predictor.see(predictor, images)
+    )
     batch = predictor.detect(images, prompts, threshold=0.0)
-    assert len(batch) == 3
+    assert len(batch) == sum(passes) == 4
+    assert max(passes) > 1 < len(passes)
     assert all(same(one, other) for one, other in zip(batch, single, strict=True))
     assert not same(batch[0], single[1])
     assert predictor.detect([], prompts) == []

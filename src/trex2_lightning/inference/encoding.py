@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.data.images.transforms import read_image
-from trex2_lightning.data.sampling.collate import pad
+from trex2_lightning.data.sampling.collate import STRIDE, pad
 from trex2_lightning.structures import FeatureMaps, Images
 
 
@@ -25,11 +25,29 @@ Picture = Path | bytes | Image.Image  # a file, what is in one, or what was read
 AnyImage = Picture | EncodedImage
 
 
-def to_batch(pictures: Sequence[Picture], transform: Callable[[Image.Image], Tensor]) -> Images:
-    """B pictures as one padded batch, each resized by `transform` on its own.
+class Alike(NamedTuple):
+    """Pictures of some that are padded to one size, and so as each of them is alone.
 
-    Raises:
-        ImageError: an unreadable file.
+    In larger padding a picture's scores would be others: a backbone's convolutions and the neck's normalisation see it
+    (docs/deviations.md).
     """
-    opened = [p.convert("RGB") if isinstance(p, Image.Image) else read_image(p) for p in pictures]
-    return pad([transform(picture) for picture in opened], [(picture.height, picture.width) for picture in opened])
+
+    places: tuple[int, ...]  # among the pictures
+    images: Images
+
+
+def opened(picture: Picture) -> Image.Image:
+    """Raises ImageError: an unreadable file."""
+    return picture.convert("RGB") if isinstance(picture, Image.Image) else read_image(picture)
+
+
+def batches_of(pictures: Sequence[Image.Image], transform: Callable[[Image.Image], Tensor]) -> tuple[Alike, ...]:
+    """Pictures as padded batches, each resized by `transform` on its own; all of one size are in one batch."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    pixels = [transform(picture) for picture in pictures]
+    for place, (_, height, width) in enumerate(tensor.shape for tensor in pixels):
+        alike.setdefault((-(-height // STRIDE), -(-width // STRIDE)), []).append(place)
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    return tuple(
+        Alike(tuple(some), pad([pixels[i] for i in some], [sizes[i] for i in some])) for some in alike.values()
+    )

@@ -17,7 +17,7 @@ from torch import Tensor
 from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.encoding import AnyImage, EncodedImage, Picture, to_batch
+from trex2_lightning.inference.encoding import AnyImage, EncodedImage, Picture, batches_of, opened
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.search import Detection, Search, Threshold, asked_of, thresholds_of
@@ -105,9 +105,9 @@ class Predictor:
         Raises:
             InputError: an unreadable file.
         """
-        images = to_batch([image], self.transform)
-        height, width = images.sizes[0].tolist()
-        return EncodedImage(self.see(images), (height, width))
+        picture = opened(image)
+        [batch] = batches_of([picture], self.transform)
+        return EncodedImage(self.see(batch.images), (picture.height, picture.width))
 
     @torch.no_grad()
     def see(self, images: Images) -> FeatureMaps:
@@ -198,7 +198,7 @@ class Predictor:
         objects that look like it more than like any other, and nothing else.
 
         Args:
-            image: to look at; a list is looked at as one batch, which must fit into memory.
+            image: to look at; of a list, those of one size are looked at as one batch, which must fit into memory.
             prompts: what to look for.
             threshold: lowest score that is kept, of all categories or by name; None, and for other names: the
                 checkpoint's own for each kind of prompt.
@@ -214,8 +214,10 @@ class Predictor:
         if not isinstance(image, list):
             encoded = self._encoded(image)
             return search(encoded.features, torch.tensor([encoded.size]))[0]
-        images = to_batch(image, self.transform) if image else None
-        return [] if images is None else search(self.see(images), images.sizes)
+        found: dict[int, list[Detection]] = {}
+        for places, images in batches_of([opened(picture) for picture in image], self.transform):
+            found |= zip(places, search(self.see(images), images.sizes), strict=True)
+        return [found[place] for place in range(len(image))]
 
     @torch.no_grad()
     def search(

@@ -6,24 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.sources import Shard, Source, find_pictures, groups_of, without
 
 Pictures = Callable[..., Path]
-
-
-@pytest.fixture
-def pictures(tmp_path: Path) -> Pictures:
-    def write(*names: str) -> Path:
-        for name in names:
-            path = tmp_path / "pictures" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 30)).save(path)
-        return tmp_path / "pictures"
-
-    return write
 
 
 def test_a_folder_has_those_of_its_folders_and_nothing_hidden(pictures: Pictures) -> None:

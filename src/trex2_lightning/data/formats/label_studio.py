@@ -88,7 +88,7 @@ def _size(task: dict[str, Any], listed: list[Rectangle]) -> tuple[Any, Any] | No
 
 
 def _file_names(image: Any) -> list[str]:
-    """What the file may be called in its folder: as local files are served, its path, or the last part of its address."""
+    """What the file may be called in its folder: as local files are served, its path, or its last part."""
     if not isinstance(image, str):
         return []
     try:

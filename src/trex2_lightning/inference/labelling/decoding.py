@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trex2_lightning.data.images.transforms import ImageError, read_image
-from trex2_lightning.data.sampling.collate import pad
-from trex2_lightning.structures import Images
+from trex2_lightning.inference.encoding import Alike, batches_of
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -21,23 +20,21 @@ class Group(NamedTuple):
     """Pictures that are looked at together."""
 
     names: tuple[str, ...]  # those that can be read
-    images: Images | None  # of `names`; None: of none
+    batches: tuple[Alike, ...]  # of `names`
     skipped: tuple[tuple[str, str], ...]  # name of each other one, and why it cannot be read
 
 
 def decode(pictures: Sequence[tuple[str, Path | bytes]], transform: Transform) -> Group:
     """Pictures by their names, from files or from the bytes of files."""
-    names, pixels, sizes, skipped = [], [], [], []
+    names, readable, skipped = [], [], []
     for name, picture in pictures:
         try:
-            opened = read_image(picture)
+            readable.append(read_image(picture))
         except ImageError as error:
             skipped.append((name, str(error).removeprefix(f"{picture!s}: ")))
         else:
             names.append(name)
-            pixels.append(transform(opened))
-            sizes.append((opened.height, opened.width))
-    return Group(tuple(names), pad(pixels, sizes) if pixels else None, tuple(skipped))
+    return Group(tuple(names), batches_of(readable, transform), tuple(skipped))
 
 
 def decoded_groups(root: Path, groups: Sequence[Sequence[str]], transform: Transform, workers: int) -> Iterator[Group]:

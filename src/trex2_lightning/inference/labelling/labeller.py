@@ -85,14 +85,13 @@ class Labeller:
         return to_table([by_name[path] for path in paths])
 
     def rows(self, group: Group) -> list[Row]:
-        """What is found in pictures that were decoded by `predictor.transform`: a row for each, skipped ones last."""
+        """What is found in pictures that were decoded by `predictor.transform`: a row for each, in no order."""
         rows = [Row(name, skipped=reason) for name, reason in group.skipped]
-        if group.images is None:
-            return rows
-        found = self._search(self.predictor.see(group.images), group.images.sizes)
-        sizes = [(height, width) for height, width in group.images.sizes.tolist()]
-        seen = zip(group.names, sizes, found, strict=True)
-        return [*(judged_row(name, size, detections, self.thresholds) for name, size, detections in seen), *rows]
+        for places, images in group.batches:
+            found = self._search(self.predictor.see(images), images.sizes)
+            for place, (height, width), candidates in zip(places, images.sizes.tolist(), found, strict=True):
+                rows.append(judged_row(group.names[place], (height, width), candidates, self.thresholds))
+        return rows
 
     @cached_property
     def predictor(self) -> Predictor:
