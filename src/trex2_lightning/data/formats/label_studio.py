@@ -51,7 +51,7 @@ def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> I
 FORMAT = Format(
     name="label_studio",
     help="Label Studio's JSON",
-    data_sets="Label Studio, `trex2 label`",
+    data_sets="Label Studio",
     judges="all categories",
     kinds=("detection",),
     reader=read_label_studio,
