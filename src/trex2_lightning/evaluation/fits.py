@@ -91,7 +91,8 @@ def calibrate(config: Config, module: DetectionModule) -> None:
         if right.any() and not right.all():
             detector.calibration.fit(source, evidence, right)
         else:
-            log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, "right")
+            missing = "wrong" if right.any() else "right"
+            log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, missing)
 
 
 class KnownBoxes(L.LightningModule):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, dicts, is_id, locate
+from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, as_id, dicts, locate
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_list
 from trex2_lightning.data.annotations.reading_report import Report, clean
@@ -44,8 +44,10 @@ def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> I
             path, (width, height) = found
             boxes = [_corners(entry.get("value"), width, height) for _, entry in listed]
             labels = [by_name[name] for name, _ in listed]
-            image_id = task["id"] if is_id(task.get("id")) else place
-            yield annotate(report, where, path, (width, height), boxes, labels, image_id=image_id)
+            number = as_id(task.get("id"))
+            yield annotate(
+                report, where, path, (width, height), boxes, labels, image_id=place if number is None else number
+            )
 
 
 FORMAT = Format(

@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from trex2_lightning.data.formats.yolo import IMAGES
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES
 from trex2_lightning.errors import InputError
 
 
@@ -49,7 +49,7 @@ def find_pictures(given: str) -> Source:
     if not source.names:
         raise InputError(
             f"{given}: there is no picture; give a folder, a pattern in quotes, a video, or a .txt file with a picture "
-            f"a line (pictures end in {', '.join(IMAGES)})"
+            f"a line (pictures end in {', '.join(IMAGE_SUFFIXES)})"
         )
     return source
 
@@ -95,7 +95,7 @@ def _below(folder: Path) -> Iterator[str]:
 
 def _is_picture(file: str) -> bool:
     path = Path(file)
-    return path.suffix.lower() in IMAGES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def _lines(path: Path) -> list[str]:
