@@ -12,7 +12,6 @@ from PIL import Image, ImageDraw
 from trex2_lightning.inference.labelling.labeller import Labeller, LabelRequest
 
 Pictures = Callable[..., Path]
-NAMES = [f"{number}.jpg" for number in range(8)] + ["sub/8.jpg", "sub/9.jpg"]
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from conftest import NAMES
 
 from trex2_lightning.__main__ import run
 from trex2_lightning.data.images.transforms import read_image
@@ -26,6 +25,7 @@ from trex2_lightning.inference.labelling.uncertain import most_uncertain, write_
 from trex2_lightning.inference.search import Detection
 
 Pictures = Callable[..., Path]
+NAMES = [f"{number}.jpg" for number in range(8)] + ["sub/8.jpg", "sub/9.jpg"]
 WORK = Work(batch_size=4, workers=0)
 
 

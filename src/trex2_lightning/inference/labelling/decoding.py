@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from torch import Tensor
@@ -61,5 +61,5 @@ class _Groups(Dataset[Group]):
         return decode([(name, self._root / name) for name in self._groups[place]], self._transform)
 
 
-def _unchanged(group: Group) -> Group:
+def _unchanged(group: Any) -> Any:  # with `batch_size=None` it is one group, not a list
     return group

@@ -45,7 +45,7 @@ class Journal:
         if not self._file.tell():
             self._write({"head": self._head})
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._places
 
     def add(self, rows: Sequence[Row]) -> None:

@@ -53,7 +53,8 @@ def from_plain(content: Mapping[str, Any]) -> Row:
     if "skipped" in content:
         return Row(content["name"], skipped=content["skipped"])
     doubt = _detection(content["doubt"]) if "doubt" in content else None
-    return Row(content["name"], *content["size"], tuple(_detection(values) for values in content["found"]), doubt)
+    width, height = content["size"]
+    return Row(content["name"], width, height, tuple(_detection(values) for values in content["found"]), doubt)
 
 
 def _flat(detection: Detection) -> list[Any]:

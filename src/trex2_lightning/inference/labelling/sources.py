@@ -22,10 +22,10 @@ class Shard(NamedTuple):
     """One of several equal parts of the work, counted from 1."""
 
     number: int = 1
-    count: int = 1
+    parts: int = 1
 
     def __str__(self) -> str:
-        return f"{self.number}-of-{self.count}"
+        return f"{self.number}-of-{self.parts}"
 
 
 def find_pictures(given: str) -> Source:
@@ -60,7 +60,7 @@ def groups_of(source: Source, size: int, shard: Shard, done: Container[str]) -> 
     Batches are the same whoever takes them and wherever it was interrupted: with others' company a picture would be
     padded otherwise, and its scores would differ in their last digits.
     """
-    starts = range(0, len(source.names), size)[shard.number - 1 :: shard.count]
+    starts = range(0, len(source.names), size)[shard.number - 1 :: shard.parts]
     groups = (tuple(n for n in source.names[start : start + size] if n not in done) for start in starts)
     return [group for group in groups if group]
 
