@@ -6,6 +6,7 @@ A transform takes a PIL image alone, or with a dictionary of `boxes` (`tv_tensor
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -54,28 +55,31 @@ class ImageError(InputError):
         return super().__str__().rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1]
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> Image.Image:
+def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image.Image:
     """RGB image, turned upright by its EXIF orientation.
 
     Args:
-        path: a file of any format and colour mode that Pillow reads, or an archive's member (`data.images.archives`).
+        path: a file of any format and colour mode that Pillow reads, or an archive's member (`data.images.archives`);
+            or the bytes of one.
         size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
 
     Raises:
         ImageError: the file is missing, unreadable, truncated or of another size.
     """
+    opened = BytesIO(path) if isinstance(path, bytes) else None
+    called = "bytes of an image" if isinstance(path, bytes) else path
     try:
-        with open_image(path) as file, Image.open(file) as stored:
+        with opened or open_image(called) as file, Image.open(file) as stored:
             image = ImageOps.exif_transpose(stored)
             if size and image.size != size[::-1] and stored.size == size[::-1]:
                 image = stored
             image = _to_rgb(image)
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
+        raise ImageError(f"{called}: no such image file") from None
     except UNREADABLE as error:
-        raise ImageError(f"{path}: cannot be read ({str(error).splitlines()[0] or type(error).__name__})") from error
+        raise ImageError(f"{called}: cannot be read ({str(error).splitlines()[0] or type(error).__name__})") from error
     if size and image.size != size[::-1]:
-        raise ImageError(f"{path}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
+        raise ImageError(f"{called}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
     return image
 
 
