@@ -29,6 +29,9 @@ class EvalConfig:
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     max_detections: int = 100  # per image
     batch_size: int = 8
+    # What is made of the vectors of a generic prompt's references: their mean; a mean in which those count more that
+    # are like the others; or none, so that each box has the score of the one that suits it best.
+    aggregation: Literal["mean", "weighted", "best"] = "mean"
     references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt
 
     def __post_init__(self) -> None:

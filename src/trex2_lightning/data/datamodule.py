@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from trex2_lightning.data.sampling.mixture import (
 from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.data.sampling.references import References, draw_references, relabelled
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
-from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
+from trex2_lightning.data.sampling.vocabulary import ForeignNames, NearNames, negative_pool, read_dictionary
 from trex2_lightning.data.shapes.layout import NAMELESS
 from trex2_lightning.data.splits import SplitFiles, limited
 from trex2_lightning.structures import PixelStatistics
@@ -82,6 +82,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
+        # Of phrases, those nearest to each; set before training where negatives are to be hard.
+        self.nearest: Callable[[Sequence[str]], Mapping[str, Sequence[str]]] | None = None
 
     def prepare_data(self) -> None:
         self._files.prepare()
@@ -168,6 +170,8 @@ class DetectionDataModule(lightning.LightningDataModule):
                 sets=sets,
                 count=self.config.negatives.count,
                 max_exemplars=self.config.exemplars.limit,
+                jitter=self.config.exemplars.jitter,
+                background=self.config.exemplars.background,
             ),
             **self._loading,
         )
@@ -198,6 +202,9 @@ class DetectionDataModule(lightning.LightningDataModule):
             pool = negative_pool(self.config.negatives, annotated_names(self._records["train"]))
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
             sets = [TrainSet(records.images, records.names, pool, shared=shared, foreign=self._foreign)]
+        if self.nearest is not None:  # of nameless sets there are no names
+            hard = self.config.negatives.hard
+            sets = [some._replace(near=NearNames(self.nearest(some.pool), hard)) for some in sets]
         share = self.config.nameless.share
         sets = with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
         least = self.config.batch_size * self._world * self.accumulate

@@ -14,8 +14,8 @@ from trex2_lightning.config import load
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.history import evaluation_of
 from trex2_lightning.studies.prompt_page import Ladder, LadderRun, prompt_page
-from trex2_lightning.studies.prompt_rows import BASE, FILES, ROWS, SETS, STAGE1, row
-from trex2_lightning.studies.sweep import finish, folders, seconds_per_step
+from trex2_lightning.studies.prompt_rows import BASE, BASES, ROWS, SETS, STAGE1, row
+from trex2_lightning.studies.sweep import evaluate_again, finish, folders, seconds_per_step
 
 SEEDS = {"shapes": (0, 1, 2), "photographs": (0, 1)}
 SCREEN = ("train.max_steps=396", "train.val_every=396")  # 44 rounds of the rhythm
@@ -76,13 +76,20 @@ def compare_prompts(
         start = given or folder / _stage1(name, one, seed) / "checkpoints" / "last.ckpt"
         run = f"{name}{SCREENED if screen else ''}/{one}_{seed}"
         own = [f"train.init_from={start}", *row(one).changes, *(SCREEN if screen else ())]
-        train(name, run, seed, FILES / f"{name}.yaml", own)
+        train(name, run, seed, BASES / f"{name}.yaml", own)
 
-    starts = {_stage1(*run): run for run in wanted if row(run[1]).of_stage1 or run[2] not in stage1}
+    def again(name: str, one: str, seed: int) -> None:
+        parent = folder / f"{name}{SCREENED if screen else ''}"
+        base = parent / f"{BASE}_{seed}" / "checkpoints" / "last.ckpt"
+        evaluate_again(parent / f"{one}_{seed}", base, row(one).changes)
+
+    starts = {_stage1(*run): run for run in wanted if _trains(*run[1:], stage1)}
     try:
         with ThreadPoolExecutor(jobs) as pool:
             list(pool.map(lambda run: first(*run), starts.values()))
-            runs = [pool.submit(second, *run) for run in wanted]
+            runs = [pool.submit(second, *run) for run in wanted if not row(run[1]).of_evaluation]
+        with ThreadPoolExecutor(jobs) as pool:  # of what was trained before
+            runs += [pool.submit(again, *run) for run in wanted if row(run[1]).of_evaluation]
         for done in runs:
             done.result()  # raises what ended it, after all others
     finally:
@@ -100,7 +107,7 @@ def finished(folder: Path) -> list[Ladder]:
             rows = {"stage1": _read(folder / name, "stage1")}
             rows |= {one: _read(parent, one) for one in [*ROWS, *together]}
             if rows[BASE]:
-                steps = SCREEN[0].split("=")[1] if end else load(FILES / f"{name}.yaml").train.max_steps
+                steps = SCREEN[0].split("=")[1] if end else load(BASES / f"{name}.yaml").train.max_steps
                 ladders.append(Ladder(name, int(steps), bool(end), {one: runs for one, runs in rows.items() if runs}))
     return ladders
 
@@ -113,6 +120,11 @@ def _read(parent: Path, one: str) -> dict[int, LadderRun]:
         tasks = found.get("tasks", {"shapes": found})
         runs[seed] = LadderRun({name: task.get("ap", {}) for name, task in tasks.items()}, seconds_per_step(folder))
     return runs
+
+
+def _trains(one: str, seed: int, given: Mapping[int, Path]) -> bool:
+    """Whether a row needs a stage 1 that is not there."""
+    return not row(one).of_evaluation and (row(one).of_stage1 or seed not in given)
 
 
 def _stage1(name: str, one: str, seed: int) -> str:

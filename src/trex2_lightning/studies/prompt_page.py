@@ -13,9 +13,9 @@ from trex2_lightning.studies.prompt_trends import PROMPT_TRENDS, PromptAP
 from trex2_lightning.studies.sweep import AP_NOISE, verdict
 
 WAYS = ("text", "hinted_text", "interactive_box", "generic_16", "mixed")
-GROUPS = {"seen": "trained", "novel": "held-out"}
+JUDGED_GROUPS = {"seen": "trained", "novel": "held-out"}
 # What an idea is judged by: names are asked for what is trained alone, and told names are a control.
-JUDGED = (("text", "seen"), *product(("interactive_box", "generic_16", "mixed"), GROUPS))
+JUDGED = (("text", "seen"), *product(("interactive_box", "generic_16", "mixed"), JUDGED_GROUPS))
 ONE_SEED = 0.02  # a smaller difference of two single runs is none
 
 
@@ -89,7 +89,7 @@ def changes(ladder: Ladder, one: str) -> list[Change]:
         if own:
             spread = _spread([_differences(ladder, other, way, group) for other in ladder.runs])
             noise = ONE_SEED if spread is None else max(AP_NOISE, 2 * spread / len(own) ** 0.5)
-            found.append(Change(f"{way} {GROUPS[group]}", mean(own), noise))
+            found.append(Change(f"{way} {JUDGED_GROUPS[group]}", mean(own), noise))
     return found
 
 
@@ -113,7 +113,7 @@ def _tables(ladder: Ladder) -> list[str]:
     for name in names:
         lines = []
         for one, own in ladder.runs.items():
-            cells = [" / ".join(_cell(own, name, way, group) for group in GROUPS).strip(" /") for way in WAYS]
+            cells = [" / ".join(_cell(own, name, way, group) for group in JUDGED_GROUPS).strip(" /") for way in WAYS]
             seconds = [run.seconds for run in own.values() if run.seconds is not None]
             lines.append([f"{one} ({len(own)})", *cells, f"{mean(seconds):.2f}" if seconds else ""])
         blocks.append(table([name, *WAYS, "s a step"], lines))

@@ -38,6 +38,13 @@ def finish(folder: Path, file: Path, overrides: Sequence[str]) -> None:
     console.print(f"{folder}", soft_wrap=True)
 
 
+def evaluate_again(folder: Path, checkpoint: Path, overrides: Sequence[str]) -> None:
+    """Evaluate a checkpoint of another run with other settings, unless that is done."""
+    if not is_evaluated(folder):
+        script("evaluate", folder, "--ckpt", str(checkpoint), "--output", str(folder), *overrides)
+    console.print(f"{folder}", soft_wrap=True)
+
+
 def script(name: str, folder: Path, *arguments: str) -> None:
     """Run a command on one thread; what it prints goes to a file beside the run."""
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ from trex2_lightning.data.opening import is_there, open_records
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.foreign import foreign_names
 from trex2_lightning.data.sampling.sharing import SharedCategories
-from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, negative_pool
+from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, NearNames, negative_pool
 from trex2_lightning.errors import InputError
 
 # Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
@@ -41,6 +41,7 @@ class TrainSet(NamedTuple):
     name: str = ""  # its order of images depends on it; "": the only set of its kind
     shared: SharedCategories | None = None  # needed for cross-image steps
     foreign: ForeignNames = NO_FOREIGN  # of its text steps
+    near: NearNames | None = None  # hard negatives
     portrait: NDArray[np.int64] = np.zeros(0, np.int64)  # (k,) images that have steps of their own, k / all of them
 
     @property
