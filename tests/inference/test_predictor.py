@@ -106,6 +106,18 @@ def test_presence_is_not_said_of_exemplars_that_nothing_was_learned_of(
     assert tuple(learned.present(image, prompts)) == prompts.names
 
 
+def test_a_phrase_and_boxes_of_one_name_need_boxes_that_mean_something(
+    tiny_config: Callable[..., Config], image: Path
+) -> None:
+    module = build_module(tiny_config("model.appearance.name=backbone"))
+    predictor = Predictor(tiny_config(), module)
+    with pytest.raises(InputError, match=r"'cell' cannot be a phrase and boxes at once: give them two names"):
+        predictor.mixed(("ring", "cell"), references=[(image, {"cell": [BOX]})])
+    predictor.mixed(("ring",), references=[(image, {"cell": [BOX]})])
+    module.visual_trained = True
+    predictor.mixed(("ring", "cell"), references=[(image, {"cell": [BOX]})])
+
+
 def test_as_many_boxes_are_looked_at_as_the_run_wants(
     tiny_config: Callable[..., Config], image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,6 +7,7 @@ import torch
 from detector_parts import padded, random_images
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig, ConfigError
+from trex2_lightning.errors import InputError
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars
 
@@ -63,6 +64,19 @@ def test_any_timm_model_with_maps_will_do() -> None:
     maps = vit(padded(random_images(size=40), extra=10))
     assert vit.vectors(maps, torch.full((2, 3, 4), 0.5)).shape == (2, 3, vit.channels)
     assert vit.channels == 2 * 192
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AppearanceConfig("nonsense"),
+        AppearanceConfig("resnet18.nonsense"),
+        AppearanceConfig("resnet18.nonsense", weights=""),
+    ],
+)
+def test_a_network_that_timm_lacks_is_told_by_the_setting_that_names_it(config: AppearanceConfig) -> None:
+    with pytest.raises(InputError, match=rf"^model\.appearance\.name={config.name}: timm has no such"):
+        Appearance(config, BACKBONE)
 
 
 def test_exemplars_are_their_boxes_and_points_their_surroundings(appearance: Appearance) -> None:

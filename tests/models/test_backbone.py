@@ -79,6 +79,14 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line(monkeypatch, error)
         Backbone(BackboneConfig("resnet18", weights="timm"))
 
 
+@pytest.mark.parametrize(
+    ("name", "out_indices"), [("test_resnet", [7]), ("test_resnet", [1, -9]), ("vit_tiny_patch16_224", [12])]
+)
+def test_maps_that_a_model_lacks_are_told_in_one_line(name, out_indices):
+    with pytest.raises(InputError, match=rf"^out_indices=\[.*{name} cannot give these feature maps .*-1 its last$"):
+        Backbone(BackboneConfig(name, out_indices=out_indices))
+
+
 def test_neck_adds_levels_and_masks_padding():
     neck = Neck([8, 16], width=32, levels=4)
     valid = torch.zeros(1, 64, 128, dtype=torch.bool)

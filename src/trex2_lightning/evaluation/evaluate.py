@@ -17,6 +17,7 @@ from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.prompting.protocols import (
+    BY_LEARNED_VECTORS,
     FROM_REFERENCES,
     OWN_EXEMPLARS,
     PROTOCOLS,
@@ -56,7 +57,7 @@ def evaluate(
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module.knows_exemplars)
+    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module)
     thresholds: dict[str, float] = {}
     if config.eval.metric == "counting" and split == "test":
         counted = evaluate(config, module, "val", chosen).rows
@@ -94,15 +95,17 @@ def evaluate(
     return EvaluationReport(rows, regions, records)
 
 
-def _trained(protocols: Sequence[str] | None, config: Config, visual: bool) -> Sequence[str]:
+def _trained(protocols: Sequence[str] | None, config: Config, module: DetectionModule) -> Sequence[str]:
     """The protocols asked for, or else those of `eval.protocols`, that mean something to a run with that training."""
     listed = protocols or config.eval.protocols
     if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
         where = "protocols" if protocols else "eval.protocols"
         raise InputError(f"{where}: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")
     if not listed:
-        return PROTOCOLS if visual else ("text", *TEXT_CONTROLS)
-    chosen = [protocol for protocol in listed if visual or protocol in TEXT_PROTOCOLS]
+        listed = PROTOCOLS if module.knows_exemplars else ("text", *TEXT_CONTROLS)
+    by_example = set(PROTOCOLS) | {OWN_EXEMPLARS} if module.knows_exemplars else set()
+    unlearned = set() if module.visual_trained else BY_LEARNED_VECTORS
+    chosen = [protocol for protocol in listed if protocol in {*TEXT_PROTOCOLS, *(by_example - unlearned)}]
     if not chosen:
         raise InputError(
             f"this checkpoint was trained with text alone, so boxes mean nothing to it, and {', '.join(listed)} cannot "

@@ -79,6 +79,8 @@ def calibrate(config: Config, module: DetectionModule) -> None:
         log.warning("scores of boxes and points stay as they are: data.reference has no images for generic prompts")
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
+    if not module.visual_trained:
+        wanted.pop("mixed", None)  # a mean with vectors that mean nothing
     rows = promptings(wanted.values(), data.names, config.seed, references, [count])
     asked: list[Prompting] = [*rows.values()]
     if references is not None:
@@ -89,7 +91,8 @@ def calibrate(config: Config, module: DetectionModule) -> None:
         if right.any() and not right.all():
             detector.calibration.fit(source, evidence, right)
         else:
-            log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, "right")
+            missing = "wrong" if right.any() else "right"
+            log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, missing)
 
 
 class KnownBoxes(L.LightningModule):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import get_args
 
 import torch
@@ -12,6 +12,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.structures import Exemplar, ExemplarKind, Prompts, PromptTokens
+from trex2_lightning.training.module import DetectionModule
 
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
 
@@ -60,6 +61,27 @@ def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) ->
                 f"{exemplar.form}, from 0,0 to {width},{height}"
             )
     return xyxy_to_cxcywh(torch.tensor(corners, dtype=torch.float32) / torch.tensor([width, height, width, height]))
+
+
+def check_learned(module: DetectionModule, phrases: Collection[str], images: Sequence[Marks]) -> None:
+    """What is marked means something to the detector.
+
+    Raises:
+        InputError: it was trained with text alone, and compares no appearance, or has a phrase of the same name, which
+            could not go into a mean with what it has not learned.
+    """
+    if not images or module.visual_trained:
+        return
+    if not module.knows_exemplars:
+        raise InputError(
+            "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
+            "stage 2, or leave them out, or let scripts/calibrate.py add model.appearance.name=backbone"
+        )
+    if both := [name for name in phrases if any(name in marks for marks in images)]:
+        raise InputError(
+            f"this checkpoint was trained with text alone, so '{both[0]}' cannot be a phrase and boxes at once: give "
+            "them two names, or take one of stage 2"
+        )
 
 
 def read_marks(

@@ -19,7 +19,7 @@ from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform, read_image
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.marks import Marks, check_kinds, read_marks
+from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.compiling import compile_parts
@@ -176,11 +176,7 @@ class Predictor:
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         check_kinds(exemplars for _, exemplars in references)
-        if references and not self.module.knows_exemplars:
-            raise InputError(
-                "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
-                "stage 2, or leave them out, or let scripts/calibrate.py add model.appearance.name=backbone"
-            )
+        check_learned(self.module, phrases, [exemplars for _, exemplars in references])
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:

@@ -45,11 +45,12 @@ class Appearance(nn.Module):
         source = backbone if own else replace(BackboneConfig(), name=config.name, weights=config.weights)
         source = replace(source, out_indices=config.out_indices)
         options: dict[str, Any] = dict(source.options) | config.options
-        model: Any = timm_model(source, options)
+        section = "model.backbone" if own else "model.appearance"
+        self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source, section)
+        model: Any = timm_model(source, options, section)
         if source.weights not in ("", "timm"):
             load_backbone_weights(model, source.name, source.weights)
         self.model: nn.Module = model.requires_grad_(False)
-        self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source)
         # What else its vectors depend on, beside its weights.
         self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"
         self.channels: int = sum(model.feature_info.channels())

@@ -28,31 +28,41 @@ class WeightsError(InputError):
     """Weights are missing, unsafe, or of another architecture; the message says what to do."""
 
 
-def timm_model(config: BackboneConfig, options: dict[str, Any]) -> Any:
+def timm_model(config: BackboneConfig, options: dict[str, Any], section: str = "model.backbone") -> Any:
     """A model with feature maps, and with timm's own weights where the config asks for them, which are downloaded.
 
+    Args:
+        config: its name, weights and maps.
+        options: keyword arguments of the timm model.
+        section: of the settings that the user gave them in, for messages.
+
     Raises:
-        InputError: timm does not know the name, or cannot get its weights.
+        InputError: timm does not know the name, or cannot get its weights, or the model has no such maps.
     """
     if ":" not in config.name and not timm.is_model(config.name):  # a colon: a folder or a repository of the hub
         close = get_close_matches(config.name, timm.list_models(), 3)
         hint = f", but {', '.join(close)}" if close else "; timm.list_models() has the names"
-        raise InputError(f"model.backbone.name={config.name}: timm has no such model{hint}")
+        raise InputError(f"{section}.name={config.name}: timm has no such model{hint}")
     create = partial(
         timm.create_model, config.name, features_only=True, out_indices=tuple(config.out_indices), **options
     )
-    if config.weights != "timm":
-        return create(pretrained=False)
     try:
-        return create(pretrained=True)
-    except Exception as error:  # timm, the hub and the network raise anything
+        return create(pretrained=config.weights == "timm")
+    except (IndexError, AssertionError) as error:
         raise InputError(
-            f"model.backbone.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
-            "without a network set model.backbone.weights=FILE, a .safetensors or .pth file of the same timm model"
+            f"out_indices={config.out_indices}: {config.name} cannot give these feature maps ({reason_of(error)}); "
+            "0 is its finest, -1 its last"
+        ) from error
+    except Exception as error:  # timm, the hub and the network raise anything
+        if config.weights != "timm":
+            raise
+        raise InputError(
+            f"{section}.weights=timm: the weights of {config.name} cannot be fetched ({reason_of(error)}); "
+            f"without a network set {section}.weights=FILE, a .safetensors or .pth file of the same timm model"
         ) from error
 
 
-def pixel_statistics(config: BackboneConfig) -> PixelStatistics:
+def pixel_statistics(config: BackboneConfig, section: str = "model.backbone") -> PixelStatistics:
     """What the pixels that a backbone sees are normalised with.
 
     `model.backbone.mean` and `std`, else those of the timm model's `pretrained_cfg`: mean and deviation 0.5 of
@@ -64,7 +74,7 @@ def pixel_statistics(config: BackboneConfig) -> PixelStatistics:
     """
     if config.mean:
         return _statistics(config.mean, config.std)
-    return _pretrained_statistics(config.name)
+    return _pretrained_statistics(config.name, section)
 
 
 def load_backbone_weights(model: nn.Module, name: str, weights: str) -> None:
@@ -152,7 +162,7 @@ def efficientnet_lite0_state_dict() -> dict[str, Tensor]:
 
 
 @cache  # the log says it once
-def _pretrained_statistics(name: str) -> PixelStatistics:
+def _pretrained_statistics(name: str, section: str) -> PixelStatistics:
     source, _, folder = name.rpartition(":")
     try:
         if source == "local-dir":
@@ -160,14 +170,14 @@ def _pretrained_statistics(name: str) -> PixelStatistics:
             return _statistics(found["mean"], found["std"])
         known = None if source else timm.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise InputError(f"model.backbone.name={name}: timm has no such weights ({reason_of(error)})") from error
+        raise InputError(f"{section}.name={name}: timm has no such weights ({reason_of(error)})") from error
     except (OSError, ValueError, LookupError, TypeError):  # no folder that timm wrote
         known = None
     if known is None:
         log.warning(
-            "nothing tells which pixels %s was trained on: taking ImageNet's mean and deviation; "
-            "model.backbone.mean=[R,G,B] model.backbone.std=[R,G,B] give others",
+            "nothing tells which pixels %s was trained on: taking ImageNet's mean and deviation%s",
             name,
+            "; model.backbone.mean=[R,G,B] model.backbone.std=[R,G,B] give others" * (section == "model.backbone"),
         )
         return IMAGENET_PIXELS
     return _statistics(known.mean, known.std)

@@ -49,6 +49,7 @@ PROTOCOLS = (
 )
 OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
 FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
+BY_LEARNED_VECTORS = {"mixed", "mixed_mean", "region_classification"}  # of exemplars, whatever their appearance
 
 Aggregation = Literal["mean", "weighted", "best"]
 

@@ -65,7 +65,7 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
         if part in checkpoint:
             others = {name: value for name, value in checkpoint[part].items() if not name.startswith(prefix)}
             checkpoint[part] = others | fitted
-    checkpoint["config"] = to_dict(config)
+    checkpoint["config"]["model"]["appearance"] = to_dict(config)["model"]["appearance"]  # the rest is the run's
     checkpoint["calibration"] = module.detector.calibration.fits()
     checkpoint["known_names"] = [*module.known_names]
     WholeCheckpointIO().save_checkpoint(checkpoint, output)
