@@ -7,7 +7,7 @@ not give their number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +33,9 @@ class ForeignNames(NamedTuple):
 
 
 NO_FOREIGN = ForeignNames()
+
+
+Nearest = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]  # of phrases, those nearest to each
 
 
 class NearNames(NamedTuple):
