@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.aggregation import weighted_average
+from trex2_lightning.ops.feature_maps import of_image
 from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.ops.prompt_tokens import (
     average,
@@ -29,7 +30,6 @@ from trex2_lightning.ops.prompt_tokens import (
 )
 from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS, wrong_phrases
 from trex2_lightning.structures import (
-    AppearanceMaps,
     Batch,
     ExemplarKind,
     Exemplars,
@@ -229,13 +229,25 @@ class WrongPictures(Interactive):
 class Fixed(Prompting):
     """The same prompts for all images, as generic ones are (Visual-G)."""
 
-    source = "generic"
+    source: PromptSource = "generic"
 
     def __init__(self, tokens: PromptTokens) -> None:
         self._tokens = tokens
+        self._prepared: PromptTokens | None = None
 
-    def __call__(self, _detector: PromptedDetector, _batch: Batch, features: FeatureMaps) -> PromptTokens:
-        return move_data_to_device(self._tokens, features.tokens.device)
+    def start(self) -> None:
+        self._prepared = None
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        if self._prepared is None:
+            tokens = move_data_to_device(self._tokens, features.tokens.device)
+            self._prepared = detector.prepared(self._joined(tokens, detector, batch, features))
+        return self._prepared
+
+    def _joined(
+        self, tokens: PromptTokens, _detector: PromptedDetector, _batch: Batch, _features: FeatureMaps
+    ) -> PromptTokens:
+        return tokens
 
 
 class BestReference(Fixed):
@@ -256,7 +268,7 @@ class BestReference(Fixed):
         return scores.unflatten(-1, (self._count, -1)).amax(-2)
 
 
-class Mixed(Prompting):
+class Mixed(Fixed):
     """The mean of text and visual vectors, of words their mean; of text alone where a category has no reference image.
 
     Args:
@@ -267,33 +279,20 @@ class Mixed(Prompting):
     source = "mixed"
 
     def __init__(self, text: Text, visual: PromptTokens) -> None:
+        super().__init__(visual)
         self._text = text
-        self._visual = visual
 
     def start(self) -> None:
+        super().start()
         self._text.start()
 
-    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
-        visual = move_data_to_device(self._visual, features.tokens.device)
-        return average(self._text(detector, batch, features), visual)
+    def _joined(
+        self, tokens: PromptTokens, detector: PromptedDetector, batch: Batch, features: FeatureMaps
+    ) -> PromptTokens:
+        return average(self._text(detector, batch, features), tokens)
 
 
 def _generic(references: PromptTokens, aggregation: Aggregation) -> Prompting:
     if aggregation == "best":
         return BestReference(references)
     return Fixed(average(references) if aggregation == "mean" else weighted_average(references))
-
-
-def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
-    """The features of one image of a batch, of batch size 1."""
-    own, seen = slice(image, image + 1), features.appearance
-    return FeatureMaps(
-        tokens=features.tokens[own],
-        pos=features.pos[own],
-        valid=features.valid[own],
-        shapes=features.shapes,
-        levels=features.levels,
-        valid_ratios=features.valid_ratios[own],
-        neck=features.neck[own],
-        appearance=seen and AppearanceMaps(tuple(each[own] for each in seen.maps), seen.extent[own]),
-    )

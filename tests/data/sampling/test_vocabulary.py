@@ -118,6 +118,8 @@ def test_a_share_of_the_negatives_is_nearest_to_the_positives() -> None:
         assert {*drawn[:2]} == {"cow", "dog"}
         assert len({*drawn}) == 4
         assert "cat" not in drawn
+    others = {drawn_negatives(["cat"], pool, 2, generator(seed), near)[1] for seed in range(40)}
+    assert others > {"ant", "bee", "elk"}  # no more than half are near ones
     one = {drawn_negatives(["cat", "pig"], pool, 2, generator(seed), near)[0] for seed in range(40)}
     assert one == {"cow", "dog", "hen"}
     assert sorted(drawn_negatives(["ant"], pool, 9, generator(), near)) == sorted({*pool} - {"ant"})  # none is near
