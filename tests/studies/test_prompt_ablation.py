@@ -125,6 +125,7 @@ def test_every_row_goes_on_from_the_stage_1_of_its_seed(ladder: Any, tmp_path: P
     for one in (BASE, "from_scratch", "stage1"):
         file, *overrides = trained[f"shapes/{one}_4"]
         config = load(file, overrides)
+        assert not config.train.calibrate  # which takes longer than the rest of an evaluation
         assert (config.seed, config.folder) == (4, folder / f"{one}_4")
         assert bool(config.train.init_from) == (one == BASE)
 

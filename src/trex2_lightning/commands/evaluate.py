@@ -73,7 +73,12 @@ def _present(
     """Write, log and print what an evaluation found."""
     summary = summarize(reports) if config.eval.tasks else reports[""].summary()
     write_evaluation(reports, output, about)
-    log_summary(config, output, summary, what)
+    trust = {
+        f"{task}/{row}" if task else row: one
+        for task, report in reports.items()
+        for row, one in report.reliability().items()
+    }
+    log_summary(config, output, summary, what, trust)
     if config.eval.tasks:
         console.print(ap_table(by_task(reports, "ap"), "task"))
     console.print(ap_table(summary))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trex2_lightning.commands.terminal import console, parse
 from trex2_lightning.config import load
+from trex2_lightning.evaluation.after_training import fit_scores
 from trex2_lightning.training.fit import train
 
 
@@ -22,4 +23,5 @@ def main(arguments: list[str], prog: str = "train.py") -> None:
         console.print(config.folder, soft_wrap=True, markup=False, highlight=False)
         return
     train(config, resume=options.resume)
+    fit_scores(config)
     console.print(f"written to {config.folder}", soft_wrap=True)

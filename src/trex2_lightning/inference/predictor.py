@@ -36,6 +36,7 @@ from trex2_lightning.prompting.prompt_set import (
     rows_of,
     save_prompts,
     sources_of,
+    without_exemplars,
 )
 from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
@@ -238,10 +239,12 @@ class Predictor:
         """
         check_wanted(prompts.names)
         encoded, detector = self._encoded(image), self.module.detector
+        known = prompts if self._proposing is None else without_exemplars(prompts)
+        if not known.names:
+            return {}
         with self.autocast():
-            present = detector.present(detector.decode(encoded.features, self._asked(prompts)))
-        unknown = () if self._proposing is None else prompts.appearance
-        return {n: p for n, p in zip(prompts.names, present[0].tolist(), strict=True) if n not in unknown}
+            present = detector.present(detector.decode(encoded.features, self._asked(known)))
+        return dict(zip(known.names, present[0].tolist(), strict=True))
 
     def save(self, prompts: PromptSet, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""

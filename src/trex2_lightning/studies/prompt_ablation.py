@@ -63,7 +63,7 @@ def compare_prompts(
 
     def train(name: str, run: str, seed: int, file: Path, own: Sequence[str]) -> Path:
         place = folder / run
-        always = [f"name=ablation/prompts/{run}", f"output={output}", f"seed={seed}"]
+        always = [f"name=ablation/prompts/{run}", f"output={output}", f"seed={seed}", "train.calibrate=false"]
         finish(place, file, [*always, *own, *sets[name], *overrides])
         return place / "checkpoints" / "last.ckpt"
 

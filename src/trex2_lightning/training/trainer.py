@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
@@ -52,10 +52,15 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
     )
 
 
-def build_evaluator(config: Config) -> L.Trainer:
-    """The Lightning trainer of an evaluation, which writes nothing by itself."""
+def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
+    """The Lightning trainer of an evaluation, which writes nothing by itself.
+
+    Args:
+        config: the run.
+        alone: in one process, also where a launcher has started this one beside others.
+    """
     return L.Trainer(
-        **_devices(config),
+        **_devices(config) | ({"plugins": [LightningEnvironment()]} if alone else {}),
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
