@@ -121,6 +121,7 @@ class Batch(NamedTuple):
     cross_image: bool = False  # the images are to be asked with one another's exemplars instead of their own
     negatives: tuple[str, ...] = ()  # of visual prompts: phrases that no image shows, for the alignment loss
     skipped: int = 0  # unreadable images that were replaced by another one of the data set
+    background: Exemplars | None = None  # of one category (C = 1), which is in none of the images
     data_set: str = ""  # of several, the name of the one that the images are of
 
 
