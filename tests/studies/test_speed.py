@@ -19,6 +19,7 @@ from trex2_lightning.studies.detector_speed import (
     sentences,
 )
 from trex2_lightning.studies.layer_speed import fusion, sampling
+from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.speed import demand, index, input_pipeline, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
@@ -42,6 +43,16 @@ def test_fusion_finds_the_same(small: Setting) -> None:
     rows = fusion(small)
     assert [row.what for row in rows[::3]] == [f"256 image and {length} prompt tokens" for length in (82, 195, 254)]
     assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
+
+
+@pytest.mark.ci
+def test_exported_graphs_are_timed_and_find_the_same(small: Setting, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    detectors(tmp_path, small)
+    rows = exported(tmp_path, small)
+    assert [row.what.split(",")[0] for row in rows[::2]] == ["image.onnx", "decode.onnx"]
+    assert all(float(row.figure) < 1e-3 for row in rows[1::2])
 
 
 def test_sampling_and_the_input_pipeline_are_timed(

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.config import Config, Precision
-from trex2_lightning.data.images.transforms import eval_transform, read_image
+from trex2_lightning.data.images.reading import read_image
+from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
@@ -26,31 +27,23 @@ from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, renumbered, together
 from trex2_lightning.ops.scores import rank, to_pixels, without
 from trex2_lightning.prompting.finding import find_objects
+from trex2_lightning.prompting.prompt_file import check_wanted, repeated
 from trex2_lightning.prompting.prompt_set import (
     PromptSet,
-    check_wanted,
     fingerprint,
     from_one_source,
     load_prompts,
-    repeated,
+    network_fingerprint,
     rows_of,
     save_prompts,
     sources_of,
 )
-from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 
 Mix = Literal["half", "mean"]
-
-
-class Detection(NamedTuple):
-    """One object that was found."""
-
-    name: str
-    score: float  # in [0, 1]
-    box: tuple[float, float, float, float]  # xyxy in pixels of the original image
 
 
 class EncodedImage(NamedTuple):
@@ -175,8 +168,9 @@ class Predictor:
         """
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
-        check_kinds(exemplars for _, exemplars in references)
-        check_learned(self.module, phrases, [exemplars for _, exemplars in references])
+        marked = [exemplars for _, exemplars in references]
+        check_kinds(marked)
+        check_learned(self.module.visual_trained, self.module.knows_exemplars, phrases, marked)
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:
@@ -260,9 +254,7 @@ class Predictor:
 
     @cached_property
     def _network(self) -> str:
-        """Of the network that compares appearance: its name, its settings and its weights."""
-        appearance = self.module.detector.appearance
-        return "" if appearance is None else f"{appearance.made_by} {fingerprint(appearance.model)}"
+        return network_fingerprint(self.module.detector)
 
     @cached_property
     def _proposing(self) -> PromptTokens | None:

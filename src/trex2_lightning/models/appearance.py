@@ -19,6 +19,7 @@ from torchvision.ops import roi_align
 from trex2_lightning.config import AppearanceConfig, BackboneConfig
 from trex2_lightning.models.weights import load_backbone_weights, pixel_statistics, timm_model
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
 
@@ -69,9 +70,7 @@ class Appearance(nn.Module):
     def forward(self, images: Images) -> AppearanceMaps:
         """What the network sees of B images."""
         pixels = renormalize(images.pixels, images.valid, self.before, self.pixels)
-        valid = images.valid.float()
-        extent = torch.stack([valid[:, 0].mean(1), valid[:, :, 0].mean(1)], -1)
-        return AppearanceMaps(tuple(self.model(pixels)), extent)
+        return AppearanceMaps(tuple(self.model(pixels)), unpadded_share(images.valid))
 
     @torch.no_grad()
     def exemplars(self, exemplars: Exemplars, maps: AppearanceMaps) -> ExemplarAppearance:

@@ -15,6 +15,7 @@ from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
 from trex2_lightning.studies.layer_speed import fusion, sampling
+from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
@@ -33,6 +34,7 @@ def measure_speed(target: Path, threads: int) -> None:
             "Detectors": detectors(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
+            "Exported to ONNX, (phrase, late), beside PyTorch": exported(Path(folder), Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
             "Index of a data set, one core": index(Path(folder), Setting()),
         }
