@@ -10,9 +10,9 @@ import torch
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig
 from trex2_lightning.inference import array_finding as arrays
-from trex2_lightning.inference import phrase_rows
+from trex2_lightning.inference import onnx_detector, onnx_predictor, phrase_rows
 from trex2_lightning.inference.exported import ExportedAppearance, ExportedDetector, ExportedText
-from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.models.appearance import POINT_SIDE, Appearance
 from trex2_lightning.models.calibration import EVIDENCE, SOURCES, ScoreCalibration
 from trex2_lightning.ops import prompt_tokens, scores
 from trex2_lightning.prompting import finding
@@ -24,6 +24,13 @@ TEXT = ExportedText("clip", False, 16, [1], [2], [], 1)
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def test_numbers_that_stand_twice_are_the_same() -> None:
+    assert (arrays.MOST_BOXES, arrays.DUPLICATE_IOU) == (finding.MOST_BOXES, finding.DUPLICATE_IOU)
+    assert (np.float32(finding.SMALLEST), finding.LARGEST) == (arrays.SMALLEST, arrays.LARGEST)
+    assert (EVIDENCE.index("similarity"), len(EVIDENCE)) == (arrays.SIMILARITY, arrays.EVIDENCE)
+    assert (onnx_predictor._SOURCES, onnx_detector._POINT_SIDE) == (SOURCES, POINT_SIDE)
 
 
 def boxes_of(count: int) -> torch.Tensor:
@@ -112,7 +119,7 @@ def test_words_become_tokens_and_are_asked_for_in_parts() -> None:
     for name, value in found._asdict().items():
         np.testing.assert_array_equal(value, getattr(expected, name))
     for limit in (None, 100, 8, 5):
-        pieces = phrase_rows.parts(found, limit)
+        pieces = phrase_rows.in_parts(found, limit)
         assert [piece.tolist() for piece in pieces] == [
             piece.tolist() for piece in prompt_tokens.parts(expected, limit or 100)
         ]

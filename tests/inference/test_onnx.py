@@ -15,6 +15,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from trex2_lightning.commands.export import main
 from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.export import Graph, export, graphs, input_names, settings
@@ -24,6 +25,7 @@ from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.structures import Box, Detection, Point
 from trex2_lightning.training.build import build_module
+from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -57,8 +59,11 @@ def exported(folder: Path, *overrides: str) -> Exported:
     encoder: Any = module.detector.text_encoder
     if config.model.text.name == "custom-bert":
         encoder.tokenizer.read(PIECES)
-    export(config, module, folder)
-    return Exported(config, module, folder)
+    checkpoint: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, folder / "last.ckpt")
+    main([str(folder / "last.ckpt"), str(folder)])
+    return Exported(*load_checkpoint(folder / "last.ckpt"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +275,6 @@ def test_an_export_of_another_version_is_refused(late: Exported, tmp_path: Path)
 
 def test_an_image_with_fewer_tokens_than_queries_is_refused(late: Exported) -> None:
     _, runtime = predictors(late)
-    runtime.settings = replace(runtime.settings, size=16, max_size=24)
+    runtime._detector.settings = replace(runtime.settings, size=16, max_size=24)
     with pytest.raises(InputError, match="tokens"):
         runtime.detect(PICTURES[0], runtime.text(PHRASES), 0.0)

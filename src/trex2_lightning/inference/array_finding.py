@@ -27,7 +27,7 @@ class Decoded(NamedTuple):
     presence: Floats | None  # (T,)
 
 
-def category_scores(logits: Floats, category: NDArray[np.int64], count: int) -> Floats:
+def mean_sigmoids(logits: Floats, category: NDArray[np.int64], count: int) -> Floats:
     """The mean of each category's sigmoids: (..., T) -> (..., C)."""
     share = (category == np.arange(count)[:, None]).astype(np.float32)
     share /= share.sum(1, keepdims=True).clip(min=1)
@@ -36,8 +36,8 @@ def category_scores(logits: Floats, category: NDArray[np.int64], count: int) -> 
 
 def scores(found: Decoded, category: NDArray[np.int64], count: int) -> Floats:
     """(Q, C), each times its category's presence; as `PromptedDetector.scores`."""
-    likely = category_scores(found.logits, category, count)
-    return likely if found.presence is None else likely * category_scores(found.presence, category, count)
+    likely = mean_sigmoids(found.logits, category, count)
+    return likely if found.presence is None else likely * mean_sigmoids(found.presence, category, count)
 
 
 def weighed(evidence: Floats, sources: NDArray[np.int64], settings: ExportedDetector) -> Floats:
@@ -50,7 +50,7 @@ def weighed(evidence: Floats, sources: NDArray[np.int64], settings: ExportedDete
     return np.where(evidence[..., 0] == -np.inf, np.float32(0), _sigmoid(terms.sum(-1) + bias))
 
 
-def beside_better(boxes: Floats, best: Floats) -> tuple[Floats, Floats]:
+def near_better(boxes: Floats, best: Floats) -> tuple[Floats, Floats]:
     """IoU of a box with the nearest that has a better score, and the most of its area that lies in one: (N,) each."""
     shared, area = _shared(boxes), boxes[:, 2:].prod(-1)
     better = best[None] > best[:, None]
@@ -61,7 +61,7 @@ def beside_better(boxes: Floats, best: Floats) -> tuple[Floats, Floats]:
 
 def learned_evidence(likely: Floats, best: Floats, any_score: Floats, boxes: Floats) -> Floats:
     """(N, C, F) of scores (N, C), of each box's best score and of that it is anything known; without appearance."""
-    overlap, inside = beside_better(boxes, best)
+    overlap, inside = near_better(boxes, best)
     evidence = np.full((*likely.shape, EVIDENCE), -np.inf, np.float32)
     evidence[..., 0] = np.where(likely == 0, -np.inf, _logit(likely))
     for place, kind in enumerate((overlap, inside, _logit(best), _logit(any_score)), 1):

@@ -14,7 +14,7 @@ from PIL import Image
 from trex2_lightning.inference.exported import ExportedDetector
 
 BITS = 22  # the most that weights have behind the point
-LARGEST = 2**15  # that a weight stays below
+TOO_LARGE = 2**15  # that a weight stays below
 
 
 def image_arrays(picture: Image.Image, settings: ExportedDetector) -> dict[str, NDArray[Any]]:
@@ -65,6 +65,6 @@ def _weights(before: int, after: int) -> tuple[NDArray[np.int64], NDArray[np.int
     shares = np.where(place < count[:, None], shares.clip(min=0), 0)
     shares /= shares.sum(1, keepdims=True)
     bits = next(
-        bits for bits in range(BITS + 1) if bits == BITS or int(0.5 + shares.max() * 2 ** (bits + 1)) >= LARGEST
+        bits for bits in range(BITS + 1) if bits == BITS or int(0.5 + shares.max() * 2 ** (bits + 1)) >= TOO_LARGE
     )
     return first, (0.5 + shares * 2**bits).astype(np.int32), bits

@@ -28,7 +28,7 @@ from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.inference.export_text import exported_text, tokenizer_of
 from trex2_lightning.inference.exported import (
     EXEMPLARS,
-    KNOWN,
+    KNOWN_NAMES,
     TOKEN_PARTS,
     TOKENIZER,
     ExportedAppearance,
@@ -50,7 +50,7 @@ from trex2_lightning.structures import Images
 from trex2_lightning.training.module import DetectionModule
 
 OPSET = 18  # the first whose Resize and reductions are today's; ONNX Runtime's CPU has all of it
-LARGEST = 1_500 * 2**20  # bytes of weights in one file: protocol buffers end at 2 GiB
+MOST_BYTES = 1_500 * 2**20  # bytes of weights in one file: protocol buffers end at 2 GiB
 FREE = torch.export.Dim.DYNAMIC
 
 
@@ -93,7 +93,7 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
     tokenizer_of(detector.text_encoder).save(str(folder / TOKENIZER))
     settings(config, module).write(folder)
     if (known := module.proposing()) is not None:
-        np.savez(folder / KNOWN, **{part: getattr(known, part).numpy() for part in TOKEN_PARTS})
+        np.savez(folder / KNOWN_NAMES, **{part: getattr(known, part).numpy() for part in TOKEN_PARTS})
     return sorted(folder.iterdir())
 
 
@@ -138,7 +138,7 @@ def graphs(detector: PromptedDetector, *, knows_exemplars: bool) -> dict[str, Gr
         boxes, shown = 0.2 + 0.4 * torch.rand(2, 3, 4, 4, generator=generator), torch.ones(2, 3, 4, dtype=torch.bool)
         exemplars: Inputs = {"exemplars": (boxes, (0, 1, 2)), "shown": (shown, (0, 1, 2))}
         read: Inputs = {"features": (neck[0] if neck else features, (0, 1, 2)), "real": (real, (0, 1, 2))}
-        for name, kind in EXEMPLARS.items():
+        for kind, name in EXEMPLARS.items():
             written[name] = Graph(ExemplarGraph(detector, kind), exemplars | read, ["vectors"])
     if detector.appearance is not None:
         levels = [f"map_{level}" for level in range(len(detector.appearance(Images(pixels, valid, valid)).maps))]
@@ -175,7 +175,7 @@ def write_graph(name: str, graph: Graph, folder: Path) -> Path:
             )
             assert program is not None
             size = sum(weight.numel() * weight.element_size() for weight in graph.module.parameters())
-            program.save(folder / f"{name}.onnx", external_data=size > LARGEST)
+            program.save(folder / f"{name}.onnx", external_data=size > MOST_BYTES)
     except Exception as error:  # the exporter raises anything
         raise InputError(f"the {name} of this detector cannot be exported: {reason_of(error)}") from error
     finally:

@@ -15,10 +15,10 @@ from trex2_lightning.structures import ExemplarKind
 
 SETTINGS = "detector.json"
 TOKENIZER = "tokenizer.json"
-KNOWN = "known.npz"  # the prompts that find boxes for exemplars that the detector has not learned
+KNOWN_NAMES = "known.npz"  # the prompts that find boxes for exemplars that the detector has not learned
 TOKEN_PARTS = ("embed", "category", "attend", "position")  # of prompt tokens, as graphs take them
-EXEMPLARS: dict[str, ExemplarKind] = {"boxes": "box", "points": "point"}  # graphs of exemplars
-VERSION = 1
+EXEMPLARS: dict[ExemplarKind, str] = {"box": "boxes", "point": "points"}  # graphs of each kind
+EXPORT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class ExportedDetector:
 
     def write(self, folder: Path) -> None:
         """To `SETTINGS` in the folder."""
-        (folder / SETTINGS).write_text(json.dumps({"version": VERSION} | asdict(self), indent=1) + "\n")
+        (folder / SETTINGS).write_text(json.dumps({"version": EXPORT_VERSION} | asdict(self), indent=1) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> ExportedDetector:
@@ -86,7 +86,7 @@ class ExportedDetector:
             raise InputError(f"{folder} holds no exported detector, as it has no {SETTINGS}: trex2 export writes one")
         values = json.loads(path.read_text())
         known = {field.name for field in fields(cls)}
-        if values.pop("version", None) != VERSION or values.keys() != known:
+        if values.pop("version", None) != EXPORT_VERSION or values.keys() != known:
             raise InputError(f"{path} was written by another version of trex2 export: export the checkpoint anew")
         text, appearance = ExportedText(**values.pop("text")), values.pop("appearance")
         return cls(**values, text=text, appearance=appearance and ExportedAppearance(**appearance))

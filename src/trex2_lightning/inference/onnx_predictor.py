@@ -6,45 +6,26 @@ Q queries, D width.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache, cached_property
+from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from tokenizers import Tokenizer
 
 from trex2_lightning.data.images.reading import read_image
-from trex2_lightning.errors import InputError, reason_of
+from trex2_lightning.errors import InputError
 from trex2_lightning.inference import array_finding as finding
 from trex2_lightning.inference import phrase_rows as text
-from trex2_lightning.inference.array_images import image_arrays
-from trex2_lightning.inference.exported import EXEMPLARS, KNOWN, TOKENIZER, ExportedDetector
-from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, to_boxes
+from trex2_lightning.inference.marks import Marks, check_kinds, check_learned
+from trex2_lightning.inference.onnx_detector import OnnxDetector, SeenImage
 from trex2_lightning.inference.phrase_rows import TokenArrays
 from trex2_lightning.prompting.prompt_file import PromptArrays, check_wanted, read_prompts, repeated, write_prompts
 from trex2_lightning.structures import Detection, PromptSource
 
-try:
-    import onnxruntime
-except ImportError:
-    onnxruntime = None
-
-Arrays = Mapping[str, NDArray[Any]]
-SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
-POINT_SIDE = 0.15  # as `models.appearance`
-
-
-class SeenImage(NamedTuple):
-    """What a detector has seen of an image, for any prompts."""
-
-    features: Arrays  # what the graphs read of it, by name
-    size: tuple[int, int]  # height and width of the original image
-    maps: tuple[NDArray[np.float32], ...]  # of what compares appearance, (channels, h, w) each
-    extent: NDArray[np.float32]  # (2,) share of width and height that is not padding
+_SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 
 
 AnyPicture = Path | Image.Image | SeenImage
@@ -65,18 +46,8 @@ class OnnxPredictor:
     def __init__(
         self, folder: Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None
     ) -> None:
-        if onnxruntime is None:
-            raise InputError("an exported detector needs ONNX Runtime: pip install onnxruntime")
-        self.settings = ExportedDetector.read(folder)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # errors
-        # A graph that nobody asks is not loaded.
-        self._session = cache(
-            lambda name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=[*providers])
-        )
-        self._folder = folder
-        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._detector = OnnxDetector(folder, providers, threads)
+        self.settings = self._detector.settings
 
     def encode(self, image: Path | Image.Image) -> SeenImage:
         """See an image, for any number of prompts; of early fusion, which sees it with its prompts, only prepare it.
@@ -85,12 +56,7 @@ class OnnxPredictor:
             InputError: an unreadable file.
         """
         picture = read_image(image) if isinstance(image, Path) else image.convert("RGB")
-        inputs = image_arrays(picture, self.settings)
-        features = inputs if self.settings.fusion == "early" else self._run("image", inputs)
-        valid = inputs["valid"][0]
-        extent = np.array([valid[0].mean(dtype=np.float32), valid[:, 0].mean(dtype=np.float32)], np.float32)
-        maps = self._run("appearance", inputs) if self.settings.appearance else {}
-        return SeenImage(features, (picture.height, picture.width), tuple(m[0] for m in maps.values()), extent)
+        return self._detector.encode_image(picture)
 
     def text(self, phrases: Sequence[str]) -> PromptArrays:
         """Each phrase on its own; its category is named by it.
@@ -135,7 +101,7 @@ class OnnxPredictor:
         check_kinds(marked)
         learned = self.settings.learned_exemplars
         check_learned(learned, learned or self.settings.appearance is not None, phrases, marked)
-        shown = [self._exemplars(self._seen(image), marks) for image, marks in references]
+        shown = [self._detector.exemplars(self._seen(image), marks) for image, marks in references]
         written = dict(zip(phrases, self._phrase_vectors(phrases), strict=True)) if phrases else {}
         names = tuple(dict.fromkeys(chain(written, *shown)))
         vectors: list[NDArray[np.float32]] = []
@@ -167,7 +133,7 @@ class OnnxPredictor:
         """
         check_wanted(prompts.names, negative)
         seen = self._seen(image)
-        sources = np.array([SOURCES.index(source) for source in prompts.sources])
+        sources = np.array([_SOURCES.index(source) for source in prompts.sources])
         scores, boxes = self._found(seen, prompts, sources)
         unwanted = np.isin(prompts.names, [*negative])
         scores = np.where(unwanted | unwanted[scores.argmax(1)][:, None], -np.inf, scores)
@@ -189,11 +155,11 @@ class OnnxPredictor:
         """
         check_wanted(prompts.names)
         tokens = self._asked(prompts)
-        decoded = self._decoded(self._seen(image), tokens)
+        decoded = self._detector.decode(self._seen(image), tokens)
         if decoded.presence is None:
             raise InputError("this detector has no presence head: train one with model.presence=true, and export it")
-        likely = finding.category_scores(decoded.presence, tokens.category, len(prompts.names))
-        unknown = () if self._known is None else prompts.appearance
+        likely = finding.mean_sigmoids(decoded.presence, tokens.category, len(prompts.names))
+        unknown = () if self._detector.known is None else prompts.appearance
         return {n: p for n, p in zip(prompts.names, likely.tolist(), strict=True) if n not in unknown}
 
     def save(self, prompts: PromptArrays, path: Path) -> None:
@@ -211,49 +177,11 @@ class OnnxPredictor:
     def _seen(self, image: AnyPicture) -> SeenImage:
         return image if isinstance(image, SeenImage) else self.encode(image)
 
-    def _run(self, name: str, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        session = self._session(name)
-        read = {given.name: inputs[given.name] for given in session.get_inputs()}
-        try:
-            found = session.run(None, read)
-        except Exception as error:  # ONNX Runtime has no errors that can be told apart
-            raise InputError(
-                f"{name}.onnx of {self._folder} does not take this image with these prompts ({reason_of(error)}): an "
-                f"image must have {self.settings.num_queries} tokens or more"
-            ) from error
-        return {output.name: array for output, array in zip(session.get_outputs(), found, strict=True)}
-
     def _phrase_vectors(self, phrases: Sequence[str]) -> NDArray[np.float32]:
         """(C, D), of words their mean."""
-        tokens = self._phrase_tokens(phrases)
+        tokens = self._detector.phrases(phrases)
         member = (tokens.category == np.arange(len(phrases))[:, None]).astype(np.float32)
         return member / member.sum(1, keepdims=True) @ tokens.embed[0]
-
-    def _phrase_tokens(self, phrases: Sequence[str]) -> TokenArrays:
-        how = self.settings.text
-        inputs = text.padded(text.phrase_rows(phrases, self._tokenizer, how))
-        vectors = self._run("text", inputs)["vectors"]
-        return text.of_words(vectors, inputs["lengths"] - how.without_word) if how.words else text.of_vectors(vectors)
-
-    def _exemplars(self, seen: SeenImage, marks: Marks) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-        """Vector (D,) and appearance (m, A) of each category that has m exemplars in an image."""
-        maps = self._run("image", seen.features) if self.settings.fusion == "early" else seen.features
-        source = self.settings.exemplar_maps
-        features = {f"features_{level}": maps[f"{source}_{level}"] for level in range(self.settings.levels)}
-        read = {}
-        for graph, kind in EXEMPLARS.items():
-            boxes = {n: to_boxes(n, marked, seen.size) for n, marked in marks.items() if marked[0].kind == kind}
-            if not boxes:
-                continue
-            exemplars = np.zeros((1, len(boxes), max(map(len, boxes.values())), 4), np.float32)
-            shown = np.zeros(exemplars.shape[:3], bool)
-            for place, rows in enumerate(boxes.values()):
-                exemplars[0, place, : len(rows)], shown[0, place, : len(rows)] = rows, True
-            vectors = self._run(graph, {**maps, **features, "exemplars": exemplars, "shown": shown})["vectors"][0]
-            for (name, rows), vector in zip(boxes.items(), vectors, strict=True):
-                around = rows if kind == "box" else np.hstack([rows[:, :2], np.full_like(rows[:, :2], POINT_SIDE)])
-                read[name] = vector, finding.box_vectors(seen.maps, seen.extent, around) if seen.maps else rows[:, :0]
-        return read
 
     def _found(
         self, seen: SeenImage, prompts: PromptArrays, sources: NDArray[np.int64]
@@ -262,12 +190,12 @@ class OnnxPredictor:
         how, count = self.settings.appearance, len(prompts.names)
         tokens, compared = self._asked(prompts), how is not None and bool(prompts.appearance)
         shown = {prompts.names.index(name): vectors for name, vectors in prompts.appearance.items()}
-        by_names = compared and self._known is not None
-        if by_names and self._known is not None:
+        by_names = compared and self._detector.known is not None
+        if by_names and self._detector.known is not None:
             written = np.flatnonzero(~np.isin(tokens.category, [*shown]))
-            further = np.arange(self._known.category.max() + 1) + count
-            tokens = text.joined(text.taken(tokens, written), text.renamed(self._known, further))
-        decoded = self._decoded(seen, tokens)
+            further = np.arange(self._detector.known.category.max() + 1) + count
+            tokens = text.joined(text.taken(tokens, written), text.renamed(self._detector.known, further))
+        decoded = self._detector.decode(seen, tokens)
         boxes, total = decoded.boxes, max(count, int(tokens.category.max()) + 1)
         likely = finding.scores(decoded, tokens.category, total)
         if not (compared or self.settings.calibrated):
@@ -290,31 +218,8 @@ class OnnxPredictor:
         if not (self.settings.text.words and written.any()):
             return text.of_vectors(prompts.vectors)
         place, others = np.flatnonzero(written), np.flatnonzero(~written)
-        words = text.renamed(self._phrase_tokens([prompts.names[number] for number in place]), place)
+        words = text.renamed(self._detector.phrases([prompts.names[number] for number in place]), place)
         return text.joined(words, text.renamed(text.of_vectors(prompts.vectors[others]), others))
-
-    def _decoded(self, seen: SeenImage, tokens: TokenArrays) -> finding.Decoded:
-        """With all prompts at once, or in as many parts as early fusion needs."""
-        graph = "decode" if self.settings.fusion == "late" else "detect"
-        indices = text.parts(tokens, self.settings.max_tokens)
-        found = [self._run(graph, {**seen.features, **text.taken(tokens, index)._asdict()}) for index in indices]
-        logits, size = [], len(tokens.category)
-        presence = np.zeros(size, np.float32) if "presence" in found[0] else None
-        for part, index in zip(found, indices, strict=True):
-            whole = np.full((part["logits"].shape[1], size), -np.inf, np.float32)
-            whole[:, index] = part["logits"][0]
-            logits.append(whole)
-            if presence is not None:
-                presence[index] = part["presence"][0]
-        return finding.Decoded(np.concatenate(logits), np.concatenate([part["boxes"][0] for part in found]), presence)
-
-    @cached_property
-    def _known(self) -> TokenArrays | None:
-        """What finds boxes for exemplars that were not learned."""
-        if self.settings.learned_exemplars or not (self._folder / KNOWN).is_file():
-            return None
-        with np.load(self._folder / KNOWN) as stored:
-            return TokenArrays(**stored)
 
 
 def _mean(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -117,7 +117,7 @@ def taken(tokens: TokenArrays, index: NDArray[np.int64]) -> TokenArrays:
     )
 
 
-def parts(tokens: TokenArrays, limit: int | None) -> list[NDArray[np.int64]]:
+def in_parts(tokens: TokenArrays, limit: int | None) -> list[NDArray[np.int64]]:
     """The places of at most `limit` tokens of whole categories, part by part; as `ops.prompt_tokens.parts`."""
     if limit is None or len(tokens.category) <= limit:
         return [np.arange(len(tokens.category))]
