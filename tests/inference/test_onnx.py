@@ -264,6 +264,11 @@ def test_what_cannot_be_exported_is_refused(late: Exported, tmp_path: Path) -> N
         OnnxPredictor(tmp_path)
 
 
+def test_a_graph_tells_nothing_of_the_machine_that_wrote_it(late: Exported) -> None:
+    for file in late.folder.glob("*.onnx"):
+        assert b".py" not in file.read_bytes()
+
+
 def test_an_export_of_another_version_is_refused(late: Exported, tmp_path: Path) -> None:
     settings(late.config, late.module).write(tmp_path)
     assert ExportedDetector.read(tmp_path) == settings(late.config, late.module)

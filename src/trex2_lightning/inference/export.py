@@ -4,7 +4,7 @@ Late fusion: `image`, the prompts (`text`, `boxes`, `points`) and `decode`. Earl
 pixels to boxes; what makes vectors of phrases and exemplars, as prompt files have them, is beside it. Numbers of
 images, prompts and exemplars and the images' size stay free.
 
-L levels, T prompt tokens, R rows of text tokens.
+Of a checkpoint of text alone that compares appearance, `known` has the prompts that find boxes for exemplars.
 """
 
 from __future__ import annotations
@@ -52,8 +52,6 @@ from trex2_lightning.training.module import DetectionModule
 OPSET = 18  # the first whose Resize and reductions are today's; ONNX Runtime's CPU has all of it
 MOST_BYTES = 1_500 * 2**20  # bytes of weights in one file: protocol buffers end at 2 GiB
 FREE = torch.export.Dim.DYNAMIC
-
-
 EXAMPLES = ("red star", "a blue moon")  # phrases of different lengths, whose words every vocabulary can spell
 Inputs = dict[str, tuple[Tensor | list[Tensor], Sequence[int]]]  # by name: an example, and which dimensions are free
 
@@ -88,7 +86,7 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
             "of the network that compares appearance has no graph"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    for name, graph in graphs(detector, knows_exemplars=module.visual_trained).items():
+    for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
         write_graph(name, graph, folder)
     tokenizer_of(detector.text_encoder).save(str(folder / TOKENIZER))
     settings(config, module).write(folder)
@@ -103,6 +101,7 @@ def require_onnx() -> None:
         raise InputError("export needs further packages: pip install 'trex2_lightning[onnx]'")
 
 
+@torch.no_grad()
 def graphs(detector: PromptedDetector, *, knows_exemplars: bool) -> dict[str, Graph]:
     """The graphs of a detector by the names of their files, with examples of random numbers."""
     generator = torch.Generator().manual_seed(0)
@@ -174,6 +173,9 @@ def write_graph(name: str, graph: Graph, folder: Path) -> Path:
                 verbose=False,
             )
             assert program is not None
+            for node in program.model.graph.all_nodes():  # nine tenths of a file, with this machine's paths
+                for part in (node, *node.outputs):
+                    part.metadata_props.clear()
             size = sum(weight.numel() * weight.element_size() for weight in graph.module.parameters())
             program.save(folder / f"{name}.onnx", external_data=size > MOST_BYTES)
     except Exception as error:  # the exporter raises anything

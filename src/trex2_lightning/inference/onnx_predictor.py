@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from trex2_lightning.data.images.reading import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference import array_finding as finding
 from trex2_lightning.inference import phrase_rows as text
@@ -73,8 +73,8 @@ class OnnxPredictor:
             InputError: as `mixed`.
         """
         made = self.generic([(image, exemplars)])
-        sources: tuple[PromptSource, ...] = ("interactive",) * len(made.names)
-        return made._replace(sources=sources)
+        sources: list[PromptSource] = ["interactive"] * len(made.names)
+        return made._replace(sources=tuple(sources))
 
     def generic(self, references: Sequence[tuple[AnyPicture, Marks]]) -> PromptArrays:
         """What looks like the exemplars in any image: the mean over the images that have some.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from trex2_lightning.data.images.reading import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.pictures import draw_boxes

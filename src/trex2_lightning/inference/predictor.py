@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.config import Config, Precision
-from trex2_lightning.data.images.reading import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError

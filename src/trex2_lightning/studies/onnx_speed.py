@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ def exported(folder: Path, setting: Setting) -> list[Row]:
         called = given if name == "image" else [*given[:4], given[4 : 4 + levels], given[4 + levels :]]
         module = written[name].module
         differ = difference(torch.from_numpy(session.run(None, fed)[0]), _first(module(*called)))
-        peer, ours = fastest(setting.repeats, lambda m=module, c=called: m(*c), lambda s=session, f=fed: s.run(None, f))
+        peer, ours = fastest(setting.repeats, partial(module, *called), partial(session.run, None, fed))
         what = f"{name}.onnx, {setting.height} x {setting.width}" + (
             f", {setting.few} names" if name == "decode" else ""
         )
