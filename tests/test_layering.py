@@ -37,7 +37,7 @@ ROOMS = {
         ["index"],
         ["opening"],
         ["sampling", "shapes"],
-        ["splits"],
+        ["splits", "inventory"],
         ["datamodule"],
     ],
 }

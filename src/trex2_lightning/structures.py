@@ -158,6 +158,7 @@ class ExemplarAppearance(NamedTuple):
     vectors: Tensor  # (B or 1, R, A) float32, A channels of all its maps
     valid: Tensor  # (B or 1, R) bool
     category: Tensor  # (R,) int64, what an exemplar shows
+    white: Tensor | None = None  # (B or 1, R, A) the vectors as they are compared; None: to be computed
 
 
 class PromptTokens(NamedTuple):

@@ -42,7 +42,9 @@ WORK = {
     "bench_gpu": ("trex2_lightning.commands.bench_gpu.measure_gpu",),
     "compare_runs": ("trex2_lightning.commands.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),
-    "evaluate": ("trex2_lightning.commands.evaluate.evaluate", "trex2_lightning.commands.evaluate._present"),
+    "evaluate": tuple(
+        f"trex2_lightning.commands.evaluate.{name}" for name in ("evaluate", "evaluate_tasks", "_present")
+    ),
     "wandb_dashboard": ("trex2_lightning.commands.dashboard.save_workspace",),
 }
 

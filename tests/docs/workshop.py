@@ -96,6 +96,7 @@ def write_data(root: Path) -> None:
         content = write_split(root / split, random.Random(number))
         write_json(root / f"{split}.json", content)
         write_json(root / split / "_annotations.coco.json", content)
+        (root / split / "1.txt").write_text("0 .5 .5 .3 .3\n")
         if place != split:
             (root / place).symlink_to(split)
         if split != "test":
@@ -108,7 +109,6 @@ def write_data(root: Path) -> None:
             write_json(root / "annotations" / f"lvis_v1_{split}.json", content | {"images": lvis, "categories": kinds})
     shutil.copy(root / "test" / "1.jpg", root / "test" / "IMAGE.jpg")
     (root / "data.yaml").write_text(f"train: train\nval: val\ntest: test\nnames: {list(NAMES)}\n")
-    (root / "train" / "1.txt").write_text("0 0.5 0.5 0.2 0.2\n")
     for name in ("Annotations", "ImageSets/Main"):
         (root / name).mkdir(parents=True)
     (root / "JPEGImages").symlink_to("train")

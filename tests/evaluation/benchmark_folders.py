@@ -90,3 +90,79 @@ def coco_file(file: Path, names: tuple[str, ...], folder: str = "", **image: Any
         ],
     }
     file.write_text(json.dumps(content))
+
+
+FEW_NAMES = ("cat", "traffic light", "tv", "toothbrush")  # of COCO-FSOD: novel, base, novel, base
+
+
+def coco_fsod(root: Path, shots: Iterable[int] = (10, 30), seeds: Iterable[int] = range(10)) -> None:
+    """FsDet's `datasets`: a file for each seed, number of shots and category; tv has one box less than the others.
+
+    All lie in four images, the last of which is COCO's val2014, and no image has more than a third of them.
+    """
+    names = [f"COCO_train2014_{number:012}.jpg" for number in (1, 2, 3)] + ["COCO_val2014_000000000004.jpg"]
+    images = [sized(number, name) for number, name in enumerate(names, start=1)]
+    for name in [*names, "COCO_val2014_000000000005.jpg", "COCO_val2014_000000000006.jpg"]:
+        picture(root / "coco" / name.split("_")[1] / name)
+    tested = [sized(5, "COCO_val2014_000000000005.jpg"), sized(6, "COCO_val2014_000000000006.jpg")]
+    boxes = [boxed(10 * i + c, i, c, 6 * c) for i in (5, 6) for c in range(len(FEW_NAMES))]
+    saved(root / "cocosplit" / "datasplit" / "5k.json", tested, boxes, FEW_NAMES)
+    for seed in seeds:
+        folder = root / "cocosplit" / (f"seed{seed}" if seed else "")
+        for count in shots:
+            for label, category in enumerate(FEW_NAMES):
+                own = range(count - (category == "tv"))
+                boxes = [boxed(1000 * label + n, 1 + (n + seed) % 4, label, n) for n in own]
+                there = {box["image_id"] for box in boxes}
+                file = folder / f"full_box_{count}shot_{category}_trainval.json"
+                saved(file, [image for image in images if image["id"] in there], boxes, FEW_NAMES)
+
+
+def cdfsod(root: Path) -> None:
+    """The six sets: of the first category as many images as shots, each with a box of it; of the second two at most."""
+    for task in ("ArTaxOr", "clipart1k", "DIOR", "FISH", "NEU-DET", "UODD"):
+        train, test = ("train/new_train", "test/new_test") if task == "DIOR" else ("train", "test")
+        images = [sized(number, f"{number}.jpg") for number in range(1, 11)]
+        for image in images:
+            picture(root / task / train / image["file_name"])
+            picture(root / task / test / image["file_name"])
+        categories = (f"{task} a", f"{task} b")
+        for count in (1, 5, 10):
+            boxes = [boxed(n, n, 0, n) for n in range(1, count + 1)] + [boxed(20 + n, n, 1, n) for n in (1, 2)[:count]]
+            saved(root / task / "annotations" / f"{count}_shot.json", images[:count], boxes, categories)
+        truth = [boxed(10 * n + c, n, c, 6 * c) for n in (1, 2) for c in (0, 1)]
+        saved(root / task / "annotations" / "test.json", images[:2], truth, categories)
+
+
+def lvis_fsod(root: Path) -> None:
+    """LVIS v0.5 `val` and FsDet's shots, which list images without a box too; the first category is rare."""
+    for split, file, count in (("val", "lvis/lvis_v0.5_val.json", 3), ("train", "lvissplit/lvis_shots.json", 10)):
+        images = [
+            {"id": n, "width": 64, "height": 64, "coco_url": f"http://images.cocodataset.org/{split}2017/{n}.jpg"}
+            | {"neg_category_ids": [3], "not_exhaustive_category_ids": []}
+            for n in range(1, count + 2)
+        ]
+        for image in images:
+            picture(root / "coco" / f"{split}2017" / f"{image['id']}.jpg")
+        boxes = [boxed(100 * c + n, n, c, n) for c in (0, 1, 2) for n in range(1, count + 1 - c)]
+        saved(root / file, images, boxes, ("stop_sign", "cap_(hat)", "cup", "acorn"))
+
+
+def sized(number: int, name: str) -> dict[str, Any]:
+    return {"id": number, "file_name": name, "width": 64, "height": 64}
+
+
+def boxed(number: int, image: int, category: int, x: float) -> dict[str, Any]:
+    box = {"id": number, "image_id": image, "category_id": category, "bbox": [x, 5, 20, 15 + category]}
+    return box | {"area": 300, "iscrowd": 0}
+
+
+def picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 64), (90, 120, 60)).save(path)
+
+
+def saved(file: Path, images: list[dict[str, Any]], boxes: list[dict[str, Any]], names: tuple[str, ...]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    categories = [{"id": i, "name": name, "frequency": "rcf"[i % 3]} for i, name in enumerate(names)]
+    file.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from trex2_lightning.commands.calibrate import main as calibrate_command
 from trex2_lightning.commands.evaluate import main as evaluate_command
@@ -22,7 +23,7 @@ from trex2_lightning.evaluation.fits import is_known, is_right
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.ops.prompt_tokens import from_vectors
-from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, Images, Prompts, Targets
+from trex2_lightning.structures import AppearanceMaps, Batch, ExemplarAppearance, FeatureMaps, Images, Prompts, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.checkpoint import load_checkpoint
 
@@ -100,6 +101,33 @@ def test_an_image_is_asked_for_what_it_lacks_by_one_exemplar(
         own = (references.embed[:, category] == asked.embed[image, category]).all(-1)
         assert torch.equal(shown.vectors[image, place], seen.vectors[own, category][0])
         assert references.valid[own, category].all()
+
+
+def test_known_boxes_are_pooled_once_for_each_image(
+    tiny_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = build_detector(tiny_config("model.appearance.name=backbone").model).eval()
+    appearance = detector.appearance
+    assert appearance is not None
+    images = Images(torch.randn(3, 3, 64, 64), torch.ones(3, 64, 64, dtype=torch.bool), torch.full((3, 2), 64))
+    targets = tuple(Targets(torch.arange(n), torch.rand(n, 4) * 0.5 + 0.2, n) for n in (2, 0, 4))
+    known = fits.KnownBoxes(detector, appearance)
+    pooled: list[int] = []
+    vectors = appearance.vectors
+
+    def counted(maps: AppearanceMaps, boxes: Tensor) -> Tensor:
+        pooled.append(boxes.shape[:2].numel())
+        return vectors(maps, boxes)
+
+    monkeypatch.setattr(appearance, "vectors", counted)
+    known.predict_step(Batch(images, Prompts(), targets))
+    assert pooled == [3 * 4]
+    assert torch.cat(known.labels).tolist() == [0, 1, 0, 1, 2, 3]
+    alone = [
+        vectors(appearance(Images(*(field[i : i + 1] for field in images))), target.boxes[None])[0]
+        for i, target in enumerate(targets)
+    ]
+    torch.testing.assert_close(torch.cat(known.vectors), torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
 def settings(checkpoint: Path, change: Callable[[dict[str, Any]], object]) -> None:

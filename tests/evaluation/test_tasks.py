@@ -94,7 +94,7 @@ def test_a_task_may_have_a_val_split_of_its_own(visual_checkpoint: Path, tmp_pat
 
 def test_missing_tasks_are_named_before_the_first_one_begins(visual_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"13 of 13 tasks have no annotation file, such as .*AerialMaritimeDrone/large"
+        InputError, match=r"26 annotation files of the 13 tasks are missing, such as .*AerialMaritimeDrone/large"
     ):
         evaluated(visual_checkpoint, "odinw13", tmp_path)
     with pytest.raises(InputError, match=r"gone: has no folders of tasks; set data.root="):
@@ -112,6 +112,18 @@ def test_mean_and_median_over_tasks() -> None:
     assert by_task(reports, "ap") == {
         "ap": {"a": {"text": 0.1, "mixed": 0.5}, "b": {"text": 0.2}, "c": {"text": 0.6, "mixed": 0.1}}
     }
+
+
+def test_a_group_s_figures_have_a_row_of_their_own_over_tasks() -> None:
+    def report(novel: float, base: float) -> EvaluationReport:
+        figures = {"ap": 0.5, "ap/base": base, "ap/novel": novel}
+        return EvaluationReport({"generic_10": Evaluation(figures, [], {})}, {}, None)  # type: ignore[arg-type]
+
+    reports = {"seed0": report(0.1, 0.4), "seed1": report(0.3, 0.6)}
+    summary = summarize(reports)["ap"]
+    assert summary.keys() == {"generic_10", "generic_10/base", "generic_10/novel"}
+    assert summary["generic_10/novel"]["mean"] == pytest.approx(0.2)
+    assert by_task(reports, "ap")["ap"]["seed1"] == {"generic_10": 0.5, "generic_10/base": 0.6, "generic_10/novel": 0.3}
 
 
 def test_fsc147_counts_test_by_the_threshold_of_val(
@@ -224,12 +236,13 @@ def test_a_detector_of_several_sets_is_evaluated_on_every_benchmark(tiny_config:
     """What it was trained on is no data of the benchmark's."""
     sets = ["data.sets={one: {annotations: a.json, images: a, text: 1, visual: 1}}", "train.rhythm.visual=1"]
     others = ["data.nameless.share=0.5", "eval.references=[1]"]
+    trained = tiny_config(*sets, *others)
     for file in EVAL.glob("*.yaml"):
-        data = for_benchmark(tiny_config(*sets, *others), file).data
+        data = for_benchmark(trained, file).data
         assert (data.sets, data.limit, data.nameless.share) == ({}, 0, 0)
     assert for_benchmark(tiny_config("data.limit=3"), EVAL / "coco.yaml").data.limit == 0
     lvis(tmp_path)
-    written = evaluated(saved(tiny_config(*sets, *others), tmp_path / "run"), "lvis_val", tmp_path)
+    written = evaluated(saved(trained, tmp_path / "run"), "lvis_val", tmp_path)
     assert written["ap"].keys() == {"text", "interactive_box", "interactive_point", "generic_1", "mixed"}
 
 

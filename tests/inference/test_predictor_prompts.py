@@ -16,7 +16,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.prompting.prompt_set import join
-from trex2_lightning.structures import Box, Exemplar, Exemplars, Prompts
+from trex2_lightning.structures import Box, Exemplar, Exemplars, Prompts, PromptTokens
 from trex2_lightning.training.build import build_module
 
 
@@ -168,3 +168,27 @@ def test_exemplars_bring_their_appearance_with_them(cell: Config, images: list[P
     predictor.module.detector.appearance = None
     bare = Predictor(cell, predictor.module)
     assert not bare.load(tmp_path / "prompts.safetensors").appearance
+
+
+def test_a_prompt_set_is_made_ready_once_for_many_images(
+    cell: Config, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell.model.appearance.name = "backbone"
+    predictor = Predictor(cell, build_module(cell))
+    detector, prepared = predictor.module.detector, []
+    prepare = detector.prepared
+
+    def counted(prompts: PromptTokens) -> PromptTokens:
+        prepared.append(prompts)
+        return prepare(prompts)
+
+    monkeypatch.setattr(detector, "prepared", counted)
+    one = predictor.mixed(PHRASES[:1], [(images[0], {"cell": [BOX, OTHER]})])
+    other = predictor.interactive(images[0], {"cell": [BOX]})
+    fresh = [predictor.detect(image, one._replace(), threshold=0.0) for image in images]
+    assert len(prepared) == len(images)
+    kept = [predictor.detect(image, one, threshold=0.0) for image in images]
+    assert kept == fresh
+    assert len(prepared) == len(images) + 1
+    assert predictor.detect(images[0], other, threshold=0.0) != kept[0]
+    assert predictor.detect(images[0], one, threshold=0.0) == kept[0]

@@ -52,6 +52,21 @@ def test_the_loss_falls_and_the_detector_stays(predictor: Predictor, records: Re
     assert torch.equal(predictor.load(tmp_path / "tuned.safetensors").vectors, tuned.prompts.vectors)
 
 
+def test_what_an_image_does_not_judge_teaches_no_negatives(predictor: Predictor, records: Records) -> None:
+    marked = records.images[0]
+    start = predictor.text((records.names[marked.labels[0]],))
+    bare = [
+        image._replace(boxes=image.boxes[:0], labels=image.labels[:0], crowd=image.crowd[:0])
+        for image in records.images
+    ]
+    before = tune(predictor, records._replace(images=[marked, *bare]), start, steps=0).loss_before * (1 + len(bare))
+    alone = tune(predictor, records._replace(images=[marked]), start, steps=0).loss_before
+    unjudged = [image._replace(judged=torch.zeros(0).long()) for image in bare]
+    after = tune(predictor, records._replace(images=[marked, *unjudged]), start, steps=0).loss_before * (1 + len(bare))
+    assert after == pytest.approx(alone, rel=1e-5)
+    assert before > alone + 1e-3
+
+
 def test_tuned_vectors_are_asked_with_also_where_appearance_is_compared(
     tiny_config: Callable[..., Config], records: Records
 ) -> None:

@@ -145,3 +145,20 @@ def test_later_changes_of_a_result_do_not_reach_the_metric() -> None:
     (kept,) = metric.results()
     assert [tensor.tolist() for tensor in kept[1:]] == [[A], [0.75], [3]]
     assert [tensor.untyped_storage().nbytes() for tensor in kept[1:]] == [16, 4, 8]
+
+
+def test_what_an_image_does_not_judge_counts_for_nothing(backend: str) -> None:
+    """Federated data: image 8 says of cats alone what it has."""
+    truths = {7: truth([A, B], [0, 1]), 8: truth([A], [0])._replace(judged=torch.tensor([0]))}
+    found = [result(7, [A, B], [0.5, 0.5], [0, 1]), result(8, [A, B], [0.5, 0.9], [0, 1])]
+    assert evaluate(backend, truths, found) == pytest.approx({"ap": 1, "ap50": 1, "ap75": 1})
+    wrong = [found[0], result(8, [A, B], [0.5, 0.9], [0, 0])]
+    assert evaluate(backend, truths, wrong)["ap"] < 0.9  # a cat that is not there is one all the same
+
+
+def test_of_a_category_with_boxes_that_is_not_judged_others_may_be_there(backend: str) -> None:
+    truths = {7: truth([A, B], [0, 1]), 8: truth([A], [1])._replace(judged=torch.tensor([0]))}
+    found = [result(7, [A, B], [0.5, 0.5], [0, 1]), result(8, [A, B, FAR], [0.5, 0.9, 0.8], [1, 1, 1])]
+    assert evaluate(backend, truths, found) == pytest.approx({"ap": 1, "ap50": 1, "ap75": 1})
+    missed = [found[0], result(8, [B], [0.9], [1])]
+    assert evaluate(backend, truths, missed)["ap"] < 0.9  # the one that is marked has to be found

@@ -58,7 +58,7 @@ def coco_file(truths: dict[int, Truth]) -> dict[str, object]:
             "iscrowd": int(crowd),
         }
         for image_id, item in truths.items()
-        for (x0, y0, x1, y1), label, crowd, area in zip(*(field.tolist() for field in item), strict=True)
+        for (x0, y0, x1, y1), label, crowd, area in zip(*(field.tolist() for field in item[:4]), strict=True)
     ]
     return {
         "info": {},

@@ -39,6 +39,9 @@ class Glass:
         grey = reference.tokens[:, None, :1, 0].expand_as(count)
         return from_vectors(torch.cat([mean, count, grey], -1), shown.valid.any(-1))
 
+    def prepared(self, prompts: PromptTokens) -> PromptTokens:
+        return prompts
+
 
 def image(image_id: int, labels: Sequence[int], grey: float = 0.5) -> tuple[Targets, float]:
     boxes = torch.rand(len(labels), 4, generator=torch.Generator().manual_seed(image_id))

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from glass import IMAGES, NAMES, Glass, ask, batch_of, image
 
+from trex2_lightning.config import Config
+from trex2_lightning.models.build import build_detector
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, from_words
-from trex2_lightning.prompting.protocols import PROTOCOLS, Hinted, Interactive, Mixed, Text, WrongPictures, promptings
+from trex2_lightning.prompting.protocols import (
+    PROTOCOLS,
+    Fixed,
+    Hinted,
+    Interactive,
+    Mixed,
+    Text,
+    WrongPictures,
+    promptings,
+)
+from trex2_lightning.structures import ExemplarAppearance
 
 GREY = 0.0
 
@@ -110,6 +123,27 @@ def test_other_phrases_are_asked_for_in_the_names_place() -> None:
     phrases = ("a", "bb", "ccc", "dddd")
     [found] = ask(Text(phrases), batch_of(IMAGES[0]))
     assert [vector[0] for vector in found.values()] == [1, 2, 3, 4]
+
+
+def test_prompts_of_references_are_made_ready_once_in_an_evaluation(tiny_config: Callable[..., Config]) -> None:
+    """And again in the next: the weights may have changed."""
+    detector = build_detector(tiny_config("model.appearance.name=backbone").model).eval()
+    assert detector.appearance is not None
+    vectors = torch.randn(2, 4, detector.decoder.width)
+    references = from_vectors(vectors)
+    seen = ExemplarAppearance(torch.randn(2, 4, detector.appearance.channels), references.valid, references.category)
+    references = references._replace(appearance=seen)
+    batch = batch_of(IMAGES[0])
+    features = Glass().encode_image(batch.images)
+    for prompting in (Fixed(average(references)), Mixed(Text(), average(references)), Mixed(Text(), references)):
+        prompting.start()
+        first, second = (prompting(detector, batch, features) for _ in range(2))
+        assert first is second
+        assert first.appearance is not None
+        assert first.appearance.white is not None
+        assert first.appearance.white.shape == first.appearance.vectors.shape == (1, 8, detector.appearance.channels)
+        prompting.start()
+        assert prompting(detector, batch, features) is not first
 
 
 def test_mixed_prompts_by_both_formulas() -> None:

@@ -10,6 +10,7 @@ from small_reference import SMALL
 
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.studies import input_speed
+from trex2_lightning.studies.appearance_speed import appearance
 from trex2_lightning.studies.detector_speed import (
     COCO_LENGTHS,
     DOT,
@@ -17,6 +18,7 @@ from trex2_lightning.studies.detector_speed import (
     detectors,
     made_up_names,
     sentences,
+    write_settings,
 )
 from trex2_lightning.studies.layer_speed import fusion, sampling
 from trex2_lightning.studies.onnx_speed import exported
@@ -37,6 +39,14 @@ def test_detectors_find_the_same_and_every_bar_has_its_row(small: Setting, tmp_p
     assert "40 names in 3 chunks" in rows[3].what
     large = Row("", 2.0, 0.01, "")
     assert "cores for each" in demand(tmp_path, large, small)
+
+
+def test_appearance_is_compared_beside_a_decoder_layer(small: Setting, tmp_path: Path) -> None:
+    write_settings(tmp_path, small)
+    rows = appearance(tmp_path, small)
+    assert [row.bar for row in rows] == ["", "", ">= 1", "", "", "<= 1e-5"]
+    assert all(row.figure == f"{row.peer / row.ours:.2f}" for row in rows[:4] if row.peer and row.ours)
+    assert float(rows[-1].figure) < 1e-5
 
 
 def test_fusion_finds_the_same(small: Setting) -> None:

@@ -77,6 +77,11 @@ def _present(
     if config.eval.tasks:
         console.print(ap_table(by_task(reports, "ap"), "task"))
     console.print(ap_table(summary))
+    for name, report in reports.items():
+        if report.support:
+            most = max(report.support)
+            told = f"{name} generic_{most}: {report.support[most]}".lstrip()
+            console.print(told, soft_wrap=True, markup=False)
     console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 
 

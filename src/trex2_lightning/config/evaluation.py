@@ -27,6 +27,7 @@ class EvalConfig:
     protocols: list[str] = field(default_factory=list)  # of protocols.py; empty: all that the run trained for
     # Data sets to evaluate one after the other, by name; the name "*" stands for every folder in `data.root`.
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
+    group: str = ""  # of the categories that are asked for and counted, such as `novel`; "": all
     max_detections: int = 100  # per image
     batch_size: int = 8
     references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt

@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
+from trex2_lightning.config.typed_text import as_typed, in_full, is_text, kind_of
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -110,6 +111,9 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
         raise ConfigError(f"{path} is its own parent: {' -> '.join(p.name for p in seen)}")
     try:
         values = OmegaConf.load(path)
+        if isinstance(values, DictConfig):
+            plain = as_typed(OmegaConf.to_container(values), path.read_text("utf-8"), Config)
+            values = cast(DictConfig, OmegaConf.create(plain))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, DictConfig):
@@ -141,16 +145,24 @@ def _typed(values: Any) -> DictConfig:
 
 
 def _parsed(overrides: list[str]) -> DictConfig:
+    parsed = OmegaConf.create()
     for item in overrides:
         if not re.match(r"\w+(\.\w+)*=", item):
             raise ConfigError(f"'{item}' is not an override: write key=value, for example train.max_steps=1000")
+        key, value = item.split("=", 1)
+        kind = kind_of(key, Config)
+        if is_text(kind):
+            quoted = value[:1] in ("'", '"') and value[-1:] == value[:1] and len(value) > 1
+            OmegaConf.update(parsed, key, in_full(value[1:-1] if quoted else value))
+            continue
         try:
-            OmegaConf.from_dotlist([item])
+            guessed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={value or repr('')}"]))
+            OmegaConf.update(parsed, key, as_typed(guessed["value"], value, kind))
         except yaml.YAMLError as error:
             raise ConfigError(
                 f"the value of '{item}' is not valid YAML: put it into quotes, with a space after each colon"
             ) from error
-    return OmegaConf.from_dotlist([f"{item}''" if item.endswith("=") else item for item in overrides])
+    return parsed
 
 
 def _readable(error: OmegaConfBaseException, source: str | Path) -> str:

@@ -94,11 +94,14 @@ class AppearanceConfig:
     weights: str = "timm"  # of another timm model, as model.backbone.weights
     out_indices: list[int] = field(default_factory=lambda: [-2, -1])  # its feature maps
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
+    scale: float = 1.0  # of the sides of the image that it sees: 2 shows small objects larger, at four times the cost
     input: bool = False  # its features are an input of visual prompts and of queries' classification, which learn by it
 
     def __post_init__(self) -> None:
         if self.input and not self.name:
             raise ConfigError("model.appearance.input=true needs a network: set model.appearance.name=backbone")
+        if not 0 < self.scale < inf:
+            raise ConfigError(f"model.appearance.scale={self.scale} must lie above 0: 1 is the image as it is")
 
 
 @dataclass

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
+from trex2_lightning.data.inventory import SetAudit, audit_split
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
 from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
@@ -27,11 +28,11 @@ from trex2_lightning.data.sampling.mixture import (
     with_nameless,
 )
 from trex2_lightning.data.sampling.orientation import portrait_apart
-from trex2_lightning.data.sampling.references import References, draw_references, relabelled
+from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
 from trex2_lightning.data.shapes.layout import NAMELESS
-from trex2_lightning.data.splits import SplitFiles, limited
+from trex2_lightning.data.splits import SplitFiles, limited, of_group
 from trex2_lightning.structures import PixelStatistics
 
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("reference",)}
@@ -51,6 +52,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         accumulate: batches per optimizer step.
         rhythm: which optimizer steps have visual prompts.
         eval_batch_size: images per device in evaluation.
+        eval_group: of the categories that evaluation asks for; "": all.
 
     Raises:
         InputError: `data.format` is none that is read from files.
@@ -59,6 +61,8 @@ class DetectionDataModule(lightning.LightningDataModule):
     names: tuple[str, ...]
     _foreign: ForeignNames  # of `data.train`
     _drawn: Records  # the reference images of generic prompts
+    _references: References  # what they were drawn for
+    _num_reference_boxes: int  # of all images that they were drawn from
 
     def __init__(
         self,
@@ -70,6 +74,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         accumulate: int,
         rhythm: RhythmConfig,
         eval_batch_size: int,
+        eval_group: str = "",
     ) -> None:
         super().__init__()
         self.config = config
@@ -79,6 +84,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.accumulate = accumulate
         self.rhythm = rhythm
         self.eval_batch_size = eval_batch_size
+        self.eval_group = eval_group
         self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
@@ -98,7 +104,8 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split == "train" and self.config.sets:
                 continue
             if split not in self._records:
-                self._records[split] = self._files.read(split)
+                read = self._files.read(split)
+                self._records[split] = of_group(read, self.eval_group) if split in ("val", "test") else read
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
                 if split == "train":
                     size = self.config.negatives.foreign if self.rhythm.text else 0
@@ -133,9 +140,14 @@ class DetectionDataModule(lightning.LightningDataModule):
         """Choose up to `limit` images per category of `names`; `predict_dataloader` then gives each of them once."""
         self.setup("predict")
         records = relabelled(self.reference_records, names)
-        references = draw_references(records, limit, self.seed)
-        self._drawn = records._replace(images=[image for image in records.images if image.id in references])
-        return references
+        self._references = draw_references(records, limit, self.seed)
+        self._drawn = records._replace(images=[image for image in records.images if image.id in self._references])
+        self._num_reference_boxes = sum(int((~image.crowd).sum()) for image in records.images)
+        return self._references
+
+    def support(self, count: int) -> Support:
+        """What generic prompts of the first `count` images of each category's draw are made of."""
+        return support(self._drawn, self._references, count, self._num_reference_boxes)
 
     def known_dataloader(self, limit: int) -> DataLoader[Example]:
         """Up to `limit` random training images with boxes of names, as evaluation sees them; after `setup("fit")`.
@@ -191,15 +203,36 @@ class DetectionDataModule(lightning.LightningDataModule):
             **self._loading | {"persistent_workers": False},  # else they would sit beside those of training for days
         )
 
-    def _train_sets(self) -> list[TrainSet]:
+    def audits(self) -> list[SetAudit]:
+        """What training sees and what it is judged by in between; after `setup("fit")`."""
+        found = []
+        for some in self._sets():
+            assert some.records
+            asked = some.kind != "nameless" and some.text * self.rhythm.text
+            negatives = len({*some.pool, *some.foreign.names}) if asked else None
+            nameless = some.kind == "nameless"
+            found.append(audit_split(some.key, some.records, negatives=negatives, nameless=nameless))
+        return [*found, audit_split("data.val", self._records["val"], evaluated=True)]
+
+    def _sets(self) -> list[TrainSet]:
+        """As they were read."""
         sets = self._mixture
         if not sets:
+            records = self._records["train"]
+            pool = negative_pool(self.config.negatives, annotated_names(records))
+            sets = [TrainSet(records.images, records.names, pool, foreign=self._foreign, records=records)]
+        if share := self.config.nameless.share:
+            nameless = self._records[NAMELESS]
+            *named, rendered = with_nameless(sets, nameless.images, share)
+            return [*named, rendered._replace(records=nameless)]
+        return [*sets]
+
+    def _train_sets(self) -> list[TrainSet]:
+        sets = self._sets()
+        if not self._mixture:
             records = self.train_records
-            pool = negative_pool(self.config.negatives, annotated_names(self._records["train"]))
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
-            sets = [TrainSet(records.images, records.names, pool, shared=shared, foreign=self._foreign)]
-        share = self.config.nameless.share
-        sets = with_nameless(sets, self._records[NAMELESS].images, share) if share else sets
+            sets[0] = sets[0]._replace(images=records.images, shared=shared)
         least = self.config.batch_size * self._world * self.accumulate
         return [some._replace(portrait=portrait_apart(some.images, least, some.key)) for some in sets]
 

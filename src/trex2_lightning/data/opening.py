@@ -42,7 +42,9 @@ def open_records(annotations: Path, images: Path, form: Format) -> Records:
 
 
 def is_there(annotations: Path) -> bool:
-    """Whether it is a file, or the folder of an index."""
+    """Whether it is a file, a pattern of some (`*` in its name), or the folder of an index."""
+    if "*" in annotations.name:
+        return any(annotations.parent.glob(annotations.name))
     return annotations.is_file() or (annotations / SUMMARY).is_file()
 
 
@@ -54,7 +56,7 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
     Raises:
         InputError: a missing file or folder, or an entry that is wrong.
     """
-    if annotations.is_file() and not images.is_dir():
+    if is_there(annotations) and not images.is_dir():
         raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder")
     report = Report(strict=True)
     read = list(form.reader(annotations, store=ImageStore([images], look=False), report=report))
@@ -65,6 +67,7 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
         category_ids=tuple(report.category_ids),
         groups=tuple(report.groups),
         annotations=annotations,
+        lost=report.lost,
     )
 
 

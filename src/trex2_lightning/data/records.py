@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from torch import Tensor
@@ -35,3 +36,4 @@ class Records(NamedTuple):
     category_ids: tuple[int, ...]  # the file's ids of `names`
     groups: tuple[str, ...]  # the categories' `group`, "" where they have none
     annotations: Path  # the file
+    lost: Mapping[str, tuple[int, str]] = MappingProxyType({})  # what was left out or mended: number and first place

@@ -10,6 +10,7 @@ from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.opening import open_records
 from trex2_lightning.data.records import Records
+from trex2_lightning.data.sampling.references import relabelled
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.data.shapes.nameless import nameless_split
@@ -65,6 +66,24 @@ class SplitFiles:
                 "protocols, such as --protocol text"
             )
         return SplitConfig("reference.json", "reference") if self.config.format == SHAPES else self.config.train
+
+
+def of_group(records: Records, group: str) -> Records:
+    """The images with the categories of a group alone, and no others' boxes; "": all categories.
+
+    Raises:
+        InputError: no category is of the group.
+    """
+    if not group:
+        return records
+    chosen = [label for label, own in enumerate(records.groups) if own == group]
+    if not chosen:
+        groups = ", ".join(dict.fromkeys(filter(None, records.groups)))
+        raise InputError(f"{records.annotations}: eval.group={group} is none of its groups: {groups or 'it has none'}")
+    return relabelled(records, [records.names[label] for label in chosen])._replace(
+        category_ids=tuple(records.category_ids[label] for label in chosen),
+        groups=tuple(records.groups[label] for label in chosen),
+    )
 
 
 def _file_format(name: str) -> Format:

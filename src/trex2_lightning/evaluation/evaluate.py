@@ -57,7 +57,7 @@ def evaluate(
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
     """
-    chosen = protocols if isinstance(protocols, Mapping) else _trained(protocols, config, module)
+    chosen = protocols if isinstance(protocols, Mapping) else trained_protocols(protocols, config, module)
     thresholds: dict[str, float] = {}
     if config.eval.metric == "counting" and split == "test":
         counted = evaluate(config, module, "val", chosen).rows
@@ -67,9 +67,10 @@ def evaluate(
     data.prepare_data()
     data.setup("validate" if split == "val" else "test")
     records = data.val_records if split == "val" else data.test_records
-    references = None
+    references, support = None, {}
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
+        support = {count: data.support(count) for count in config.eval.references}
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
@@ -90,11 +91,15 @@ def evaluate(
     }
     regions = module.regions.accuracy.compute() if module.regions else {}
     module.protocols, module.regions = {}, None
-    return EvaluationReport(rows, regions, records)
+    return EvaluationReport(rows, regions, records, support)
 
 
-def _trained(protocols: Sequence[str] | None, config: Config, module: DetectionModule) -> Sequence[str]:
-    """The protocols asked for, or else those of `eval.protocols`, that mean something to a run with that training."""
+def trained_protocols(protocols: Sequence[str] | None, config: Config, module: DetectionModule) -> Sequence[str]:
+    """The protocols asked for, or else those of `eval.protocols`, that mean something to a run with that training.
+
+    Raises:
+        InputError: there is no such protocol, or nothing that the run trained for.
+    """
     listed = protocols or config.eval.protocols
     if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
         where = "protocols" if protocols else "eval.protocols"

@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
 from trex2_lightning.config import Config
@@ -107,10 +108,9 @@ class KnownBoxes(L.LightningModule):
 
     def predict_step(self, batch: Batch, *_: Any) -> None:
         maps = self.appearance(batch.images)
-        for image, target in enumerate(batch.targets):
-            boxes = target.boxes.new_zeros(len(batch.targets), *target.boxes.shape)
-            boxes[image] = target.boxes
-            self.vectors.append(self.appearance.vectors(maps, boxes)[image].cpu())
+        boxes = pad_sequence([target.boxes for target in batch.targets], batch_first=True)
+        for vectors, target in zip(self.appearance.vectors(maps, boxes), batch.targets, strict=True):
+            self.vectors.append(vectors[: len(target.boxes)].cpu())
             self.labels.append(target.labels.cpu())
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
+from trex2_lightning.data.sampling.references import Support
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.training.trainer import finish_wandb, wandb_logger
 
@@ -30,6 +33,7 @@ class EvaluationReport(NamedTuple):
     rows: dict[str, Evaluation]  # by protocol; Visual-G has one row for each number of references
     regions: dict[str, float]  # as `RegionAccuracy.compute` gives them; empty where regions were not classified
     records: Records  # the ground truth
+    support: Mapping[int, Support] = MappingProxyType({})  # by images per category; empty without generic prompts
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """`{metric: {row: {group: value}}}` with the metrics of `eval.metric` and, of regions, `top1`, `top5`."""
@@ -54,12 +58,15 @@ def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
 
 
 def summarize(reports: dict[str, EvaluationReport]) -> Summary:
-    """Over all tasks that have the row and the figure: `{metric: {row: {"mean": ..., "median": ...}}}`."""
+    """Over all tasks that have the row and the figure: `{metric: {row: {"mean": ..., "median": ...}}}`.
+
+    A group of categories has a row of its own, `ROW/GROUP`.
+    """
     values: dict[str, dict[str, list[float]]] = {}
     for report in reports.values():
         for metric, rows in report.summary().items():
-            for row, groups in rows.items():
-                values.setdefault(metric, {}).setdefault(row, []).append(groups["all"])
+            for row, value in _by_row(rows).items():
+                values.setdefault(metric, {}).setdefault(row, []).append(value)
     return {
         metric: {row: {"mean": mean(own), "median": median(own)} for row, own in rows.items()}
         for metric, rows in values.items()
@@ -67,9 +74,9 @@ def summarize(reports: dict[str, EvaluationReport]) -> Summary:
 
 
 def by_task(reports: dict[str, EvaluationReport], metric: str) -> Summary:
-    """`{metric: {task: {row: value}}}`, for a table with a line for every task."""
+    """`{metric: {task: {row: value}}}` with the rows of `summarize`, for a table with a line for every task."""
     rows = {name: report.summary().get(metric, {}) for name, report in reports.items()}
-    return {metric: {name: {row: groups["all"] for row, groups in own.items()} for name, own in rows.items()}}
+    return {metric: {name: _by_row(own) for name, own in rows.items()}}
 
 
 def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: dict[str, Any]) -> None:
@@ -123,8 +130,18 @@ def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") 
     finish_wandb([logger])
 
 
+def _by_row(rows: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The figure of all categories as `ROW`, that of a group as `ROW/GROUP`."""
+    return {
+        row if group == "all" else f"{row}/{group}": value
+        for row, groups in rows.items()
+        for group, value in groups.items()
+    }
+
+
 def _in_full(report: EvaluationReport) -> dict[str, Any]:
-    """The summary, and AP by row and category name."""
+    """The summary, AP by row and category name, and what generic prompts were made of."""
     rows = {row: evaluation.categories for row, evaluation in report.rows.items()}
     categories = {row: {name: round(ap, 4) for name, ap in own.items()} for row, own in rows.items()}
-    return {**report.summary(), "categories": categories}
+    support = {str(count): own._asdict() for count, own in report.support.items()}
+    return {**report.summary(), "categories": categories, **({"references": support} if support else {})}

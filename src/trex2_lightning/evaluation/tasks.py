@@ -11,8 +11,9 @@ from typing import Literal
 from trex2_lightning.config import Config, SplitConfig, TaskConfig
 from trex2_lightning.data.opening import is_there
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.evaluation.evaluate import evaluate, trained_protocols
 from trex2_lightning.evaluation.report import EvaluationReport
+from trex2_lightning.prompting.protocols import FROM_REFERENCES
 from trex2_lightning.training.module import DetectionModule
 
 log = logging.getLogger(__name__)
@@ -24,14 +25,17 @@ def evaluate_tasks(
     """Evaluate the data sets of `eval.tasks` one after the other, each as `evaluate` does.
 
     Raises:
-        InputError: the file of a task is missing, which is seen before the first one begins; or as `evaluate`.
+        InputError: a task lacks the file of its split, or of its references if prompts are made of them, which is
+            seen before the first one begins; or as `evaluate`.
     """
     tasks = {name: _of_task(config, task) for name, task in _named(config).items()}
-    files = {name: Path(own.data.root) / getattr(own.data, split).annotations for name, own in tasks.items()}
-    if missing := [str(file) for file in files.values() if not is_there(file)]:
+    wanted = [split, "reference"] if FROM_REFERENCES & set(trained_protocols(protocols, config, module)) else [split]
+    named = [(own.data.root, getattr(own.data, each).annotations) for own in tasks.values() for each in wanted]
+    files = dict.fromkeys(Path(root) / annotations for root, annotations in named if annotations)
+    if missing := [str(file) for file in files if not is_there(file)]:
         raise InputError(
-            f"{len(missing)} of {len(tasks)} tasks have no annotation file, such as {'; '.join(missing[:3])}: "
-            "set data.root= to the benchmark's folder"
+            f"{len(missing)} annotation files of the {len(tasks)} tasks are missing, such as {'; '.join(missing[:3])}: "
+            "set data.root= to the benchmark's folder; the head of the benchmark's file says what lies there"
         )
     reports = {}
     for number, (name, own) in enumerate(tasks.items(), start=1):

@@ -27,7 +27,7 @@ from trex2_lightning.data.sampling.collate import STRIDE
 from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.inference.export_text import exported_text, tokenizer_of
 from trex2_lightning.inference.exported import (
-    EXEMPLARS,
+    EXEMPLAR_GRAPHS,
     KNOWN_NAMES,
     TOKEN_PARTS,
     TOKENIZER,
@@ -137,7 +137,7 @@ def graphs(detector: PromptedDetector, *, knows_exemplars: bool) -> dict[str, Gr
         boxes, shown = 0.2 + 0.4 * torch.rand(2, 3, 4, 4, generator=generator), torch.ones(2, 3, 4, dtype=torch.bool)
         exemplars: Inputs = {"exemplars": (boxes, (0, 1, 2)), "shown": (shown, (0, 1, 2))}
         read: Inputs = {"features": (neck[0] if neck else features, (0, 1, 2)), "real": (real, (0, 1, 2))}
-        for kind, name in EXEMPLARS.items():
+        for kind, name in EXEMPLAR_GRAPHS.items():
             written[name] = Graph(ExemplarGraph(detector, kind), exemplars | read, ["vectors"])
     if detector.appearance is not None:
         levels = [f"map_{level}" for level in range(len(detector.appearance(Images(pixels, valid, valid)).maps))]

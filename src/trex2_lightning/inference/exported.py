@@ -17,7 +17,7 @@ SETTINGS = "detector.json"
 TOKENIZER = "tokenizer.json"
 KNOWN_NAMES = "known.npz"  # the prompts that find boxes for exemplars that the detector has not learned
 TOKEN_PARTS = ("embed", "category", "attend", "position")  # of prompt tokens, as graphs take them
-EXEMPLARS: dict[ExemplarKind, str] = {"box": "boxes", "point": "points"}  # graphs of each kind
+EXEMPLAR_GRAPHS: dict[ExemplarKind, str] = {"box": "boxes", "point": "points"}  # graphs of each kind
 EXPORT_VERSION = 1
 
 

@@ -19,7 +19,7 @@ from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.inference import array_finding as finding
 from trex2_lightning.inference import phrase_rows as text
 from trex2_lightning.inference.array_images import image_arrays
-from trex2_lightning.inference.exported import EXEMPLARS, KNOWN_NAMES, TOKENIZER, ExportedDetector
+from trex2_lightning.inference.exported import EXEMPLAR_GRAPHS, KNOWN_NAMES, TOKENIZER, ExportedDetector
 from trex2_lightning.inference.marks import Marks, to_boxes
 from trex2_lightning.inference.phrase_rows import TokenArrays
 
@@ -94,7 +94,7 @@ class OnnxDetector:
             for place, rows in enumerate(boxes.values()):
                 exemplars[0, place, : len(rows)], shown[0, place, : len(rows)] = rows, True
             given = {**maps, **features, "exemplars": exemplars, "shown": shown}
-            vectors = self._run(EXEMPLARS[kind], given)["vectors"][0]
+            vectors = self._run(EXEMPLAR_GRAPHS[kind], given)["vectors"][0]
             for (name, rows), vector in zip(boxes.items(), vectors, strict=True):
                 around = rows if kind == "box" else np.hstack([rows[:, :2], np.full_like(rows[:, :2], _POINT_SIDE)])
                 read[name] = vector, finding.box_vectors(seen.maps, seen.extent, around) if seen.maps else rows[:, :0]

@@ -24,7 +24,7 @@ from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, r
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.compiling import compile_parts
-from trex2_lightning.ops.prompt_tokens import average, category_vectors, from_vectors, renumbered, together
+from trex2_lightning.ops.prompt_tokens import average, category_vectors
 from trex2_lightning.ops.scores import rank, to_pixels, without
 from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_file import check_wanted, repeated
@@ -93,6 +93,7 @@ class Predictor:
         self.module = module
         self._config = config
         self._transform = eval_transform(config.data, module.detector.backbone.pixels)
+        self._last: tuple[PromptSet, PromptTokens] | None = None
 
     @classmethod
     def from_checkpoint(
@@ -275,14 +276,13 @@ class Predictor:
         return read_marks(partial(self._encode_prompts, reference=image.features), image.size, exemplars)
 
     def _asked(self, prompts: PromptSet) -> PromptTokens:
-        """The vector of each category, or the words of its name where it was made from a phrase and they are read."""
-        device = self.module.device
-        tokens = prompts.tokens(device)
-        written = torch.tensor([source == "text" for source in prompts.sources], device=device)
-        if self._config.model.granularity == "phrase" or not written.any():
-            return tokens
-        place = written.nonzero()[:, 0]
-        words = self._encode_prompts(Prompts(tuple(prompts.names[i] for i in place.tolist())))
-        others = from_vectors(tokens.embed[:, ~written])
-        both = together(renumbered(words, place), renumbered(others, (~written).nonzero()[:, 0]))
-        return both._replace(appearance=tokens.appearance)
+        """What the detector is asked with; of the last set it is kept, as one is asked of many images."""
+        if self._last is None or self._last[0] is not prompts:
+            self._last = prompts, self.module.detector.prepared(self._tokens(prompts))
+        return self._last[1]
+
+    def _tokens(self, prompts: PromptSet) -> PromptTokens:
+        words = None
+        if self._config.model.granularity == "word" and prompts.written:
+            words = self._encode_prompts(Prompts(prompts.written))
+        return prompts.tokens(self.module.device, words)

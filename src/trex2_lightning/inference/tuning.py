@@ -29,6 +29,14 @@ class Tuned(NamedTuple):
     loss_after: float
 
 
+class TuningImage(NamedTuple):
+    """An encoded image and what is known of it."""
+
+    features: FeatureMaps
+    targets: Targets
+    judged: Tensor | None  # (1, C) bool, as in `Prompts`
+
+
 def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 100, lr: float = 0.03) -> Tuned:
     """Minimise the detection loss on all images of `records` by Adam over the vectors; the detector stays as it is.
 
@@ -37,7 +45,7 @@ def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 
 
     Args:
         predictor: the detector.
-        records: every object of the categories is annotated; other categories are background.
+        records: other categories are background; what an image does not judge has no negatives there.
         start: its names are among those of `records`; from `predictor.text` or, with `exemplars`, `predictor.generic`.
         steps: of Adam, each over all images.
         lr: learning rate; vectors' elements are of the order of 1.
@@ -88,7 +96,7 @@ def _labels(records: Records, names: Sequence[str]) -> list[int]:
     return [records.names.index(name) for name in names]
 
 
-def _example(predictor: Predictor, image: ImageRecord, labels: Sequence[int]) -> tuple[FeatureMaps, Targets]:
+def _example(predictor: Predictor, image: ImageRecord, labels: Sequence[int]) -> TuningImage:
     """Features of an image, and the boxes of the categories, numbered in the order of `labels`."""
     encoded = predictor.encode(read_image(image.path, (image.height, image.width)))
     wanted = image.labels == torch.tensor(labels)[:, None]  # (C, n)
@@ -96,13 +104,18 @@ def _example(predictor: Predictor, image: ImageRecord, labels: Sequence[int]) ->
     size = torch.tensor([image.width, image.height, image.width, image.height])
     boxes = xyxy_to_cxcywh(image.boxes[kept] / size)
     device = predictor.module.device
-    return encoded.features, Targets(wanted[:, kept].int().argmax(0).to(device), boxes.to(device), image.id)
+    targets = Targets(wanted[:, kept].int().argmax(0).to(device), boxes.to(device), image.id)
+    judged = None if image.judged is None else torch.isin(torch.tensor(labels), image.judged)[None].to(device)
+    return TuningImage(encoded.features, targets, judged)
 
 
-def _mean_loss(predictor: Predictor, examples: Sequence[tuple[FeatureMaps, Targets]], vectors: Tensor) -> Tensor:
+def _mean_loss(predictor: Predictor, examples: Sequence[TuningImage], vectors: Tensor) -> Tensor:
     """Mean over the images of the training loss, without denoising."""
     module, prompts = predictor.module, from_vectors(vectors[None])
     with predictor.autocast():
-        outputs = [(module.detector.decode(features, prompts), targets) for features, targets in examples]
-        losses = [module.criterion(output, [targets]) for output, targets in outputs]
+        outputs = [module.detector.decode(example.features, prompts) for example in examples]
+        losses = [
+            module.criterion(output, [example.targets], judged=example.judged)
+            for output, example in zip(outputs, examples, strict=True)
+        ]
     return torch.stack([term for terms in losses for term in terms.values()]).sum() / len(examples)

@@ -21,6 +21,8 @@ from trex2_lightning.ops.distributed import from_every_rank
 IOU_THRESHOLDS: list[float] = np.linspace(0.5, 0.95, 10).tolist()
 RECALL_THRESHOLDS: list[float] = np.linspace(0, 1, 101).tolist()
 
+FAR_OUT = 1e6  # pixels: beyond any image
+
 Result = TypeVar("Result")
 
 SEEN = ("frequent", "common", "rare")  # groups of categories that the training split has
@@ -33,6 +35,9 @@ class Truth(NamedTuple):
     labels: Tensor  # (n,) int64, category index
     crowd: Tensor  # (n,) bool, detections inside such a box count neither for nor against
     area: Tensor  # (n,) pixels
+    # (k,) int64, categories whose presence and all of whose boxes are known here; None: all. What is found of another
+    # one counts for nothing, but for a box that it finds.
+    judged: Tensor | None = None
 
 
 class ImageResult(NamedTuple):
@@ -121,7 +126,8 @@ class DetectionMetric:
             sync_on_compute=False,
         )
         metric.warn_on_many_detections = False
-        metric.update([_prediction(result) for result in results], [_target(self._truth[r.image_id]) for r in results])
+        truths = [self._truth[result.image_id] for result in results]
+        metric.update([*map(_prediction, results, truths)], [*map(_target, truths)])
         summary = metric.compute()
         found = summary["precision"][:, :, :, 0, -1].mean(1)  # (10, categories that occur), all areas; -1: no truth
         ap = torch.full((len(IOU_THRESHOLDS), len(self._names)), torch.nan, dtype=torch.float64)
@@ -171,14 +177,22 @@ def _on_cpu(result: ImageResult) -> ImageResult:
     )
 
 
-def _prediction(result: ImageResult) -> dict[str, Tensor]:
-    return {"boxes": result.boxes.double(), "scores": result.scores, "labels": result.labels}
+def _prediction(result: ImageResult, truth: Truth) -> dict[str, Tensor]:
+    found = {"boxes": result.boxes.double(), "scores": result.scores, "labels": result.labels}
+    if truth.judged is None:
+        return found
+    kept = torch.isin(result.labels, torch.cat([truth.judged, truth.labels]))
+    return {name: values[kept] for name, values in found.items()}
 
 
 def _target(truth: Truth) -> dict[str, Tensor]:
+    """With a crowd all over the image for a category that may have more boxes than it is given."""
+    partial = truth.labels.unique()
+    partial = partial[:0] if truth.judged is None else partial[~torch.isin(partial, truth.judged)]
+    everywhere = torch.tensor([[-FAR_OUT, -FAR_OUT, FAR_OUT, FAR_OUT]], dtype=torch.float64).expand(len(partial), 4)
     return {
-        "boxes": truth.boxes.double(),
-        "labels": truth.labels,
-        "iscrowd": truth.crowd.long(),
-        "area": truth.area,
+        "boxes": torch.cat([truth.boxes.double(), everywhere]),
+        "labels": torch.cat([truth.labels, partial]),
+        "iscrowd": torch.cat([truth.crowd.long(), torch.ones_like(partial)]),
+        "area": torch.cat([truth.area, torch.full((len(partial),), 4 * FAR_OUT**2)]),
     }

@@ -14,17 +14,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import roi_align
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig
-from trex2_lightning.models.weights import load_backbone_weights, pixel_statistics, timm_model
+from trex2_lightning.models.backbone import any_size_model, returns_channels_last
+from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
 
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
-GRID = 4  # samples along each side of a box
+GRID = 8  # samples along each side of a box: RoIAlign's of 4 x 4 cells, two in each
+MOST_COSINES = 2**22  # of boxes and exemplars, that are in memory at once: 16 MiB
+WHOLE_CELLS = 32  # pixels; sides of their multiples leave no cell of a map in part outside
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
 
 
@@ -48,12 +50,14 @@ class Appearance(nn.Module):
         options: dict[str, Any] = dict(source.options) | config.options
         section = "model.backbone" if own else "model.appearance"
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source, section)
-        model: Any = timm_model(source, options, section)
-        if source.weights not in ("", "timm"):
-            load_backbone_weights(model, source.name, source.weights)
+        model = any_size_model(source, options, section)
         self.model: nn.Module = model.requires_grad_(False)
+        self.scale = config.scale
         # What else its vectors depend on, beside its weights.
         self.made_by = f"{self.name} maps {source.out_indices} {options or ''} pixels {[*map(list, self.pixels)]}"
+        if self.scale != 1:
+            self.made_by += f" scale {self.scale}"
+        self.channels_last = returns_channels_last(self.name)
         self.channels: int = sum(model.feature_info.channels())
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("transform", torch.eye(self.channels))
@@ -70,7 +74,12 @@ class Appearance(nn.Module):
     def forward(self, images: Images) -> AppearanceMaps:
         """What the network sees of B images."""
         pixels = renormalize(images.pixels, images.valid, self.before, self.pixels)
-        return AppearanceMaps(tuple(self.model(pixels)), unpadded_share(images.valid))
+        if self.scale != 1:
+            size = [max(1, round(side * self.scale / WHOLE_CELLS)) * WHOLE_CELLS for side in pixels.shape[-2:]]
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        maps = self.model(pixels)
+        maps = tuple(x.permute(0, 3, 1, 2) for x in maps) if self.channels_last else (*maps,)
+        return AppearanceMaps(maps, unpadded_share(images.valid))
 
     @torch.no_grad()
     def exemplars(self, exemplars: Exemplars, maps: AppearanceMaps) -> ExemplarAppearance:
@@ -88,31 +97,40 @@ class Appearance(nn.Module):
             corners = cxcywh_to_xyxy(boxes.float()).clamp(0, 1) * maps.extent.repeat(1, 2)[:, None]
             pooled = []
             for features in maps.maps:
-                sides = corners.new_tensor(features.shape[:-3:-1]).repeat(2)  # width, height, width, height
-                rois = [*(corners * sides)]
-                found = roi_align(features.float(), rois, GRID, sampling_ratio=2, aligned=True).mean((2, 3))
+                found = box_means(features.float(), corners)
                 pooled.append(F.normalize(found, dim=-1))
-            joined = torch.cat(pooled, -1) / len(pooled) ** 0.5
-        return joined.unflatten(0, boxes.shape[:2])
+            return torch.cat(pooled, -1) / len(pooled) ** 0.5
+
+    @torch.no_grad()
+    def whitened(self, exemplars: ExemplarAppearance) -> ExemplarAppearance:
+        """The same exemplars, for many images: what `similarity` makes of their vectors is computed here, once."""
+        with torch.autocast(exemplars.vectors.device.type, enabled=False):
+            return exemplars._replace(white=self._compared(exemplars.vectors))
 
     def similarity(self, vectors: Tensor, exemplars: ExemplarAppearance, num_categories: int) -> Tensor:
         """How much boxes (B, N, A) look like each category's exemplars: (B, N, C), at most 1.
 
         A soft maximum over the exemplars, whose number says nothing: t * log(mean(exp(cosine / t))). -inf where a
-        category has none.
+        category has none. The cosines of all boxes and exemplars never lie in memory at once.
         """
         with torch.autocast(vectors.device.type, enabled=False):
-            cosine = self._compared(vectors) @ self._compared(exemplars.vectors).transpose(1, 2)  # (B, N, R)
-        scaled = (cosine / self.temperature).masked_fill(~exemplars.valid[:, None], -torch.inf)
-        place = exemplars.category.expand(*scaled.shape)
-        size = (*scaled.shape[:2], num_categories)
-        top = scaled.new_full(size, -torch.inf).scatter_reduce(2, place, scaled, "amax")
-        finite = top.masked_fill(top == -torch.inf, 0)
-        total = scaled.new_zeros(size).scatter_add(2, place, (scaled - finite.gather(2, place)).exp())
-        count = scaled.new_zeros(len(exemplars.valid), num_categories)
-        count = count.scatter_add(1, place[: len(count), 0], exemplars.valid.to(count))
-        alike = (finite + (total / count.clamp(min=1)[:, None]).log()) * self.temperature
-        return alike.masked_fill(count[:, None] == 0, -torch.inf)
+            boxes = self._compared(vectors)
+            white = self._compared(exemplars.vectors) if exemplars.white is None else exemplars.white
+            shared = len(white) == 1  # exemplars that hold for every image meet the boxes of all in one product
+            boxes = boxes.flatten(0, 1)[None] if shared else boxes  # (B or 1, N or B * N, A)
+            total = boxes.new_zeros(len(white), num_categories, boxes.shape[1])
+            rows = max(1, MOST_COSINES // max(1, boxes.shape[:2].numel()))
+            parts = zip(
+                white.split(rows, 1), exemplars.valid.split(rows, 1), exemplars.category.split(rows), strict=True
+            )
+            for some, valid, category in parts:
+                cosine = some @ boxes.transpose(1, 2)
+                # No cosine is above 1, and e to the power of -2 / t is a float for any t above 0.023.
+                near = cosine.sub_(1).div_(self.temperature).exp_().mul_(valid[..., None])
+                total.index_add_(1, category, near)
+        count = total.new_zeros(total.shape[:2]).index_add_(1, exemplars.category, exemplars.valid.to(total))
+        mean = total / count.clamp(min=1)[..., None]
+        return (1 + self.temperature * mean.log()).transpose(1, 2).reshape(*vectors.shape[:2], num_categories)
 
     def fit(self, vectors: Tensor, labels: Tensor, shrinkage: float = 0.3, temperature: float = 0.05) -> None:
         """Learn from boxes (n, A) of known kinds (n,) which differences are of no matter: those within a kind.
@@ -149,3 +167,31 @@ class AppearanceInput(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)
+
+
+def box_means(features: Tensor, corners: Tensor) -> Tensor:
+    """The mean of a map over boxes, as the mean of RoIAlign's aligned cells (Mask R-CNN) gives it.
+
+    A bilinear sample is a product of weights along the two axes, and a box's samples lie on a grid: so the weights of a
+    mean are such a product too, and the means of all boxes one matrix product.
+
+    Args:
+        features: (B, channels, height, width).
+        corners: (B, N, 4), x1, y1, x2, y2 in [0, 1] of the map.
+
+    Returns:
+        (B, N, channels).
+    """
+    height, width = features.shape[-2:]
+    down, across = _cell_weights(corners[..., 1::2], height), _cell_weights(corners[..., ::2], width)
+    weights = (down[..., None] * across[..., None, :]).flatten(2)  # (B, N, height * width)
+    return weights @ features.flatten(2).transpose(1, 2)
+
+
+def _cell_weights(span: Tensor, size: int) -> Tensor:
+    """What each of a row of cells counts in the mean over spans (..., 2), first and last, of [0, 1]: (..., size)."""
+    steps = (torch.arange(GRID, device=span.device) + 0.5) / GRID
+    first, last = span[..., None].unbind(-2)
+    places = ((first + (last - first) * steps) * size - 0.5).clamp(0, size - 1)  # (..., GRID)
+    distance = places[..., None] - torch.arange(size, device=span.device)
+    return (1 - distance.abs()).clamp(min=0).mean(-2)

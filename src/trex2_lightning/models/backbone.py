@@ -26,18 +26,8 @@ class Backbone(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.pixels = pixel_statistics(config)  # what `forward` wants its pixels normalised with
-        is_swin = "swin" in config.name
-        options: dict[str, Any] = (
-            {"strict_img_size": False, "always_partition": True} if is_swin else {}
-        ) | config.options
-        model: Any = timm_model(config, options)
-        if is_swin:
-            model.patch_embed.dynamic_img_pad = True
-            for stage in [module for module in model.modules() if isinstance(module, SwinTransformerStage)]:
-                # timm's stages make their blocks themselves, and no argument says of which class.
-                stage.blocks = nn.Sequential(*map(DetectionSwinBlock, stage.blocks))
-        if config.weights not in ("", "timm"):
-            load_backbone_weights(model, config.name, config.weights)
+        model = any_size_model(config, config.options)
+        is_swin = returns_channels_last(config.name)
         freeze(model, config.frozen)
         self.model: nn.Module = model.to(memory_format=torch.channels_last)  # a sixth off a training step of convnets
         self.out_indices = tuple(config.out_indices)
@@ -187,6 +177,33 @@ class Neck(nn.Module):
             valid_ratios=torch.stack(ratios, 1),
             neck=joined,
         )
+
+
+def any_size_model(config: BackboneConfig, options: dict[str, Any], section: str = "model.backbone") -> Any:
+    """A timm model with its weights, for images of any size; a Swin sees them as Swin for detection does.
+
+    Args:
+        config, options, section: as of `timm_model`.
+
+    Raises:
+        InputError: timm cannot make it, or its weights cannot be read.
+    """
+    is_swin = returns_channels_last(config.name)
+    fixed: dict[str, Any] = {"strict_img_size": False, "always_partition": True} if is_swin else {}
+    model: Any = timm_model(config, fixed | options, section)
+    if is_swin:
+        model.patch_embed.dynamic_img_pad = True
+        for stage in [module for module in model.modules() if isinstance(module, SwinTransformerStage)]:
+            # timm's stages make their blocks themselves, and no argument says of which class.
+            stage.blocks = nn.Sequential(*map(DetectionSwinBlock, stage.blocks))
+    if config.weights not in ("", "timm"):
+        load_backbone_weights(model, config.name, config.weights)
+    return model
+
+
+def returns_channels_last(name: str) -> bool:
+    """Whether the maps of a timm model are (B, H, W, channels)."""
+    return "swin" in name
 
 
 def freeze(model: nn.Module, prefixes: list[str]) -> None:

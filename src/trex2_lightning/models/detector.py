@@ -119,6 +119,12 @@ class PromptedDetector(nn.Module, ABC):
         with self._recording("text_encoder"):
             return self.text_encoder(prompts.phrases)
 
+    def prepared(self, prompts: PromptTokens) -> PromptTokens:
+        """The same prompts, to be asked of many images: what depends on no image is computed here, once."""
+        if self.appearance is None or prompts.appearance is None:
+            return prompts
+        return prompts._replace(appearance=self.appearance.whitened(prompts.appearance))
+
     def scores(self, output: DetectorOutput) -> Tensor:
         """Scores (B, Q, C) in [0, 1] of the last layer's queries, each times its category's presence."""
         scores = category_scores(output.queries.logits[-1], output.prompts.category, output.prompts.valid)

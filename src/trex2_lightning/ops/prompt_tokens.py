@@ -236,7 +236,7 @@ def first_images(prompts: PromptTokens, count: int) -> PromptTokens:
     """The prompts of the first `count` of B images."""
     shown = prompts.appearance
     if shown is not None:
-        shown = shown._replace(vectors=shown.vectors[:count], valid=shown.valid[:count])
+        shown = ExemplarAppearance(shown.vectors[:count], shown.valid[:count], shown.category)
     return prompts._replace(embed=prompts.embed[:count], valid=prompts.valid[:count], appearance=shown)
 
 
@@ -246,8 +246,8 @@ def stack(images: Sequence[PromptTokens]) -> PromptTokens:
     return images[0]._replace(
         embed=torch.cat([one.embed for one in images]),
         valid=torch.cat([one.valid for one in images]),
-        appearance=shown[0]._replace(
-            vectors=torch.cat([one.vectors for one in shown]), valid=torch.cat([one.valid for one in shown])
+        appearance=ExemplarAppearance(
+            torch.cat([one.vectors for one in shown]), torch.cat([one.valid for one in shown]), shown[0].category
         )
         if shown
         else None,
@@ -264,10 +264,13 @@ def _of_any_image(shown: ExemplarAppearance) -> ExemplarAppearance:
 
 def _appearances(all_shown: list[ExemplarAppearance]) -> ExemplarAppearance | None:
     """Those of several prompts together, of equal batch sizes."""
-    if not all_shown:
-        return None
-    vectors, valid, category = zip(*all_shown, strict=True)
-    return ExemplarAppearance(torch.cat(vectors, 1), torch.cat(valid, 1), torch.cat(category))
+    if len(all_shown) < 2:
+        return all_shown[0] if all_shown else None
+    return ExemplarAppearance(
+        torch.cat([shown.vectors for shown in all_shown], 1),
+        torch.cat([shown.valid for shown in all_shown], 1),
+        torch.cat([shown.category for shown in all_shown]),
+    )
 
 
 def complete(prompts: PromptTokens, others: PromptTokens) -> PromptTokens:

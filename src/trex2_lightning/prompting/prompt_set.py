@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
 from trex2_lightning.prompting.prompt_file import PromptArrays, read_prompts, repeated, write_prompts
 from trex2_lightning.structures import ExemplarAppearance, PromptSource, PromptTokens
 
@@ -32,9 +32,23 @@ class PromptSet(NamedTuple):
     sources: tuple[PromptSource, ...]  # C, what each vector was made from
     appearance: Mapping[str, Tensor] = {}  # (m, A) float32 on the CPU, of each category that has m exemplars
 
-    def tokens(self, device: torch.device) -> PromptTokens:
-        """One token per category, for any image."""
+    @property
+    def written(self) -> tuple[str, ...]:
+        """The names that were made from text alone."""
+        return tuple(name for name, source in zip(self.names, self.sources, strict=True) if source == "text")
+
+    def tokens(self, device: torch.device, words: PromptTokens | None = None) -> PromptTokens:
+        """What any image is asked with.
+
+        Args:
+            device: where the detector is.
+            words: of the names `written`; they find these in the vectors' place.
+        """
         tokens = from_vectors(self.vectors[None].to(device))
+        if words is not None:
+            written = torch.tensor([source == "text" for source in self.sources], device=device)
+            place, others = written.nonzero()[:, 0], (~written).nonzero()[:, 0]
+            tokens = together(renumbered(words, place), renumbered(from_vectors(tokens.embed[:, others]), others))
         shown = [(self.names.index(name), vectors) for name, vectors in self.appearance.items()]
         if not shown:
             return tokens

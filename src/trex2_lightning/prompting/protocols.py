@@ -212,16 +212,28 @@ class WrongPictures(Interactive):
 class Fixed(Prompting):
     """The same prompts for all images, as generic ones are (Visual-G)."""
 
-    source = "generic"
+    source: PromptSource = "generic"
 
     def __init__(self, tokens: PromptTokens) -> None:
         self._tokens = tokens
+        self._prepared: PromptTokens | None = None
 
-    def __call__(self, _detector: PromptedDetector, _batch: Batch, features: FeatureMaps) -> PromptTokens:
-        return move_data_to_device(self._tokens, features.tokens.device)
+    def start(self) -> None:
+        self._prepared = None
+
+    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
+        if self._prepared is None:
+            tokens = move_data_to_device(self._tokens, features.tokens.device)
+            self._prepared = detector.prepared(self._joined(tokens, detector, batch, features))
+        return self._prepared
+
+    def _joined(
+        self, tokens: PromptTokens, _detector: PromptedDetector, _batch: Batch, _features: FeatureMaps
+    ) -> PromptTokens:
+        return tokens
 
 
-class Mixed(Prompting):
+class Mixed(Fixed):
     """The mean of text and visual vectors, of words their mean; of text alone where a category has no reference image.
 
     Args:
@@ -232,15 +244,17 @@ class Mixed(Prompting):
     source = "mixed"
 
     def __init__(self, text: Text, visual: PromptTokens) -> None:
+        super().__init__(visual)
         self._text = text
-        self._visual = visual
 
     def start(self) -> None:
+        super().start()
         self._text.start()
 
-    def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
-        visual = move_data_to_device(self._visual, features.tokens.device)
-        return average(self._text(detector, batch, features), visual)
+    def _joined(
+        self, tokens: PromptTokens, detector: PromptedDetector, batch: Batch, features: FeatureMaps
+    ) -> PromptTokens:
+        return average(self._text(detector, batch, features), tokens)
 
 
 def of_image(features: FeatureMaps, image: int) -> FeatureMaps:

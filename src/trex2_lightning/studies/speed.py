@@ -13,6 +13,7 @@ import torch
 from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
+from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
 from trex2_lightning.studies.layer_speed import fusion, sampling
 from trex2_lightning.studies.onnx_speed import exported
@@ -32,6 +33,7 @@ def measure_speed(target: Path, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sections = {
             "Detectors": detectors(Path(folder), Setting()),
+            f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Exported to ONNX, (phrase, late), beside PyTorch": exported(Path(folder), Setting()),

@@ -71,6 +71,7 @@ def build_datamodule(config: Config, kind: type[DetectionDataModule] = Detection
         accumulate=config.accumulate,
         rhythm=config.train.rhythm,
         eval_batch_size=config.eval.batch_size,
+        eval_group=config.eval.group,
     )
 
 
@@ -85,7 +86,7 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
     Raises:
         ConfigError: the split lacks what `eval.metric` needs.
     """
-    truth = {image.id: Truth(image.boxes, image.labels, image.crowd, image.area) for image in records.images}
+    truth = {i.id: Truth(i.boxes, i.labels, i.crowd, i.area, i.judged) for i in records.images}
     if config.eval.metric == "lvis":
         federated = {
             image.id: Federated(image.judged.tolist(), sorted({*image.labels.tolist()} - {*image.judged.tolist()}))

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 
 from trex2_lightning.config import Config, save
 from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
@@ -62,6 +63,7 @@ def train(
     data = data or build_datamodule(config)
     data.prepare_data()
     data.setup("fit")
+    check(data.audits())
     module = build_module(config)
     _check_phrases(module, data)
     if resume:

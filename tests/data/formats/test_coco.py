@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from coco_files import one_box
 
 from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.reading_report import Report
+from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.formats.lvis import FORMAT as LVIS
 from trex2_lightning.data.formats.lvis import read_lvis
@@ -69,7 +71,8 @@ DEFECTS: dict[str, tuple[Callable[[dict[str, Any]], Any], int]] = {
     "image without a file name": (lambda v: v["images"][0].update(file_name=5), 2),
     "image without width and height": (lambda v: v["images"][0].update(width=0), 2),
     "image id given twice: the first is used": (lambda v: v["images"].append(dict(v["images"][0], file_name="x")), 3),
-    "image without an integer id": (lambda v: v["images"].append({"id": "7"}), 3),
+    "image without an integer id": (lambda v: v["images"].append({"id": "a7"}), 3),
+    "box whose iscrowd is neither 0 nor 1: taken for 0": (lambda v: v["annotations"][1].update(iscrowd="x"), 3),
     "box outside its image": (lambda v: v["annotations"][1].update(bbox=[41, 0, 5, 5]), 2),
     "box that reached out of its image: clipped": (lambda v: v["annotations"][1].update(bbox=[30, 0, 15, 5]), 3),
     "box without area": (lambda v: v["annotations"][1].update(bbox=[3, 3, 0, 5]), 2),
@@ -116,6 +119,62 @@ def test_an_image_that_does_not_say_its_size_is_asked(pictures: Pictures) -> Non
     assert not report.counts
 
 
+@pytest.mark.parametrize("written", [str, float, lambda number: f"{number:03}"])
+def test_ids_that_a_tool_wrote_as_text_or_with_a_point(pictures: Pictures, written: Callable[[int], Any]) -> None:
+    value = content()
+    for entry in [*value["images"], *value["annotations"], *value["categories"]]:
+        entry.update({key: written(entry[key]) for key in entry.keys() & {"id", "image_id", "category_id"}})
+    expected, _ = read(content(), pictures("b.jpg", "sub/a.jpg"))
+    images, report = read(value, pictures("b.jpg", "sub/a.jpg"))
+    assert [(i.id, i.names, i.boxes.tolist()) for i in images] == [(i.id, i.names, i.boxes.tolist()) for i in expected]
+    assert report.counts == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "crowd"),
+    [
+        ("0", False),
+        ("1", True),
+        (0.0, False),
+        (1.0, True),
+        ("false", False),
+        ("True", True),
+        (None, False),
+        ("", False),
+    ],
+)
+def test_a_crowd_is_what_says_so(pictures: Pictures, written: Any, crowd: bool) -> None:
+    value = one_box()
+    value["annotations"] = [value["annotations"][0] | {"iscrowd": written}]
+    [image], report = read(value, pictures("a.jpg"))
+    assert image.crowd.tolist() == [crowd]
+    assert report.counts == {}
+
+
+def test_boxes_as_shares_of_their_image_are_refused(pictures: Pictures) -> None:
+    value = content()
+    for number, entry in enumerate(value["annotations"]):
+        entry["bbox"] = [0.1 * number, 0.2, 0.5, 0.75]
+    with pytest.raises(InputError, match="so they are shares of it; COCO's format has pixels"):
+        read(value, pictures("b.jpg", "sub/a.jpg"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["a.json", "a.json.gz"])
+def test_any_unicode_and_gzip_is_read_by_either_reader(
+    pictures: Pictures, tmp_path: Path, encoding: str, name: str
+) -> None:
+    text = json.dumps(one_box() | {"categories": [{"id": 1, "name": "Größe"}]}, ensure_ascii=False).encode(encoding)
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    report = Report()
+    [image] = read_coco(file, ImageStore([pictures("a.jpg")]), report)
+    assert report.names == ["Größe"]
+    records = read_records(file, pictures("a.jpg"), COCO)
+    assert records.images[0].boxes.tolist() == image.boxes.tolist()
+    assert COCO.is_direct(file)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -127,7 +186,6 @@ def test_an_image_that_does_not_say_its_size_is_asked(pictures: Pictures) -> Non
         b'{"images": []} x',
         b'{"images": [{"id": 1, "file_name": "\xff\xfe"}]}',
         b'{"images": [' + b"[" * 100_000,
-        json.dumps(content()).encode("utf-16"),
         json.dumps(content()).encode()[:-40],
         json.dumps({"images": content()["images"]}).encode(),
         json.dumps({"categories": content()["categories"]}).encode(),

@@ -61,7 +61,7 @@ def test_a_split_chooses_and_orders(pictures: Pictures) -> None:
 DEFECTS: dict[str, str | bytes] = {
     "image file missing": xml(file="gone.jpg"),
     "image given twice: the first is used": xml(),
-    "box without a name": xml(item(""), file="b.jpg"),
+    "box without a name: its image judges nothing": xml(item(""), file="b.jpg"),
     "box without area": xml(item(box=(5, 5, 4, 9)), file="b.jpg"),
     "box outside its image": xml(item(box=(50, 5, 60, 9)), file="b.jpg"),
     "box that reached out of its image: clipped": xml(item(box=(30, 5, 60, 9)), file="b.jpg"),
@@ -93,3 +93,13 @@ def test_a_folder_without_xml_is_refused(pictures: Pictures) -> None:
         read({}, pictures("a.jpg"))
     with pytest.raises(InputError, match="no such folder; give the one with the XML files"):
         list(read_voc(Path("gone"), ImageStore([pictures()]), Report()))
+
+
+@pytest.mark.parametrize(("wrong", "judged"), [(item("cat", box=(1, "x", 4, 5)), ["dog", "bird"]), (item(""), [])])
+def test_a_lost_box_leaves_its_category_alone_unjudged(pictures: Pictures, wrong: str, judged: list[str]) -> None:
+    files = {"a": xml(item(), wrong), "b": xml(item("Bird"), item("DOG"), file="b.jpg"), "c": xml(item("bird"))}
+    (first, second), report = read(files, pictures("a.jpg", "b.jpg"))
+    assert first.judged is not None
+    assert [name.casefold() for name in first.judged] == judged
+    assert (second.names, second.judged) == (["Bird", "dog"], None)
+    assert report.names == ["dog", *["cat"][: len(judged)], "Bird"]

@@ -84,7 +84,8 @@ DEFECTS: dict[str, str | bytes | None] = {
     "box without area": "0 .5 .5 0 .2",
     "box that is not four finite numbers": "0 .5 .5 nan .2",
     "line that is not a class and 4 or more numbers": "0 .5 .5 .2",
-    "image with labels that are not UTF-8": b"0 .5 .5 .2 .2 \xff",
+    "box that is not in shares of the image, or key points without kpt_shape": "0 20 15 8 6",
+    "image with labels that are not Unicode": b"0 .5 .5 .2 .2 \xff",
     "image without a file of labels: taken to have no objects": None,
 }
 
@@ -123,3 +124,73 @@ def test_images_that_are_none_or_not_there(dataset: Callable[..., Path], tmp_pat
 def test_a_broken_description_is_refused(dataset: Callable[..., Path], text: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         read(dataset({"a": ""}, text))
+
+
+def test_names_are_the_characters_that_were_typed(dataset: Callable[..., Path]) -> None:
+    names = ["on", "off", "02146", "1_000", "12:30", "2.50", "null"]
+    lines = "".join(f"  {number}: {name}\n" for number, name in enumerate(names))
+    _, report = read(dataset({"a": ""}, f"path: .\ntrain: images/train\nnames:\n{lines}"))
+    assert report.names == names
+    assert report.category_ids == [*range(7)]
+
+
+@pytest.mark.parametrize(("count", "per_point"), [(4, 3), (17, 3), (12, 2), (5, 2), (1, 3)])
+def test_key_points_are_no_corners(dataset: Callable[..., Path], count: int, per_point: int) -> None:
+    points = " 0.9 0.9 2"[: 8 if per_point == 2 else None] * count
+    data = f"train: images/train\nkpt_shape: [{count}, {per_point}]\nnames: [cat]"
+    [image], report = read(dataset({"a": f"0 .5 .5 .5 .2{points}\n0 .5 .5 .5 .2\n0 .5 .5 .5 .2{points} .87"}, data))
+    assert image.boxes.tolist() == [pytest.approx([10, 12, 30, 18])] * 3
+    assert report.counts == {}
+
+
+@pytest.mark.parametrize("shape", ["17", "[17]", "[a, 3]", "{}"])
+def test_key_points_of_no_shape_are_refused(dataset: Callable[..., Path], shape: str) -> None:
+    with pytest.raises(InputError, match="kpt_shape is not two numbers"):
+        read(dataset({"a": ""}, f"{DATA}kpt_shape: {shape}"))
+
+
+def test_a_confidence_behind_a_box_is_passed_over(dataset: Callable[..., Path]) -> None:
+    [image], report = read(dataset({"a": "0 .5 .5 .5 .2 .93\n2.0 .5 .5 .5 .2"}))
+    assert image.boxes.tolist() == [pytest.approx([10, 12, 30, 18])] * 2
+    assert (image.names, image.judged, report.counts) == (["cat", "dog"], None, {})
+
+
+@pytest.mark.parametrize(
+    ("line", "judged"), [("2 .5 .5", ["cat"]), ("dog .5 .5 .2 .2", []), ("7 .5 .5 .2", None), ("2 90 90 5 5", ["cat"])]
+)
+def test_a_lost_box_leaves_its_category_unjudged(dataset: Callable[..., Path], line: str, judged: list[str]) -> None:
+    [image], _ = read(dataset({"a": f"0 .5 .5 .2 .2\n{line}"}))
+    assert (image.names, image.judged) == (["cat"], judged)
+
+
+@pytest.mark.parametrize("folder", ["images/train", "photos"])
+def test_labels_that_lie_beside_their_images(tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir(parents=True)
+    for name in "ab":
+        Image.new("RGB", (40, 30)).save(tmp_path / folder / f"{name}.jpg")
+    (tmp_path / folder / "a.txt").write_text("0 .5 .5 .5 .2")
+    (tmp_path / "data.yaml").write_text(f"train: {folder}\nnames: [cat]")
+    (first, second), report = read(tmp_path / "data.yaml")
+    assert (first.names, second.names) == (["cat"], [])
+    assert report.counts == {"image without a file of labels: taken to have no objects": 1}
+
+
+def test_images_without_any_labels_are_refused_with_the_place_tried(dataset: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"none of the 2 images of 'train' .* labels; .*labels/train/a\.txt$"):
+        read(dataset({"a": None, "b": None}))
+
+
+def test_labels_of_a_windows_editor_are_read(dataset: Callable[..., Path]) -> None:
+    images, report = read(dataset({"a": "0 .5 .5 .5 .2".encode("utf-16"), "b": "0 .5 .5 .5 .2".encode("utf-8-sig")}))
+    assert [image.names for image in images] == [["cat"], ["cat"]]
+    assert report.counts == {}
+
+
+@pytest.mark.parametrize("nothing", ["", "~", "null"])
+def test_a_split_without_a_place_is_not_there(dataset: Callable[..., Path], nothing: str) -> None:
+    data = dataset(
+        {"a": "0 .5 .5 .5 .2"}, f"path: {nothing}\ntrain: {nothing}\nvalid: images/train\nval: {nothing}\nnames: [cat]"
+    )
+    assert len(read(data, "val")[0]) == 1
+    with pytest.raises(InputError, match="has no 'train'"):
+        read(data)

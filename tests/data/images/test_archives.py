@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tarfile
+import unicodedata
 import zipfile
 from pathlib import Path
 
@@ -55,8 +56,57 @@ def test_places_are_searched_in_order_and_never_left(folder: Path) -> None:
     store = ImageStore([folder, folder / "train"])
     assert store.find("b.png") == str(folder / "train" / "b.png")
     assert store.find("gone.png", "train/a.png") == str(folder / "train" / "a.png")
-    for name in ("../files/train/a.png", str(folder / "train" / "a.png"), "train", "", "a\0.png", "x" * 5000, "\ud800"):
+    (folder.parent / "c.png").write_bytes((folder / "train" / "a.png").read_bytes())
+    for name in ("../c.png", str(folder.parent / "c.png"), "train", "", "..", "/", "a\0.png", "x" * 5000, "\ud800"):
         assert store.find(name) is None
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip_deflated"])
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("train\\a.png", "train/a.png"),
+        ("C:\\Users\\me\\train\\b.png", "train/b.png"),
+        ("..\\..\\label-studio\\media\\upload\\4\\a.png", "train/a.png"),
+        ("/data/local-files/?d=photos/train/a.png", "train/a.png"),
+        ("file:///mnt/photos/train/b.png", "train/b.png"),
+        ("TRAIN/A.PNG", "train/a.png"),
+        ("train/b.PNG", "train/b.png"),
+        ("train/Gr%C3%B6%C3%9Fe%20%C3%A9.png", "train/Größe é.png"),
+        (unicodedata.normalize("NFD", "train/Größe é.png"), "train/Größe é.png"),
+        ("other/a.png", ""),
+        ("/elsewhere/c.png", ""),
+    ],
+)
+def test_names_that_another_system_or_tool_wrote(folder: Path, kind: str, name: str, meant: str) -> None:
+    (folder / "train" / "Größe é.png").write_bytes((folder / "train" / "a.png").read_bytes())
+    found = ImageStore([folder if kind == "folder" else pack(folder, kind)]).find(name)
+    assert (found or "").endswith(meant)
+    assert bool(found) == bool(meant)
+
+
+def test_a_name_that_may_be_one_of_two_files_is_none(folder: Path) -> None:
+    (folder / "val").mkdir()
+    (folder / "val" / "a.png").write_bytes(b"")
+    store = ImageStore([folder])
+    assert store.find("/mnt/a.png") is None
+    assert store.find("/mnt/val/a.png") == str(folder / "val" / "a.png")
+    assert store.find("/mnt/b.png") == str(folder / "train" / "b.png")
+
+
+def test_what_macos_leaves_in_archives_is_no_image(folder: Path) -> None:
+    archive = folder.parent / "train.zip"
+    with zipfile.ZipFile(archive, "w") as content:
+        content.write(folder / "train" / "a.png", "train/a.png")
+        content.writestr("__MACOSX/train/._a.png", b"Mac OS X")
+        content.writestr(".DS_Store", b"")
+        content.writestr("train\\b.png", (folder / "train" / "b.png").read_bytes())
+    (folder.parent / "._train.zip").write_bytes(b"Mac OS X")
+    store = ImageStore([folder.parent])
+    assert store.archives == [archive]
+    assert [bool(store.find(name)) for name in ("a.png", "b.png", "train/a.png", "._a.png", ".DS_Store")] == [
+        True, True, True, False, False,
+    ]  # fmt: skip
 
 
 def test_an_archive_that_changed_is_an_unreadable_image(folder: Path) -> None:

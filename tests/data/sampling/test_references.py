@@ -11,7 +11,7 @@ import torch
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import ImageRecord, Records
-from trex2_lightning.data.sampling.references import References, draw_references, relabelled
+from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.structures import IMAGENET_PIXELS
 
@@ -71,6 +71,18 @@ def test_the_name_draws() -> None:
     assert drawn[0] != drawn[1]
     turned = records(*[[0, 1]] * 20, names=("dog", "cat", "cow"))
     assert by_category(draw_references(turned, 5, seed=0)) == {0: drawn[1], 1: drawn[0]}
+
+
+def test_the_support_is_all_boxes_of_a_category_in_the_images_drawn_for_it() -> None:
+    """Not those of another category that an image shows too, and no crowd."""
+    some = records([0, 0, 1], [0, 1], [1, 1, 1])
+    first = some.images[0]._replace(crowd=torch.tensor([False, True, False]))
+    some = some._replace(images=[first, *some.images[1:]])
+    drawn = {1: {0: 0, 1: 1}, 2: {0: 1}, 3: {1: 0}}
+    assert support(some, drawn, 1, 7) == Support(2, {"cat": 1, "dog": 3, "cow": 0}, 3)
+    assert support(some, drawn, 2, 7) == Support(3, {"cat": 2, "dog": 4, "cow": 0}, 1)
+    told = "6 exemplars of 3 categories in 3 images, fewest 0 of cow; 1 boxes of the reference split left out"
+    assert str(support(some, drawn, 2, 7)) == told
 
 
 def test_labels_are_those_of_the_names_asked_for() -> None:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.data.annotations.reading_report import Report
-from trex2_lightning.data.images.archives import ImageStore, image_size, stays_inside
+from trex2_lightning.data.images.archives import ImageStore, image_size
+from trex2_lightning.data.images.file_names import stays_inside
 
 NO_BOX = (math.nan,) * 4
 NOT_A_BOX = "box that is not four finite numbers"
@@ -119,6 +120,8 @@ def locate(
         outside = not any(map(stays_inside, texts))
         report.defect("image file outside its folder" if outside else NO_FILE, f"{where}: {texts[0]}")
         return None
+    if not path.endswith(tuple(texts)):
+        report.count("image found by another spelling of its name", f"{where}: {texts[0]}")
     opened = size is None and not report.strict
     known = image_size(path) if opened else _whole(size)
     if known is None:
@@ -151,9 +154,12 @@ def places(owners: NDArray[Any], count: int) -> Iterator[list[int]]:
         yield order[start:stop].tolist()
 
 
-def is_id(value: Any) -> bool:
-    """Whether it is a whole number of 64 bits."""
-    return type(value) is int and abs(value) < 2**63
+def as_id(value: Any) -> int | None:
+    """The whole number of 64 bits that an id is, also where a tool wrote it as text or as 1.0; None: it is none."""
+    is_text = isinstance(value, str) and len(value) < 20 and value.isdecimal()
+    if is_text or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return value if type(value) is int and abs(value) < 2**63 else None
 
 
 def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trex2_lightning.data.annotations.cleaning import NOT_A_BOX, is_id, locate, numbers, places
+from trex2_lightning.data.annotations.cleaning import NOT_A_BOX, as_id, locate, numbers, places
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.errors import InputError
 
 Entry = dict[str, Any]
 
@@ -35,6 +36,8 @@ class Dialect(NamedTuple):
 
 
 ROWS_AT_ONCE = 2**20  # boxes that are looked up at once
+# What tools write for `iscrowd`.
+CROWD = {"0": False, "0.0": False, "false": False, "none": False, "": False, "1": True, "1.0": True, "true": True}
 NO_ID = 2**62  # annotations without an id are told apart by their place below its negative
 
 
@@ -55,14 +58,15 @@ class BoxColumns:
         """Whether it was an annotation."""
         report = self._report
         where = f"annotation {entry.get('id') if isinstance(entry, dict) else entry!r:.40}"
-        if not isinstance(entry, dict) or not is_id(entry.get("image_id")):
+        image_id = as_id(entry.get("image_id")) if isinstance(entry, dict) else None
+        if image_id is None:
             report.defect("annotation without an image", where)
             return False
-        if not is_id(entry.get("category_id")):
+        category_id, own_id = as_id(entry.get("category_id")), as_id(entry.get("id"))
+        if category_id is None:
             report.defect("box of an unknown category", where)
             return False
-        own_id = is_id(entry.get("id"))
-        if not own_id:
+        if own_id is None:
             report.defect("annotation without an integer id: told apart by its place", where)
         x, y, width, height = numbers(entry.get("bbox"))
         if report.strict and not all(map(math.isfinite, (x, y, width, height))):  # else it is counted with its image
@@ -72,21 +76,29 @@ class BoxColumns:
             if "area" in entry:
                 report.defect("box with an area that is not a finite number: its own is taken", where)
             area = math.nan
-        self.ids.append(entry["id"] if own_id else -len(self.ids) - NO_ID)
-        self.image.append(entry["image_id"])
-        self.category.append(self.category_ids.setdefault(entry["category_id"], len(self.category_ids)))
+        crowd = CROWD.get(str(entry.get("iscrowd", 0)).lower())
+        if crowd is None:
+            report.defect("box whose iscrowd is neither 0 nor 1: taken for 0", where)
+        self.ids.append(-len(self.ids) - NO_ID if own_id is None else own_id)
+        self.image.append(image_id)
+        self.category.append(self.category_ids.setdefault(category_id, len(self.category_ids)))
         self.corners.extend((x, y, x + width, y + height))
         self.area.append(area)
-        self.crowd.append(bool(entry.get("iscrowd")))
+        self.crowd.append(bool(crowd))
         return True
 
     def by_image(self, image_ids: NDArray[np.int64], known: Collection[int] | None = None) -> Iterator[list[int]]:
-        """For each image the places of its boxes.
+        """For each image the places of its boxes; raises InputError where they are not in pixels.
 
         Left out, and told to the report, are those given twice, those of an image that is not there and those of a
         category that is not among the ids `known`. To be asked once: what only tells whose a box is, is let go, as the
         boxes may be many millions.
         """
+        if len(self.corners) and max(self.corners) <= 1:
+            raise InputError(
+                f"{self._report.sources[-1]}: no box reaches beyond the first pixel of its image, so they are shares "
+                "of it; COCO's format has pixels: multiply them by width and height"
+            )
         rows = self._rows(image_ids)
         unknown = np.flatnonzero(rows < 0)
         self._leave_out("annotation of an unknown image", rows, unknown, lambda at: f", image {self.image[at]}")
@@ -145,18 +157,19 @@ class ImageColumns:
 
     def add(self, entry: Any) -> bool:
         """Whether it was an image, though perhaps one that cannot be used."""
-        if not isinstance(entry, dict) or not is_id(entry.get("id")):
+        number = as_id(entry.get("id")) if isinstance(entry, dict) else None
+        if number is None:
             self._report.defect("image without an integer id", f"image {len(self.ids)} of the list")
             return False
-        if not self._is_new(entry["id"]):
-            self._report.defect("image id given twice: the first is used", f"image {entry['id']}")
+        if not self._is_new(number):
+            self._report.defect("image id given twice: the first is used", f"image {number}")
             return False
         size = (entry["width"], entry["height"]) if "width" in entry and "height" in entry else None
-        found = locate(self._report, self._store, f"image {entry['id']}", *self._dialect.file_names(entry), size=size)
+        found = locate(self._report, self._store, f"image {number}", *self._dialect.file_names(entry), size=size)
         path, (width, height) = found or ("", (0, 0))
         if self._dialect.verdict:
             self.verdicts[len(self.ids)] = self._dialect.verdict(entry)
-        self.ids.append(entry["id"])
+        self.ids.append(number)
         self.paths.append(path)
         self.widths.append(width)
         self.heights.append(height)

@@ -54,7 +54,7 @@ class Format(NamedTuple):
 
     def is_direct(self, annotations: Path) -> bool:
         """Whether it is a file, there or not, that is read without an index."""
-        return bool(self.direct) and annotations.suffix == self.direct
+        return bool(self.direct) and annotations.name.endswith((self.direct, f"{self.direct}.gz"))
 
     @property
     def usage(self) -> str:

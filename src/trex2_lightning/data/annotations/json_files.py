@@ -63,7 +63,7 @@ def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]
     Raises:
         InputError: the file cannot be opened, or no line is JSON.
     """
-    good = bad = 0
+    good = 0
     with report.open(path) as file:
         try:
             for number, line in enumerate(file, 1):
@@ -72,20 +72,17 @@ def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]
                     content = json.loads(line.decode("utf-8-sig")) if line.strip() else None
                 except UnicodeDecodeError:
                     report.defect("line that is not UTF-8", where)
-                    bad += 1
                 except (ValueError, RecursionError):
                     report.defect("line that is not JSON", where)
-                    bad += 1
                 else:
                     if isinstance(content, dict):
                         good += 1
                         yield where, content
                     elif line.strip():
                         report.defect("line that is not a JSON object", where)
-                        bad += 1
         except BROKEN as error:
             raise InputError(f"{path}: cannot be read ({error}); fetch it again") from error
-    if bad and not good:
+    if not good:
         raise InputError(f"{path}: no line is a JSON object; give a file with one for every image")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
+import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from trex2_lightning.errors import InputError
 
+GZIP = b"\x1f\x8b"
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a file, perhaps gzipped, raises
 
 
@@ -41,6 +44,11 @@ class Report:
         # What a file says may hold half of a surrogate pair, which no terminal prints.
         self.examples.setdefault(reason, where.encode(errors="backslashreplace").decode())
 
+    @property
+    def lost(self) -> dict[str, tuple[int, str]]:
+        """How many and where first, by reason."""
+        return {reason: (number, self.examples[reason]) for reason, number in self.counts.items()}
+
     def defect(self, reason: str, where: str, number: int = 1) -> None:
         """What is wrong with an entry of the file that is read; behind a colon, what is done about it.
 
@@ -61,7 +69,7 @@ class Report:
         return True
 
     def open(self, path: Path) -> BinaryIO:
-        """The bytes of a file, gunzipped where its name ends in .gz.
+        """The text of a file as bytes of UTF-8, gunzipped where it is gzipped, and in whatever Unicode it is written.
 
         Raises:
             InputError: it cannot be opened.
@@ -71,9 +79,11 @@ class Report:
         self.sources.append(path)
         try:
             file = self._watch(path) if self._watch else path.open("rb")
+            zipped = path.suffix == ".gz" or _first(file)[:2] == GZIP
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give the annotation file") from error
-        return gzip.open(file, "rb") if path.suffix == ".gz" else file  # type: ignore[return-value]
+        plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
+        return in_utf8(plain, _first(plain))
 
     def declare(self, names: Iterable[tuple[int, Any, str]], *, as_given: bool = False) -> dict[int, str]:
         """Set the vocabulary from (id, name, group), and return the names by id; equal names become one category.
@@ -100,6 +110,39 @@ class Report:
                 self.category_ids.append(category_id)
                 self.groups.append(group)
         return by_id
+
+
+def in_utf8(file: BinaryIO, first: bytes) -> BinaryIO:
+    """A file of UTF-16 or UTF-32, as Windows writes them, in UTF-8; any other as it is.
+
+    Args:
+        first: its first four bytes.
+    """
+    encoding = json.detect_encoding(first)
+    return file if encoding.startswith("utf-8") else cast(BinaryIO, io.BufferedReader(_InUtf8(file, encoding)))
+
+
+class _InUtf8(io.RawIOBase):
+    def __init__(self, file: BinaryIO, encoding: str) -> None:
+        self._text = io.TextIOWrapper(file, encoding=encoding, newline="")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._text.read(len(buffer) // 4).encode(errors="replace")  # no character takes more than four bytes
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _first(file: BinaryIO) -> bytes:
+    """The first four bytes of a file, which stands at its start again; none of one that is damaged."""
+    try:
+        found = file.read(4)
+    except (EOFError, zlib.error, gzip.BadGzipFile):  # whoever reads on is told
+        found = b""
+    file.seek(0)
+    return found
 
 
 def clean(name: Any) -> str:

@@ -5,11 +5,11 @@ Images are given in the file's order. A category may have a `group`, for which A
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, is_id
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_id
 from trex2_lightning.data.annotations.coco_columns import BoxColumns, Dialect, Entry, ImageColumns
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
@@ -49,16 +49,28 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
     Raises:
         InputError: the file is not JSON, or lacks images, annotations or categories.
     """
+    return read_entries(json_lists(annotations, report, LISTS), annotations, store, report, dialect)
+
+
+def read_entries(
+    listed: Iterable[tuple[str, Any]], annotations: Path, store: ImageStore, report: Report, dialect: Dialect
+) -> Iterator[Annotated]:
+    """The images of what was read: the entries of the three lists, each with its list's name.
+
+    Raises:
+        InputError: images or categories are missing, and what the entries raise.
+    """
     images, boxes = ImageColumns(store, report, dialect), BoxColumns(report)
     categories: list[Entry] = []
-    for key, entry in json_lists(annotations, report, LISTS):
+    for key, entry in listed:
         if key == "images":
             images.add(entry)
         elif key == "annotations":
             boxes.add(entry | {"category_id": 1} if dialect.only and isinstance(entry, dict) else entry)
         elif key == "categories" and not dialect.only:
-            if isinstance(entry, dict) and is_id(entry.get("id")):
-                categories.append(entry)
+            number = as_id(entry.get("id")) if isinstance(entry, dict) else None
+            if number is not None:
+                categories.append(entry | {"id": number})
             else:
                 report.defect("category without an integer id", f"category {len(categories)} of the list")
     if dialect.only:
@@ -67,8 +79,8 @@ def read_dialect(annotations: Path, store: ImageStore, report: Report, dialect: 
         if not entries:
             raise InputError(f"{annotations}: its list of {name} is empty; give an annotation file that has some")
     categories = [entry for entry in categories if not _is_heading(entry, categories, boxes, report)]
-    listed = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
-    names = report.declare(listed, as_given=dialect.names_as_given)
+    declared = ((entry["id"], dialect.name(entry), dialect.group(entry)) for entry in categories)
+    names = report.declare(declared, as_given=dialect.names_as_given)
 
     called = [names.get(category_id, "") for category_id in boxes.category_ids]
     for row, chosen in enumerate(boxes.by_image(images.finished(), names)):
@@ -107,7 +119,7 @@ def _judged(
     if not all(isinstance(ids, list) for ids in verdict):
         report.defect("image that does not say which categories it judges: taken to judge none", where)
         return []
-    known = [[names[number] for number in ids if is_id(number) and number in names] for ids in verdict]
+    known = [[names[number] for number in map(as_id, ids) if number in names] for ids in verdict]
     unknown = sum(map(len, verdict)) - sum(map(len, known))
     if unknown:
         report.defect("judged category that is unknown", where, unknown)

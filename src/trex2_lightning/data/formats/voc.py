@@ -1,7 +1,8 @@
 """Pascal VOC (http://host.robots.ox.ac.uk/pascal/VOC/): one XML file an image.
 
 Coordinates count pixels from 1 and include the last, as the VOC development kit has them. `difficult` objects are
-neither targets nor false positives. Names are numbered as they first occur.
+neither targets nor false positives. Names are numbered as they first occur; all files are looked through for them
+first, so that an image whose box is lost can say which of them it still judges.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 
@@ -31,30 +33,36 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
         raise InputError(f"{annotations}: no such folder; give the one with the XML files")
     report.sources.append(annotations)
     files = (
-        [annotations / f"{name}.xml" for name in _split(split, report)] if split else sorted(annotations.glob("*.xml"))
+        [annotations / f"{name}.xml" for name in _split(split, report)]
+        if split
+        else sorted(path for path in annotations.glob("*.[xX][mM][lL]") if not is_litter(path.name))
     )
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
+    trees = (_parse(file, Report()) for file in files)
+    labels = [name for tree in trees if tree is not None for name in _labels(tree) if name]
+    spelt = dict(reversed([(name.casefold(), name) for name in labels]))  # as each occurs first
+    report.declare((n, spelt[key], "") for n, key in enumerate(dict.fromkeys(map(str.casefold, labels)), 1))
     for place, file in enumerate(files):
         tree = _parse(file, report)
         if tree is None:
             continue
         name = tree.findtext("filename") or ""
         size = _number(tree, "size/width"), _number(tree, "size/height")
-        by_stem = [f"{file.stem}{suffix}" for suffix in (".jpg", ".jpeg", ".png")]
+        by_stem = [f"{file.stem}{suffix}" for suffix in IMAGE_SUFFIXES]
         found = locate(report, store, file.name, name.strip(), *by_stem, size=size if all(size) else None)
         if not found or not report.is_new(found[0], file.name):
             continue
         boxes, names, difficult = [], [], []
-        for item in tree.iter("object"):
-            label = clean(item.findtext("name"))
+        for item, label in zip(tree.iter("object"), _labels(tree), strict=True):
             if not label:
-                report.defect("box without a name", file.name)
+                report.defect("box without a name: its image judges nothing", file.name)
                 continue
             boxes.append(_box(item))
-            names.append(label)
+            names.append(spelt[label.casefold()])
             difficult.append((item.findtext("difficult") or "0").strip() == "1")
-        yield annotate(report, file.name, *found, boxes, names, difficult, image_id=place)
+        judged: list[str] | None = None if all(_labels(tree)) else []
+        yield annotate(report, file.name, *found, boxes, names, difficult, judged=judged, image_id=place)
 
 
 FORMAT = Format(
@@ -77,6 +85,10 @@ def _parse(file: Path, report: Report) -> ElementTree.Element | None:
     except (ElementTree.ParseError, LookupError, ValueError):  # LookupError: an encoding that nobody knows
         report.defect("annotation file that is not XML", file.name)
     return None
+
+
+def _labels(tree: ElementTree.Element) -> list[str]:
+    return [clean(item.findtext("name")) for item in tree.iter("object")]
 
 
 def _split(path: Path, report: Report) -> list[str]:

@@ -1,11 +1,13 @@
 """YOLO's format as Ultralytics has it: `data.yaml`, and beside `images/.../a.jpg` a `labels/.../a.txt`.
 
-A line is `class cx cy w h` in shares of the image, or `class x1 y1 x2 y2 x3 y3 ...`, the corners of a polygon, of which
-the box is taken. An image without a file of labels has no objects.
+A line is `class cx cy w h` in shares of the image, which a confidence may follow; where `data.yaml` has `kpt_shape`,
+key points do. Or it is `class x1 y1 x2 y2 x3 y3 ...`, the corners of a polygon, of which the box is taken. An image
+without a file of labels has no objects.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
-IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+FAR = 1.99  # shares of an image; key points say 2 where they are seen
+NOTHING = (None, "", "~", "null")  # of a place: as YAML says that there is none
 
 
 def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Annotated]:
@@ -26,20 +30,26 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
 
     Args:
         data: `data.yaml`: `names`, a list or by number, a folder or list file for every split, and `path`, which these
-            are relative to (default: the file's own folder).
+            are relative to (default: the file's own folder). Its text is taken as it is typed: a name may be `on`.
         split: `train`, `val` or `test`.
 
     Raises:
-        InputError: the file, the split or its images are not there.
+        InputError: the file, the split, its images or all of their labels are not there.
     """
     content = _parse(data, report)
     names = report.declare(_names(content, data))
+    points = _key_points(content, data)
     files = [file for place in _places(content, data, split) for file in _images(place, report)]
     if not files:
         raise InputError(f"{data}: its '{split}' has no images; correct the path there")
     unique = list(dict.fromkeys(files))
     if len(unique) < len(files):
         report.count("image named twice: used once", split, len(files) - len(unique))
+    if not any(_labels_of(image).is_file() for image in unique):
+        raise InputError(
+            f"{data}: none of the {len(unique)} images of '{split}' has a file of labels; the first one's would be "
+            f"{_labels_of(unique[0])}"
+        )
     for number, image in enumerate(unique):
         where = image.name
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
@@ -47,18 +57,24 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
             report.defect(NO_IMAGE if image.is_file() else NO_FILE, where)
         if size is None or lines is None:
             continue
-        (width, height), boxes, labels = size, [], []
+        (width, height), boxes, labels, lost = size, [], [], set[str]()
         for line_number, line in enumerate(lines, 1):
-            numbers = _numbers(line)
-            if numbers is None:
-                report.defect("line that is not a class and 4 or more numbers", f"{where}, line {line_number}")
-            elif numbers[0] not in names:
-                report.defect("box of an unknown category", f"{where}, line {line_number}")
+            kind, place = _kind(line), f"{where}, line {line_number}"
+            corners = _box(line, points)
+            if kind is not None and kind not in names:
+                report.defect("box of an unknown category", place)
+            elif kind is None or corners is None:
+                report.defect("line that is not a class and 4 or more numbers", place)
+                lost |= {*report.names} if kind is None else {names[kind]}
+            elif max(map(abs, corners)) > FAR:
+                report.defect("box that is not in shares of the image, or key points without kpt_shape", place)
+                lost.add(names[kind])
             else:
-                left, top, right, bottom = _box(numbers[1:])
+                left, top, right, bottom = corners
                 boxes.append((left * width, top * height, right * width, bottom * height))
-                labels.append(names[int(numbers[0])])
-        yield annotate(report, where, str(image.resolve()), size, boxes, labels, image_id=number)
+                labels.append(names[kind])
+        judged = [name for name in report.names if name not in lost] if lost else None
+        yield annotate(report, where, str(image.resolve()), size, boxes, labels, judged=judged, image_id=number)
 
 
 FORMAT = Format(
@@ -77,7 +93,7 @@ FORMAT = Format(
 def _parse(data: Path, report: Report) -> dict[str, Any]:
     with report.open(data) as file:
         try:
-            content = yaml.safe_load(file.read())
+            content = yaml.load(file.read(), yaml.BaseLoader)  # which takes all for text and runs nothing
         except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"{data}: not YAML; give the data set's data.yaml") from error
     if not isinstance(content, dict):
@@ -88,20 +104,29 @@ def _parse(data: Path, report: Report) -> dict[str, Any]:
 def _names(content: dict[str, Any], data: Path) -> list[tuple[int, Any, str]]:
     names = content.get("names")
     listed = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
-    result = [(number, str(name), "") for number, name in listed if type(number) is int]
+    result = [(int(number), name, "") for number, name in listed if str(number).isdecimal()]
     if not result:
         raise InputError(f"{data}: has no 'names'; list the class names there, in the order of their numbers")
     return result
 
 
+def _key_points(content: dict[str, Any], data: Path) -> int:
+    """How many numbers they are in each line; 0: there are none."""
+    match content.get("kpt_shape", ["0", "0"]):
+        case [str(count), str(per_point)] if count.isdecimal() and per_point.isdecimal():
+            return int(count) * int(per_point)
+    raise InputError(f"{data}: kpt_shape is not two numbers; write [number of points, 2 or 3]")
+
+
 def _places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
     given = content.get(split)
-    if split == "val" and given is None:
+    if split == "val" and given in NOTHING:
         given = content.get("valid")
-    places = [given] if isinstance(given, str) else given
+    places = [given] if isinstance(given, str) and given not in NOTHING else given
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise InputError(f"{data}: has no '{split}'; give one of the splits that it has")
-    root = data.parent.absolute() / str(content.get("path") or ".")
+    path = content.get("path")
+    root = data.parent.absolute() / Path("." if path in NOTHING else str(path)).expanduser()
     # Roboflow writes `../train/images` beside a file that lies in the folder above.
     candidates = [(root / place, root / place.removeprefix("../")) for place in places]
     return [first if first.exists() else second for first, second in candidates]
@@ -111,40 +136,54 @@ def _images(place: Path, report: Report) -> list[Path]:
     report.sources.append(place)
     if place.is_dir():
         report.sources.append(Path(str(_labels_of(place / "x")).removesuffix("x.txt")))
-        return sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGES)
+        files = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+        return [path for path in files if not is_litter(path.name)]
     if place.suffix == ".txt" and place.is_file():
         return [place.parent / line.strip() for line in _lines(place, report) or []]
     raise InputError(f"{place}: no such folder or list of images; correct the path in data.yaml")
 
 
 def _labels_of(image: Path) -> Path:
-    """`labels` in place of the last `images` of the path."""
-    head, found, tail = str(image.with_suffix(".txt")).rpartition("/images/")
-    return Path(f"{head}/labels/{tail}") if found else image.with_suffix(".txt")
+    """`labels` in place of the last `images` of the path; or beside the image, where there are some."""
+    beside = image.with_suffix(".txt")
+    head, found, tail = str(beside).rpartition("/images/")
+    usual = Path(f"{head}/labels/{tail}")
+    return usual if found and (usual.is_file() or not beside.is_file()) else beside
 
 
 def _lines(path: Path, report: Report) -> list[str] | None:
     """None: nobody can read them, so nobody knows what the image has."""
     try:
-        return [line for line in path.read_bytes().decode("utf-8-sig").splitlines() if line.strip()]
+        content = path.read_bytes()
+        return [line for line in content.decode(json.detect_encoding(content)).splitlines() if line.strip()]
     except OSError:
         report.count("image without a file of labels: taken to have no objects", path.name)
         return []
     except UnicodeDecodeError:
-        report.defect("image with labels that are not UTF-8", path.name)
+        report.defect("image with labels that are not Unicode", path.name)
         return None
 
 
-def _numbers(line: str) -> list[float] | None:
+def _kind(line: str) -> int | None:
+    """The number of a line's category, which some write as 1.0; None: it is none."""
+    first = line.split()[0]
+    number, _, rest = first.partition(".")
+    return int(number) if number.isdecimal() and not rest.strip("0") else None
+
+
+def _box(line: str, key_points: int) -> tuple[float, float, float, float] | None:
+    """Corners in shares of the image; None: the line has neither a box nor a polygon.
+
+    Args:
+        key_points: how many numbers of each line are theirs.
+    """
     try:
-        numbers = [float(word) for word in line.split()]
+        numbers = [float(word) for word in line.split()[1:]]
     except ValueError:
         return None
-    return numbers if len(numbers) == 5 or (len(numbers) >= 7 and len(numbers) % 2) else None
-
-
-def _box(numbers: list[float]) -> tuple[float, float, float, float]:
-    if len(numbers) == 4:
-        x, y, width, height = numbers
+    if len(numbers) in (4, 5, 4 + key_points, 5 + key_points):
+        x, y, width, height = numbers[:4]
         return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+    if key_points or len(numbers) < 6 or len(numbers) % 2:
+        return None
     return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])

@@ -13,11 +13,13 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
+from trex2_lightning.data.images.file_names import Listing, is_litter, stays_inside, walk
 from trex2_lightning.errors import InputError
 
 MEMBER = re.compile(r"(?P<archive>.+?)::(?P<start>\d+)\+(?P<length>\d+)(?P<deflated>z?)::")
@@ -32,7 +34,7 @@ class ImageStore:
     Args:
         places: folders, zip files and uncompressed tar files; a folder may hold such files as shards. A name is looked
             for in one after the other.
-        look: False: no file is looked for, as every name is taken to be one of a file in the first place, a folder.
+        look: False: a name that nothing is found by is taken to be one of a file in the first place, a folder.
 
     Attributes:
         archives: the zip and tar files; where they change, paths into them are wrong.
@@ -47,42 +49,46 @@ class ImageStore:
         self._look = look
         self._folders = [place for place in self.places if place.is_dir()]
         self._members: dict[str, str] = {}
+        self._listing: Listing | None = None  # made where a name is not there as it is spelt
         for archive in self.archives:
-            members = dict(_members(archive))
+            members = {name: path for name, path in _members(archive) if not is_litter(name)}
             for name, path in members.items():
                 self._members.setdefault(name, path)
-            if len({PurePosixPath(name).parts[0] for name in members}) == 1:  # one folder holds all: name or leave it
+            if len({name.partition("/")[0] for name in members}) == 1:  # one folder holds all: name or leave it
                 for name, path in members.items():
                     self._members.setdefault(name.partition("/")[2], path)
 
     def find(self, *names: str) -> str | None:
-        """The path of the first of `names` that is there; a name that leads out of its place never is."""
-        for name in names:
-            if not stays_inside(name):
-                continue
+        """The path of the first of `names` that is there, or of what one of them means, spelt otherwise (`Listing`).
+
+        A name that leads out of its place never does: of such, what its end means there is found.
+        """
+        inside = [name for name in names if stays_inside(name)]
+        for name in inside:
             for folder in self._folders:
-                if not self._look or _is_file(folder / name):
+                if _is_file(folder / name):
                     return str(folder / name)
             if name in self._members:
                 return self._members[name]
-        return None
+        if self._listing is None:
+            self._listing = Listing([*chain(*map(walk, self._folders)), *self._members.items()])
+        for name in names:
+            if found := self._listing.find(name):
+                return found
+        return str(self._folders[0] / inside[0]) if inside and not self._look else None
 
     def _find_archives(self) -> Iterator[Path]:
         for place in self.places:
             if place.is_dir():
                 try:
-                    yield from sorted(path for path in place.iterdir() if path.suffix in ARCHIVES)
+                    inside = sorted(path for path in place.iterdir() if path.suffix in ARCHIVES)
+                    yield from (path for path in inside if not is_litter(path.name))
                 except OSError as error:
                     raise InputError(f"{place}: cannot be read ({error.strerror}); give a folder that can") from error
             elif place.suffix in ARCHIVES and place.is_file():
                 yield place
             else:
                 raise InputError(f"{place}: give a folder, a zip file or an uncompressed tar file with the images")
-
-
-def stays_inside(name: str) -> bool:
-    """Whether a file of that name is in the folder that the name is relative to."""
-    return not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts
 
 
 def open_image(path: Path | str) -> BinaryIO:
@@ -141,7 +147,7 @@ def _members(archive: Path) -> Iterator[tuple[str, str]]:
 
 
 def _name(member: str) -> str:
-    return member.removeprefix("./")
+    return member.replace("\\", "/").removeprefix("./")
 
 
 def _is_file(path: Path) -> bool:

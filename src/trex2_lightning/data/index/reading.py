@@ -143,6 +143,15 @@ class Index(Sequence[ImageRecord]):
         found = [np.stack([rows[name].astype(np.int64) for name in names]) for _, rows in self._images_in_parts()]
         return np.concatenate([np.zeros((3, 0), np.int64), *found], axis=1)
 
+    def boxes_in_parts(self) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        """Corners (n, 4), crowd (n,) and labels (n,) of a part's boxes, and where in them each of its images' end."""
+        for _, rows in self._images_in_parts():
+            stops = np.cumsum(rows["num_boxes"])
+            first = int(rows["boxes"][0])
+            last = first + int(stops[-1])
+            boxes, crowd, labels = (self._columns[name].read(first, last) for name in ("boxes", "crowd", "labels"))
+            yield boxes, crowd, labels, stops
+
     def _images_in_parts(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """The column of the images and where each part begins; no record is made."""
         for start in range(0, len(self), IMAGES_AT_ONCE):
@@ -166,6 +175,7 @@ def open_index(folder: Path) -> Records:
         category_ids=tuple(index.summary["category_ids"]) or tuple(range(1, len(names) + 1)),
         groups=tuple(index.summary["groups"]) or ("",) * len(names),
         annotations=folder,
+        lost={reason: (n, index.summary["examples"][reason]) for reason, n in index.summary["counts"].items()},
     )
 
 

@@ -41,6 +41,7 @@ class TrainSet(NamedTuple):
     name: str = ""  # its order of images depends on it; "": the only set of its kind
     shared: SharedCategories | None = None  # needed for cross-image steps
     foreign: ForeignNames = NO_FOREIGN  # of its text steps
+    records: Records | None = None  # what it was read from
     portrait: NDArray[np.int64] = np.zeros(0, np.int64)  # (k,) images that have steps of their own, k / all of them
 
     @property
@@ -100,6 +101,7 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
                 config.negatives.foreign if some.kind == "detection" and some.text * rhythm.text else 0,
                 f"data.sets.{name}",
             ),
+            records[name],
         )
         for name, some in used.items()
     ]

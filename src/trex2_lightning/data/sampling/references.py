@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -28,6 +29,40 @@ def draw_references(records: Records, limit: int, seed: int) -> References:
         for place, image_id in enumerate(image_ids[:limit]):
             drawn.setdefault(image_id, {})[category] = place
     return drawn
+
+
+class Support(NamedTuple):
+    """What the generic prompts of an evaluation are made of."""
+
+    images: int  # different ones
+    exemplars: dict[str, int]  # boxes by category, 0 where there is none
+    left_out: int  # boxes of the reference split that are not shown, as more images have the category than are drawn
+
+    def __str__(self) -> str:
+        fewest = min(self.exemplars, key=self.exemplars.__getitem__, default="")
+        least = f", fewest {self.exemplars[fewest]} of {fewest}" if fewest else ""
+        return (
+            f"{sum(self.exemplars.values())} exemplars of {len(self.exemplars)} categories in {self.images} images"
+            f"{least}; {self.left_out} boxes of the reference split left out"
+        )
+
+
+def support(records: Records, references: References, count: int, num_boxes: int) -> Support:
+    """What the first `count` images of each category's draw show: all of its boxes there.
+
+    Args:
+        records: have the drawn images.
+        references: the draw.
+        count: images per category.
+        num_boxes: of the whole reference split, without crowds and categories that nobody asks for.
+    """
+    exemplars, images = dict.fromkeys(records.names, 0), 0
+    for image in records.images:
+        shown = [label for label, place in references.get(image.id, {}).items() if place < count]
+        images += bool(shown)
+        for label in shown:
+            exemplars[records.names[label]] += int(((image.labels == label) & ~image.crowd).sum())
+    return Support(images, exemplars, num_boxes - sum(exemplars.values()))
 
 
 def relabelled(records: Records, names: Sequence[str]) -> Records:

@@ -1,0 +1,159 @@
+"""What a run can learn from its data and be judged by, counted before it starts.
+
+A set of crowds, a val split without boxes or phrases that no image judges train to the end and leave nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trex2_lightning.data.index.reading import Index
+from trex2_lightning.data.records import Records
+from trex2_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+
+LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
+JUDGED_LOOKED_AT = 2000  # images of an index
+
+
+class SetAudit(NamedTuple):
+    """One split or data set of a run."""
+
+    key: str  # the setting that names it
+    place: str  # its file or index
+    num_images: int
+    with_targets: int  # images that have one
+    targets: int  # boxes that are no crowds and at least a pixel wide and high
+    crowds: int
+    thin: int  # boxes under a pixel: augmentation leaves them out
+    num_names: int
+    found_names: int  # of which there is a target
+    negatives: int | None  # phrases that a batch can be asked for beside its own; None: not asked by text
+    judges: bool  # whether any image knows what it does not have
+    lost: Mapping[str, tuple[int, str]]  # of the reader: how many and where first, by reason
+
+    @property
+    def line(self) -> str:
+        """One sentence of numbers."""
+        names = f" of {self.found_names} of its {self.num_names} names" if self.num_names else ""
+        negatives = "" if self.negatives is None else f", {self.negatives} phrases to draw negatives from"
+        return (
+            f"{self.key} ({self.place}): {self.num_images} images, {self.with_targets} with boxes to learn; "
+            f"{self.targets} of them{names}{negatives}"
+        )
+
+    @property
+    def unusable(self) -> list[str]:
+        """Boxes that are there and are no targets, by reason."""
+        told = [f"{number} x {reason} ({where})" for reason, (number, where) in self.lost.items()]
+        if self.crowds:
+            told.insert(0, f"{self.crowds} are crowds (iscrowd=1, as some tools mark brushed masks)")
+        if self.thin:
+            told.insert(0, f"{self.thin} are less than a pixel wide or high")
+        return told
+
+
+def audit_split(
+    key: str, records: Records, *, negatives: int | None = None, nameless: bool = False, evaluated: bool = False
+) -> SetAudit:
+    """Count what one split has; all of it is looked through.
+
+    Args:
+        key: the setting that names it.
+        records: the split.
+        negatives: see `SetAudit`.
+        nameless: its categories have no names.
+        evaluated: it is for evaluation, where no augmentation leaves boxes out.
+    """
+    targets = crowds = thin = with_targets = 0
+    found = np.zeros(0 if nameless else len(records.names), np.bool_)
+    for corners, crowd, labels, stops in _columns(records):
+        sides = (corners[:, 2:] - corners[:, :2]).min(1, initial=np.inf)
+        small = ~crowd & (sides < (0 if evaluated else 1))
+        usable = ~crowd & ~small
+        targets, crowds, thin = targets + int(usable.sum()), crowds + int(crowd.sum()), thin + int(small.sum())
+        before = np.concatenate([[0], np.cumsum(usable)])
+        with_targets += int((np.diff(before[np.concatenate([[0], stops])]) > 0).sum())
+        if len(found):
+            found[labels[usable]] = True
+    return SetAudit(
+        key,
+        str(records.annotations),
+        len(records.images),
+        with_targets,
+        targets,
+        crowds,
+        thin,
+        len(found),
+        int(found.sum()),
+        negatives,
+        _judges(records),
+        records.lost,
+    )
+
+
+def check(audits: list[SetAudit]) -> None:
+    """Log the numbers, warn of what is lost, and refuse what nothing can come of.
+
+    Raises:
+        InputError: a set or split has no target; or text steps can have batches without anything to ask for.
+    """
+    for one in audits:
+        if not one.targets:
+            reasons = "; ".join(one.unusable) or "there is no box in it"
+            raise InputError(
+                f"{one.key} ({one.place}): none of its {one.num_images} images has a box to use: {reasons}; mend the "
+                "file, or give another one"
+            )
+    for one in audits:
+        log.info("%s", one.line)
+        whole = one.targets + one.crowds + one.thin
+        unmeant = {"boxes are crowds: no targets": (one.crowds, ""), "boxes under a pixel": (one.thin, "")}
+        for reason, (number, where) in {**unmeant, **one.lost}.items():
+            if number > LARGE * (whole + number * (reason in one.lost)):
+                log.warning("%s: %d x %s%s", one.key, number, reason, f" ({where})" * bool(where))
+        if one.negatives == 0:
+            if one.with_targets < one.num_images:
+                raise InputError(
+                    f"{one.key}: nothing to draw negatives from, so images without boxes are asked for nothing; set "
+                    "data.negatives.foreign=16, data.negatives.source=dictionary, or for grounding data a lower "
+                    "data.negatives.more_than"
+                )
+            log.warning("%s: nothing to draw negatives from: training never asks for what is not there", one.key)
+        elif one.negatives and not one.judges:
+            log.warning(
+                "%s: no image says which categories it does not have, so negatives teach nothing; prepare ODVG with "
+                "its label map, if every category is marked wherever it is",
+                one.key,
+            )
+
+
+def _columns(
+    records: Records,
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]]:
+    """Parts of the split: corners, crowd and label of its boxes, and where each image's end."""
+    if isinstance(records.images, Index):
+        yield from records.images.boxes_in_parts()
+    elif records.images:
+        images = records.images
+        yield (
+            torch.cat([image.boxes for image in images]).numpy(),
+            torch.cat([image.crowd for image in images]).numpy(),
+            torch.cat([image.labels for image in images]).numpy(),
+            np.cumsum([len(image.boxes) for image in images]),
+        )
+
+
+def _judges(records: Records) -> bool:
+    step = max(1, len(records.images) // JUDGED_LOOKED_AT) if isinstance(records.images, Index) else 1
+    looked_at = (records.images[place] for place in range(0, len(records.images), step))
+    return any(
+        image.judged is None or not set(image.judged.tolist()) <= set(image.labels.tolist()) for image in looked_at
+    )
