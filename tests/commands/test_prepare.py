@@ -113,7 +113,7 @@ def test_the_script_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts" / "prepare_data.py")]
     done = subprocess.run([*script, "coco", "gone.json", str(tmp_path), str(tmp_path / "x")], capture_output=True)
     assert done.returncode == 2
-    assert b"gone.json: cannot be read" in done.stdout
+    assert b"gone.json: cannot be read" in done.stderr
     assert b"Traceback" not in done.stdout + done.stderr
 
 

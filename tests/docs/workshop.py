@@ -48,6 +48,8 @@ class Workshop:
         for name in ("scripts", "src", "tests", "Makefile", "requirements.txt", "setup.cfg"):
             (folder / name).symlink_to(ROOT / name)
         write_data(folder / "FOLDER")
+        for split in ("train", "val", "test"):  # a folder in one format alone
+            write_json(folder / "PHOTOS" / f"{split}.json", write_split(folder / "PHOTOS" / split, random.Random(1)))
         for name in ("COCO", "bccd"):
             (folder / name).symlink_to("FOLDER")
         shutil.copytree(folder / "FOLDER", folder / "ROOT", symlinks=True)  # where docs/data.md writes indexes to

@@ -154,6 +154,25 @@ def test_prompts_say_which_maps_their_appearance_is_of(tiny_config: Callable[...
         two.load(path)
 
 
+@pytest.mark.parametrize("cell", [("phrase", "late"), ("word", "early")], ids="-".join)
+def test_exemplars_that_are_not_learned_say_nothing_of_what_is_present(
+    cell: tuple[str, str], tiny_config: Callable[..., Config], image: Path
+) -> None:
+    """In early fusion all that is asked for sees the image together, and each other."""
+    torch.manual_seed(0)
+    settings = (f"model.granularity={cell[0]}", f"model.fusion={cell[1]}", "model.presence=true")
+    config = tiny_config(*settings, "model.appearance.name=backbone")
+    module = build_module(config)
+    module.known_names = PHRASES
+    predictor = Predictor(config, module)
+    text, shown = predictor.text(PHRASES), predictor.interactive(image, {"a thing": [BOX]})
+    assert predictor.present(image, join(shown, text)) == predictor.present(image, text)
+    assert predictor.present(image, shown) == {}
+    module.visual_trained = True
+    learned = Predictor(config, module)
+    assert learned.present(image, join(shown, text)).keys() == {"a thing", *PHRASES}
+
+
 def test_what_is_present_is_said_by_name_and_is_in_the_scores(
     tiny_config: Callable[..., Config], predictor: Predictor, image: Path
 ) -> None:

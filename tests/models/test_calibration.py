@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from trex2_lightning.models.calibration import EVIDENCE, SOURCES, ScoreCalibration, threshold_of_best_f1
+from trex2_lightning.models.calibration import (
+    EVIDENCE,
+    SOURCES,
+    ScoreCalibration,
+    threshold_of_best_f1,
+    unfitted_scores,
+)
 
 NOTHING = -torch.inf
 
@@ -34,6 +40,21 @@ def test_a_box_s_score_is_shared_out_by_appearance_where_nothing_is_fitted() -> 
     torch.testing.assert_close(found, torch.tensor(1.0).sigmoid().view(1, 1, 1))
     assert ScoreCalibration()(evidence(score=NOTHING, similarity=0.4), of("generic")) == 0
     assert ScoreCalibration()(evidence(score=0.0, similarity=NOTHING, share=NOTHING), of("generic")) == 0.5
+
+
+def test_scores_before_a_fit_are_told_after_it() -> None:
+    calibration = ScoreCalibration()
+    values = [
+        evidence(score=0.7, overlap=1.0),
+        evidence(score=2.0, best_score=1.5, inside=0.3, similarity=0.4, share=-1.0),
+    ]
+    values += [evidence(score=NOTHING), evidence(score=NOTHING, similarity=0.4)]
+    for value in values:
+        before = calibration(value, of("generic"))
+        fitted = ScoreCalibration()
+        fitted.weight += 0.5
+        assert torch.equal(unfitted_scores(value), before)
+        assert before == 0 or not torch.equal(fitted(value, of("generic")), before)
 
 
 def test_a_fit_finds_the_law_that_the_evidence_follows() -> None:
@@ -69,11 +90,14 @@ def test_without_appearance_only_what_is_there_is_weighed() -> None:
 
 def test_fits_are_taken_over() -> None:
     one, other = ScoreCalibration(), ScoreCalibration()
-    one.bias[0, 0] = 3.0
     other.load_fits({})
-    assert not other.fitted_without_appearance
+    assert (other.fitted, other.fitted_without_appearance) == (False, False)
+    one.weight[1, 0, 0] = 3.0
     other.load_fits(one.fits())
-    assert other.fitted_without_appearance
+    assert (other.fitted, other.fitted_without_appearance) == (True, False)
+    one.bias[0, 0] = 3.0
+    other.load_fits(one.fits())
+    assert (other.fitted, other.fitted_without_appearance) == (True, True)
     assert other.bias[0, 0] == 3
     other.load_fits({})
     assert other.bias[0, 0] == 3

@@ -125,7 +125,7 @@ def test_a_missing_checkpoint_of_an_experiment_ends_with_the_command_that_makes_
     config = load(path, ["train.accelerator=cpu", "train.devices=1", "train.nodes=1", "logging.wandb=disabled"])
     with pytest.raises(InputError) as error:
         train(config)
-    [named] = re.findall(r"to start from: python scripts/train\.py (\S+) data\.root=FOLDER trains it", str(error.value))
+    [named] = re.findall(r"to start from: trex2 train (\S+) data\.root=FOLDER trains it", str(error.value))
     assert load(named).folder == Path(config.train.init_from).parent.parent
 
 

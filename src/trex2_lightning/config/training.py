@@ -79,6 +79,7 @@ class TrainConfig:
     ema_decay: float = 0.9998  # exponential moving average of the weights, which is evaluated; 0: none
     val_every: int = 5000  # optimizer steps
     save_every: int = 500  # optimizer steps between two writings of last.ckpt
+    calibrate: bool = True  # after the last step: fit what scores mean to val (docs/evaluation.md)
     init_from: str = ""  # checkpoint whose weights the run starts from
     # Parts of the detector that stay as they are, such as `decoder`: no gradients of their own, evaluation mode.
     frozen: list[str] = field(default_factory=list)

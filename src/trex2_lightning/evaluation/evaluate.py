@@ -13,21 +13,21 @@ from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
+from trex2_lightning.evaluation.reliability import reliability
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
+from trex2_lightning.metrics.detection import DetectionMetric
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
-from trex2_lightning.prompting.protocols import (
+from trex2_lightning.prompting.protocol_names import (
     BY_LEARNED_VECTORS,
     FROM_REFERENCES,
     OWN_EXEMPLARS,
     PROTOCOLS,
+    TEXT_CONTROLS,
     TEXT_PROTOCOLS,
-    Prompting,
-    Text,
-    promptings,
 )
+from trex2_lightning.prompting.protocols import Prompting, Text, promptings
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_evaluator
@@ -50,9 +50,9 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
-            other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls, and all if
-            the run trained visual prompts.
+        protocols: some of `protocol_names.PROTOCOLS`, or `exemplars`, of which those that the run trained for are
+            taken; or other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls,
+            and all if the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
@@ -85,10 +85,7 @@ def evaluate(
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
     step(module, datamodule=data, verbose=False)
-    rows = {
-        row: Evaluation(module.figures[row], metric.results(), metric.per_category)
-        for row, (_, metric) in module.protocols.items()
-    }
+    rows = {row: _evaluation(module.figures[row], metric, records) for row, (_, metric) in module.protocols.items()}
     regions = module.regions.accuracy.compute() if module.regions else {}
     module.protocols, module.regions = {}, None
     return EvaluationReport(rows, regions, records, support)
@@ -117,6 +114,15 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     if left_out := [protocol for protocol in listed if protocol not in chosen]:
         log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))
     return chosen
+
+
+def _evaluation(figures: dict[str, float], metric: DetectionMetric, records: Records) -> Evaluation:
+    """What a row found, and how far its scores can be trusted, which takes true boxes."""
+    results, images = metric.results(), {image.id: image for image in records.images}
+    if not any(len(image.boxes) for image in images.values()):
+        return Evaluation(figures, results, metric.per_category)
+    kept = reliability(results, images, len(records.names))
+    return Evaluation(figures | kept.figures(), results, metric.per_category, kept)
 
 
 def _given_exemplars(records: Records) -> dict[int, Tensor]:

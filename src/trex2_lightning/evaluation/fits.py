@@ -47,20 +47,23 @@ PROTOCOL_OF: dict[PromptSource, str] = {
 }
 
 
-def calibrate(config: Config, module: DetectionModule) -> None:
+def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, float]:
     """Fit the appearance to training's boxes and the scores of each kind of prompt to the val split, in place.
 
     The detector's own weights stay as they are. A kind of prompt that finds nothing right, or nothing wrong, in val
     keeps what it has, with a line in the log.
+
+    Returns:
+        The lowest scores that `predict` keeps, of the kinds of prompts that were fitted.
 
     Raises:
         InputError: there is more than one process, each of which would fit to a part of val.
     """
     if config.train.world_size > 1:
         raise InputError("scores are fitted in one process: leave train.devices and train.nodes at 1")
-    if config.data.val == config.data.train and not config.data.sets:
+    if is_trained_on_val(config):
         log.warning("data.val is what it was trained on: the scores will promise too much of other images")
-    trainer, data = build_evaluator(config), build_datamodule(config)
+    trainer, data = build_evaluator(config, alone=True), build_datamodule(config)
     detector = module.detector
     data.prepare_data()
     data.setup("fit")
@@ -82,18 +85,25 @@ def calibrate(config: Config, module: DetectionModule) -> None:
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     if not module.visual_trained:
         wanted.pop("mixed", None)  # a mean with vectors that mean nothing
-    rows = promptings(wanted.values(), data.names, config.seed, references, [count])
+    rows = promptings(wanted.values(), data.names, config.seed, references, config.eval.references)
     asked: list[Prompting] = [*rows.values()]
     if references is not None:
         asked.append(Absent(references, config.seed))
     collector = EvidenceCollector(module, asked, data.val_records.images, config.eval.max_detections)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
+    kept: dict[PromptSource, float] = {}
     for source, (evidence, right) in collector.collected().items():
         if right.any() and not right.all():
-            detector.calibration.fit(source, evidence, right)
+            kept[source] = detector.calibration.fit(source, evidence, right)
         else:
             missing = "wrong" if right.any() else "right"
             log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, missing)
+    return kept
+
+
+def is_trained_on_val(config: Config) -> bool:
+    """Whether the split that scores are fitted to is that of training: they would promise too much."""
+    return config.data.val == config.data.train and not config.data.sets
 
 
 class KnownBoxes(L.LightningModule):

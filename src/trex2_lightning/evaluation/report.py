@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from trex2_lightning.config import Config
 from trex2_lightning.data.records import Records
 from trex2_lightning.data.sampling.references import Support
+from trex2_lightning.evaluation.reliability import Reliability, write_reliability
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.training.trainer import finish_wandb, wandb_logger
 
@@ -25,6 +26,7 @@ class Evaluation(NamedTuple):
     figures: dict[str, float]  # as the `compute` of the metric gives them
     results: list[ImageResult]
     categories: dict[str, float]  # AP by name, of categories with ground truth
+    reliability: Reliability | None = None  # of its scores; None where there are no boxes to judge by
 
 
 class EvaluationReport(NamedTuple):
@@ -46,6 +48,10 @@ class EvaluationReport(NamedTuple):
                 if values := by_group(own, metric):
                     measured.setdefault(metric, {})[row] = values
         return measured
+
+    def reliability(self) -> dict[str, Reliability]:
+        """Of the scores of each row, where there are boxes to judge by."""
+        return {row: one.reliability for row, one in self.rows.items() if one.reliability is not None}
 
 
 def by_group(figures: dict[str, float], metric: str = "ap") -> dict[str, float]:
@@ -82,6 +88,8 @@ def by_task(reports: dict[str, EvaluationReport], metric: str) -> Summary:
 def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: dict[str, Any]) -> None:
     """Write `evaluation.json`: `about`, the figures, those of each category and task; and each row's detections.
 
+    And how far their scores can be trusted: numbers in the file, and `reliability.png`.
+
     Args:
         reports: of tasks by name, or of a single data set, whose name is "".
         folder: to write to; a task's detections go into a folder of its name.
@@ -90,6 +98,7 @@ def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: 
     for name, report in reports.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         write_results(report, folder / name)
+        write_reliability(report.reliability(), folder / name)
     if "" in reports:
         figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **_in_full(reports[""])}
     else:
@@ -105,7 +114,9 @@ def write_results(report: EvaluationReport, folder: Path) -> None:
         (folder / f"results_{row}.json").write_text(json.dumps(results))
 
 
-def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") -> None:
+def log_summary(
+    config: Config, folder: Path, summary: Summary, what: str = "", trust: Mapping[str, Reliability] | None = None
+) -> None:
     """Log the figures to W&B, unless it is disabled, as `METRIC/ROW/GROUP`.
 
     Args:
@@ -113,6 +124,7 @@ def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") 
         folder: for W&B's files.
         summary: the figures.
         what: was evaluated, such as `lvis_minival`, which then stands before each figure; "": the run's own test split.
+        trust: how far the scores of each row can be trusted, which becomes the table `reliability`.
     """
     if config.logging.wandb == "disabled":
         return
@@ -127,6 +139,9 @@ def log_summary(config: Config, folder: Path, summary: Summary, what: str = "") 
             for group, value in groups.items()
         }
     )
+    if trust:
+        lines = [[row, *line] for row, one in trust.items() for line in one.table()]
+        logger.log_table(f"{prefix}reliability", ["prompt", "scores", "mean score", "share right", "count"], lines)
     finish_wandb([logger])
 
 
@@ -140,8 +155,15 @@ def _by_row(rows: dict[str, dict[str, float]]) -> dict[str, float]:
 
 
 def _in_full(report: EvaluationReport) -> dict[str, Any]:
-    """The summary, AP by row and category name, and what generic prompts were made of."""
+    """The summary, and by row AP of each category's name and `[mean score, share that is right, count]` of bins; and
+    what generic prompts were made of.
+    """
     rows = {row: evaluation.categories for row, evaluation in report.rows.items()}
     categories = {row: {name: round(ap, 4) for name, ap in own.items()} for row, own in rows.items()}
+    trust: dict[str, dict[str, list[list[float]]]] = {}
+    for row, one in report.reliability().items():
+        for scores, *values in one.table():
+            trust.setdefault(row, {}).setdefault(scores, []).append(values)
     support = {str(count): own._asdict() for count, own in report.support.items()}
-    return {**report.summary(), "categories": categories, **({"references": support} if support else {})}
+    known = {"references": support} if support else {}
+    return {**report.summary(), "categories": categories, "reliability": trust, **known}

@@ -82,7 +82,7 @@ def check_learned(learned: bool, known: bool, phrases: Collection[str], images: 
     if not known:
         raise InputError(
             "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
-            "stage 2, or leave them out, or let scripts/calibrate.py add model.appearance.name=backbone"
+            "stage 2, or leave them out, or let trex2 calibrate add model.appearance.name=backbone"
         )
     if both := [name for name in phrases if any(name in marks for marks in images)]:
         raise InputError(

@@ -154,13 +154,18 @@ class OnnxPredictor:
             InputError: as `Predictor.present`.
         """
         check_wanted(prompts.names)
-        tokens = self._asked(prompts)
+        shown = () if self._detector.known is None else prompts.appearance
+        kept = [place for place, name in enumerate(prompts.names) if name not in shown]
+        if not kept:
+            return {}
+        names = tuple(prompts.names[place] for place in kept)
+        sources = tuple(prompts.sources[place] for place in kept)
+        tokens = self._asked(PromptArrays(names, prompts.vectors[kept], sources))
         decoded = self._detector.decode(self._seen(image), tokens)
         if decoded.presence is None:
             raise InputError("this detector has no presence head: train one with model.presence=true, and export it")
-        likely = finding.mean_sigmoids(decoded.presence, tokens.category, len(prompts.names))
-        unknown = () if self._detector.known is None else prompts.appearance
-        return {n: p for n, p in zip(prompts.names, likely.tolist(), strict=True) if n not in unknown}
+        likely = finding.mean_sigmoids(decoded.presence, tokens.category, len(names))
+        return dict(zip(names, likely.tolist(), strict=True))
 
     def save(self, prompts: PromptArrays, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file, which `Predictor` reads too."""

@@ -55,8 +55,13 @@ def write_prediction(
         exemplars,
     )
     drawn.save(picture)
-    content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
-    if present is not None:
-        content["present"] = present
-    values.write_text(json.dumps(content, indent=2) + "\n")
+    values.write_text(json.dumps(prediction_values(image, detections, present), indent=2) + "\n")
     return picture, values
+
+
+def prediction_values(
+    image: Path, detections: Sequence[Detection], present: Mapping[str, float] | None = None
+) -> dict[str, object]:
+    """What JSON has of an image: its path, the detections, and what is present where the detector says it."""
+    content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
+    return content if present is None else content | {"present": present}

@@ -1,4 +1,4 @@
-"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind scripts/predict.py.
+"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind trex2 predict.
 
 C categories, M exemplars of one of them in one image, n reference images, D model width.
 """
@@ -12,16 +12,16 @@ from typing import Literal, NamedTuple
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.config import Config, Precision
-from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.data.sampling.collate import pad
 from trex2_lightning.errors import InputError
+from trex2_lightning.inference.inputs import Picture, as_phrases, as_picture
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
+from trex2_lightning.inference.pretrained import load_pretrained
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors
@@ -37,10 +37,10 @@ from trex2_lightning.prompting.prompt_set import (
     rows_of,
     save_prompts,
     sources_of,
+    without_exemplars,
 )
 from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
-from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 
 Mix = Literal["half", "mean"]
@@ -53,15 +53,15 @@ class EncodedImage(NamedTuple):
     size: tuple[int, int]  # height and width of the original image
 
 
-AnyImage = Path | Image.Image | EncodedImage
+AnyImage = Picture | EncodedImage
 Reference = tuple[AnyImage, Marks]
 
 
 class Predictor:
     """A trained, frozen detector: prompts from phrases, exemplars and files, and detections with them.
 
-    An image is a file, a PIL image, or what `encode` has made of one, which is faster where it is prompted repeatedly.
-    Pixels are those of a file as viewers show it, turned by its EXIF orientation; a PIL image is taken as it is.
+    An image is what `inference.inputs` takes, or what `encode` has made of one, which is faster where it is prompted
+    repeatedly. Pixels are those of a file as viewers show it, turned by its EXIF orientation; others are as they are.
 
     Args:
         config: the run.
@@ -96,41 +96,43 @@ class Predictor:
         self._last: tuple[PromptSet, PromptTokens] | None = None
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        path: Path,
-        *,
-        precision: Precision | None = None,
-        compile: bool = False,
+    def from_pretrained(
+        cls, what: str | Path, *, precision: Precision | None = None, compile: bool = False
     ) -> Predictor:
-        """Rebuild the detector from a checkpoint, on the GPU where there is one."""
-        config, module = load_checkpoint(path)
+        """The detector of a checkpoint, a run's folder, or a Grounding DINO of the hub, on the GPU where there is one.
+
+        Raises:
+            InputError: as `load_pretrained`.
+        """
+        config, module = load_pretrained(what)
         module = module.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(config, module, precision=precision, compile=compile)
+
+    from_checkpoint = from_pretrained  # its former name
 
     def autocast(self) -> torch.autocast:
         """The context in which the detector is called: of its precision."""
         return torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._half)
 
     @torch.no_grad()
-    def encode(self, image: Path | Image.Image) -> EncodedImage:
+    def encode(self, image: Picture) -> EncodedImage:
         """See an image, for any number of prompts.
 
         Raises:
-            InputError: an unreadable file.
+            InputError: an unreadable file, or no image.
         """
-        picture = read_image(image) if isinstance(image, Path) else image.convert("RGB")
+        picture = as_picture(image)
         size, device = (picture.height, picture.width), self.module.device
         images = pad([self._transform(picture)], [size])
         images = images._replace(pixels=images.pixels.to(device), valid=images.valid.to(device))
         with self.autocast():
             return EncodedImage(self.module.detector.encode_image(images), size)
 
-    def text(self, phrases: tuple[str, ...]) -> PromptSet:
-        """Each phrase on its own; its category is named by it.
+    def text(self, phrases: str | Sequence[str]) -> PromptSet:
+        """Each phrase on its own, or a single one; its category is named by it.
 
         Raises:
-            InputError: a phrase is empty, given twice or too long.
+            InputError: a phrase is empty, given twice, too long, or a sentence of several names.
         """
         return self.mixed(phrases, ())
 
@@ -151,7 +153,7 @@ class Predictor:
         return self.mixed((), references)
 
     @torch.no_grad()
-    def mixed(self, phrases: tuple[str, ...], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
+    def mixed(self, phrases: str | Sequence[str], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
         """Categories of phrases and of exemplars; one that has both, under one name, gets their mean.
 
         Where the detector reads words, a phrase's vector is their mean. That goes into a mean with exemplars and into
@@ -167,6 +169,7 @@ class Predictor:
             InputError: a phrase as in `text`; exemplars that do not lie in their image, or are boxes and points of one
                 category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint of text alone.
         """
+        phrases = as_phrases(phrases)
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         marked = [exemplars for _, exemplars in references]
@@ -232,10 +235,12 @@ class Predictor:
         """
         check_wanted(prompts.names)
         encoded, detector = self._encoded(image), self.module.detector
+        known = prompts if self._proposing is None else without_exemplars(prompts)
+        if not known.names:
+            return {}
         with self.autocast():
-            present = detector.present(detector.decode(encoded.features, self._asked(prompts)))
-        unknown = () if self._proposing is None else prompts.appearance
-        return {n: p for n, p in zip(prompts.names, present[0].tolist(), strict=True) if n not in unknown}
+            present = detector.present(detector.decode(encoded.features, self._asked(known)))
+        return dict(zip(known.names, present[0].tolist(), strict=True))
 
     def save(self, prompts: PromptSet, path: Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""

@@ -47,6 +47,7 @@ class ImageResult(NamedTuple):
     boxes: Tensor  # (n, 4) xyxy, pixels of the original file
     scores: Tensor  # (n,) in [0, 1]
     labels: Tensor  # (n,) int64, category index
+    unfitted: Tensor | None = None  # (n,) their scores where nothing is fitted; None: these are they
 
 
 class DetectionMetric:
@@ -174,6 +175,7 @@ def _on_cpu(result: ImageResult) -> ImageResult:
         result.boxes.detach().to("cpu", torch.float32, copy=True),
         result.scores.detach().to("cpu", torch.float32, copy=True),
         result.labels.detach().to("cpu", torch.int64, copy=True),
+        None if result.unfitted is None else result.unfitted.detach().to("cpu", torch.float32, copy=True),
     )
 
 

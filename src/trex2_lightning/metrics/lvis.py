@@ -132,7 +132,8 @@ def _joined(boxes: list[Tensor], labels: list[Tensor], values: list[Tensor]) -> 
 
 def _best(result: ImageResult) -> ImageResult:
     order = result.scores.argsort(descending=True, stable=True)[:PER_IMAGE]
-    return ImageResult(result.image_id, result.boxes[order], result.scores[order], result.labels[order])
+    unfitted = None if result.unfitted is None else result.unfitted[order]
+    return ImageResult(result.image_id, result.boxes[order], result.scores[order], result.labels[order], unfitted)
 
 
 def _quota(found: _Rows) -> _Rows:

@@ -42,6 +42,7 @@ class ScoreCalibration(nn.Module):
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("bias", torch.zeros(sizes), persistent=False)
         self.register_buffer("threshold", torch.full(sizes, UNFITTED_THRESHOLD), persistent=False)
+        self.fitted = False
         self.fitted_without_appearance = False  # else a learned score is what it is, and nothing need be weighed
 
     def forward(self, evidence: Tensor, sources: Tensor) -> Tensor:
@@ -55,9 +56,7 @@ class ScoreCalibration(nn.Module):
             (B, N, C) in [0, 1]; 0 of a category that is not asked for, whose `score` is -inf.
         """
         compared = (evidence[..., SIMILARITY] > -torch.inf).long()
-        weight, bias = self.weight[compared, sources], self.bias[compared, sources]
-        terms = torch.where(weight == 0, 0.0, evidence * weight)  # 0 * -inf is no number
-        return (terms.sum(-1) + bias).sigmoid().masked_fill(evidence[..., 0] == -torch.inf, 0)
+        return _weighed(evidence, self.weight[compared, sources], self.bias[compared, sources])
 
     def fits(self) -> dict[str, Tensor]:
         """What `fit` has found, for a checkpoint."""
@@ -70,13 +69,16 @@ class ScoreCalibration(nn.Module):
                 tensor.copy_(fits[name])
         self._note_fitted()
 
-    def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> None:
+    def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> float:
         """Learn from boxes whether the evidence was right, and the score that parts them best (F1).
 
         Args:
             source: of the prompts.
             evidence: (n, F), all with appearance or all without.
             right: (n,) bool, the box is the best one of an object of the category; some are, and some are not.
+
+        Returns:
+            That score, which becomes the threshold.
         """
         compared = int(evidence[0, SIMILARITY] > -torch.inf)
         inputs = evidence[:, : len(EVIDENCE) if compared else ALWAYS].double()
@@ -103,10 +105,18 @@ class ScoreCalibration(nn.Module):
         self.bias[row] = offset.to(self.bias)
         self.threshold[row] = threshold_of_best_f1((inputs @ found + offset).sigmoid(), right).to(self.threshold)
         self._note_fitted()
+        return float(self.threshold[row])
 
     def _note_fitted(self) -> None:
-        as_it_is = self.weight.new_tensor(UNFITTED)
-        self.fitted_without_appearance = bool((self.weight[0] != as_it_is).any() or self.bias[0].any())
+        as_it_is = self.weight.new_tensor([UNFITTED, UNFITTED_APPEARANCE])[:, None]
+        changed = ((self.weight != as_it_is).any(-1) | (self.bias != 0)).any(1).tolist()
+        self.fitted, self.fitted_without_appearance = any(changed), changed[0]
+
+
+def unfitted_scores(evidence: Tensor) -> Tensor:
+    """Scores (...) of evidence (..., F) as they are where nothing is fitted."""
+    weight = evidence.new_tensor([UNFITTED, UNFITTED_APPEARANCE])
+    return _weighed(evidence, weight[(evidence[..., SIMILARITY] > -torch.inf).long()], weight.new_zeros(()))
 
 
 def threshold_of_best_f1(scores: Tensor, right: Tensor) -> Tensor:
@@ -115,3 +125,9 @@ def threshold_of_best_f1(scores: Tensor, right: Tensor) -> Tensor:
     hits = right[order].double().cumsum(0)
     f1 = 2 * hits / (torch.arange(1, len(hits) + 1, device=hits.device) + hits[-1])
     return scores[order[f1.argmax()]]
+
+
+def _weighed(evidence: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Scores (...) by evidence (..., F), each kind with its weight; 0 of a category that is not asked for."""
+    terms = torch.where(weight == 0, 0.0, evidence * weight)  # 0 * -inf is no number
+    return (terms.sum(-1) + bias).sigmoid().masked_fill(evidence[..., 0] == -torch.inf, 0)

@@ -25,6 +25,15 @@ def own_rank() -> int:
     return distributed.get_rank() if _is_distributed() else 0
 
 
+def leave_the_other_ranks() -> int:
+    """End what is distributed, for good; the rank that this process had."""
+    rank = own_rank()
+    if _is_distributed():
+        _of_hosts.cache_clear()
+        distributed.destroy_process_group()
+    return rank
+
+
 def from_every_rank(value: Value) -> list[Value]:
     """The values of all ranks, in their order; any that pickles. They go from host to host, no GPU is waited for."""
     gathered = [value] * num_ranks()

@@ -16,6 +16,7 @@ class Ranked(NamedTuple):
     scores: Tensor  # (B, n)
     labels: Tensor  # (B, n) int64
     boxes: Tensor  # (B, n, 4)
+    pairs: Tensor  # (B, n) int64, which of the Q * C pairs of query and category it is
 
 
 def category_scores(logits: Tensor, category: Tensor, valid: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def rank(scores: Tensor, boxes: Tensor, limit: int) -> Ranked:
     num_categories = scores.shape[-1]
     best, index = scores.flatten(1).topk(min(limit, scores[0].numel()))
     chosen = (index // num_categories)[..., None].expand(-1, -1, 4)
-    return Ranked(best, index % num_categories, boxes.gather(1, chosen))
+    return Ranked(best, index % num_categories, boxes.gather(1, chosen), index)
 
 
 def to_pixels(boxes: Tensor, sizes: Tensor) -> Tensor:

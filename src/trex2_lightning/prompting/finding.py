@@ -47,6 +47,7 @@ class Found(NamedTuple):
 
     scores: Tensor  # (B, N, C) in [0, 1], 0 of what is not asked for
     boxes: Tensor  # (B, N, 4)
+    evidence: Tensor | None = None  # (B, N, C, F) that was weighed; None: a score is as it was learned
 
 
 def find_objects(
@@ -69,7 +70,7 @@ def find_objects(
     evidence = gather_evidence(detector, features, prompts, proposing, most)
     if not isinstance(source, Tensor):
         source = torch.full(evidence.values.shape[2:3], SOURCES.index(source), device=evidence.boxes.device)
-    return Found(detector.calibration(evidence.values, source), evidence.boxes)
+    return Found(detector.calibration(evidence.values, source), evidence.boxes, evidence.values)
 
 
 def gather_evidence(

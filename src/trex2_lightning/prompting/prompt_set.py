@@ -83,6 +83,13 @@ def from_one_source(prompts: PromptSet, source: PromptSource) -> PromptSet:
     return prompts._replace(sources=tuple(sources))
 
 
+def without_exemplars(prompts: PromptSet) -> PromptSet:
+    """The categories whose exemplars have no appearance, as none of a phrase has."""
+    kept = [place for place, name in enumerate(prompts.names) if name not in prompts.appearance]
+    names, sources = tuple(prompts.names[place] for place in kept), tuple(prompts.sources[place] for place in kept)
+    return PromptSet(names, prompts.vectors[kept], sources)
+
+
 def join(*sets: PromptSet) -> PromptSet:
     """The categories of all sets, in their order.
 

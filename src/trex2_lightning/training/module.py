@@ -14,6 +14,7 @@ from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
+from trex2_lightning.models.calibration import unfitted_scores
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.scores import rank, to_pixels
 from trex2_lightning.prompting.finding import find_objects
@@ -168,11 +169,15 @@ class DetectionModule(L.LightningModule):
         """
         found = find_objects(self.detector, features, prompts, source, self._proposing, self._max_detections)
         best = rank(found.scores, found.boxes, self._max_detections)
-        boxes = to_pixels(best.boxes, sizes)
+        boxes, unfitted = to_pixels(best.boxes, sizes), None
+        if self.detector.calibration.fitted and found.evidence is not None:
+            values = found.evidence.flatten(1, 2)  # (B, N * C, F)
+            unfitted = unfitted_scores(values.gather(1, best.pairs[..., None].expand(-1, -1, values.shape[-1])))
         results = []
         for i, image_id in enumerate(image_ids):
             asked = best.scores[i] > 0  # exactly 0 is the score of what is not valid
-            results.append(ImageResult(image_id, boxes[i, asked], best.scores[i, asked], best.labels[i, asked]))
+            before = None if unfitted is None else unfitted[i, asked]
+            results.append(ImageResult(image_id, boxes[i, asked], best.scores[i, asked], best.labels[i, asked], before))
         return results
 
     @property
@@ -215,7 +220,6 @@ class DetectionModule(L.LightningModule):
         self._count_batches_anew(checkpoint)
         regroup(checkpoint, self.detector)
         self.visual_trained |= checkpoint["visual_trained"]
-        self.detector.calibration.load_fits(checkpoint.get("calibration", {}))
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
@@ -69,6 +68,8 @@ def wandb_boxes(record: ImageRecord, result: ImageResult, names: Sequence[str]) 
 
 
 def _row(record: ImageRecord, result: ImageResult, names: Sequence[str]) -> list[Any]:
+    import wandb  # only where a run logs to it
+
     return [
         record.path.name,
         wandb.Image(read_image(record.path, (record.height, record.width)), boxes=wandb_boxes(record, result, names)),
