@@ -66,6 +66,14 @@ class Point:
         return f"{self.x:g},{self.y:g}"
 
 
+class Detection(NamedTuple):
+    """One object that was found, for a person."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy in pixels of the upright image
+
+
 Exemplar = Box | Point  # `form` is how the command line has one
 
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trex2_lightning.commands.prepare import main as prepare_data
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.errors import InputError
 

@@ -14,9 +14,9 @@ from torchvision.ops import box_iou
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.search import Detection
 from trex2_lightning.prompting.finding import Found
 from trex2_lightning.prompting.prompt_set import join
+from trex2_lightning.structures import Detection
 from trex2_lightning.training.build import build_module
 
 

@@ -22,22 +22,22 @@ from trex2_lightning.inference.inputs import Picture, as_phrases, as_picture
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.pretrained import load_pretrained
-from trex2_lightning.inference.search import Detection, Search, Threshold, asked_of, thresholds_of
+from trex2_lightning.inference.search import Search, Threshold, asked_of, thresholds_of
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors
+from trex2_lightning.prompting.prompt_file import check_wanted, repeated
 from trex2_lightning.prompting.prompt_set import (
     PromptSet,
-    check_wanted,
     fingerprint,
     from_one_source,
     load_prompts,
-    repeated,
+    network_fingerprint,
     rows_of,
     save_prompts,
     sources_of,
     without_exemplars,
 )
-from trex2_lightning.structures import FeatureMaps, Images, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Images, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.module import DetectionModule
 
@@ -166,8 +166,9 @@ class Predictor:
         phrases = as_phrases(phrases)
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
-        check_kinds(exemplars for _, exemplars in references)
-        check_learned(self.module, phrases, [exemplars for _, exemplars in references])
+        marked = [exemplars for _, exemplars in references]
+        check_kinds(marked)
+        check_learned(self.module.visual_trained, self.module.knows_exemplars, phrases, marked)
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:
@@ -267,9 +268,7 @@ class Predictor:
 
     @cached_property
     def _network(self) -> str:
-        """Of the network that compares appearance: its name, its settings and its weights."""
-        appearance = self.module.detector.appearance
-        return "" if appearance is None else f"{appearance.made_by} {fingerprint(appearance.model)}"
+        return network_fingerprint(self.module.detector)
 
     @cached_property
     def _proposing(self) -> PromptTokens | None:

@@ -6,7 +6,6 @@ B images, C categories, n detections of an image.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,18 +17,10 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.scores import rank, to_pixels, without
 from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_set import PromptSet
-from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.module import DetectionModule
 
 Threshold = float | Mapping[str, float] | None  # of all categories, of some by name, or the checkpoint's own
-
-
-class Detection(NamedTuple):
-    """One object that was found."""
-
-    name: str
-    score: float  # in [0, 1]
-    box: tuple[float, float, float, float]  # xyxy in pixels of the original image
 
 
 class Search:

@@ -11,7 +11,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.journal import ROOT, Journal, pictures_in
 from trex2_lightning.inference.labelling.rows import Row, judged_row
 from trex2_lightning.inference.labelling.sources import Shard
-from trex2_lightning.inference.search import Detection
+from trex2_lightning.structures import Detection
 
 HEAD = {"phrases": ("cell",), ROOT: "/pictures"}
 FOUND = Detection("cell", 0.75, (1.0, 2.0, 3.5, 4.25))

@@ -17,7 +17,7 @@ from trex2_lightning.inference.labelling.journal import ROOT, Journal
 from trex2_lightning.inference.labelling.label_files import WRITERS, Labels
 from trex2_lightning.inference.labelling.rows import Row
 from trex2_lightning.inference.labelling.sources import Shard, find_pictures
-from trex2_lightning.inference.search import Detection
+from trex2_lightning.structures import Detection
 
 # On which formats stumble: folders, one of YOLO's own name, a stem twice, blanks, signs of XML and of addresses.
 NAMES = ["a.jpg", "a.png", "images/b c.jpg", "sub/a.jpg", "sub/d&e?=%20.jpg", "empty.jpg"]

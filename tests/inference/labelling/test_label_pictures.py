@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from trex2_lightning.__main__ import run
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.inference.labelling.label_pictures import Work, Written, label_pictures, write_labels
 from trex2_lightning.inference.labelling.labeller import Labeller
 from trex2_lightning.inference.labelling.rows import Row, judged_row
 from trex2_lightning.inference.labelling.sources import Shard, Source, find_pictures
 from trex2_lightning.inference.labelling.uncertain import most_uncertain, write_sheet
-from trex2_lightning.inference.search import Detection
+from trex2_lightning.structures import Detection
 
 Pictures = Callable[..., Path]
 NAMES = [f"{number}.jpg" for number in range(8)] + ["sub/8.jpg", "sub/9.jpg"]

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trex2_lightning.data.images.transforms import ImageError, read_image
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.inference.encoding import Alike, batches_of
 
 Transform = Callable[[Image.Image], Tensor]

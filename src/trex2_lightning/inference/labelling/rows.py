@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from trex2_lightning.inference.search import Detection
+from trex2_lightning.structures import Detection
 
 
 class Row(NamedTuple):

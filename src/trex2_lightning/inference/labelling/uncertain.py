@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from trex2_lightning.data.images.transforms import ImageError, read_image
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.inference.labelling.rows import Row, distance
 from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
-from trex2_lightning.inference.search import Detection
+from trex2_lightning.structures import Detection
 
 MOST, COLUMNS = 12, 4
 SIDE = 640  # pixels, of a picture on the sheet
