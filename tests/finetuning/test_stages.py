@@ -108,6 +108,14 @@ def test_looking_alone_writes_all_settings_and_why(write: Write, capsys: pytest.
     assert f"  train.max_steps={config.train.max_steps}: " in printed
 
 
+def test_a_folder_may_be_called_anything(write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home := tmp_path / "Bücher # 1, it's: mine").mkdir()
+    monkeypatch.chdir(home)
+    run(write("coco", train=4, val=2).rename(home / "größe"), "--look")
+    config = load("runs/größe/config.yaml")
+    assert config.data.test.annotations == str(home / "runs" / "größe" / "data" / "val")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -144,13 +144,29 @@ def test_what_cannot_be_trained_is_refused(change: Callable[[Path], object], mes
 
 
 def test_pictures_of_the_same_names_are_those_of_the_split(write: Write) -> None:
-    root = write("coco", train=2, val=2)
+    """In COCO's own layout."""
+    root = write("coco", train=0, val=0)
+    (root / "annotations").mkdir()
     for split in ("train", "val"):
-        write_coco_file(root / f"{split}.json", pictures(root / "images" / split, ["a", "b"]))
+        (root / f"{split}.json").unlink()
         shutil.rmtree(root / split)
+        files = pictures(root / f"{split}2017", ["a", "b"])
+        write_coco_file(root / "annotations" / f"instances_{split}2017.json", files)
+        (root / "annotations" / f"captions_{split}2017.json").write_text('{"images": [], "annotations": []}')
     found = prepared(root)
-    assert {image.path.parent.name for image in found.splits["train"]} == {"train"}
-    assert {image.path.parent.name for image in found.splits["val"]} == {"val"}
+    for split, index in found.splits.items():
+        assert {image.path.parent.name for image in index} == {f"{split}2017"}
+    assert sum("captions_" in line and "instances_" in line for line in found.lines) == 2
+
+
+def test_pictures_are_where_most_of_them_are(write: Write) -> None:
+    root = write("coco", train=3, val=1)
+    pictures(root / "images", ["train0", "train1", "train2"])
+    for stem in ("train1", "train2"):
+        (root / "train" / f"{stem}.jpg").unlink()
+    found = prepared(root)
+    assert {image.path.parent.name for image in found.splits["train"]} == {"images"}
+    assert len(found.splits["train"]) == 3
 
 
 def test_what_is_on_the_pictures(write: Write) -> None:

@@ -12,13 +12,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml  # type: ignore[import-untyped]
-
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.annotations.json_files import json_lists
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats import every_format
-from trex2_lightning.data.formats.yolo import NOTHING, split_places
+from trex2_lightning.data.formats.yolo import NOTHING, read_data_yaml, split_places
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES
 from trex2_lightning.data.index.reading import SUMMARY
@@ -158,10 +156,10 @@ def _json_files(folder: Path, name: str, *, federated: bool) -> Iterator[tuple[s
 def _yolo(folder: Path, left_out: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
     for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
         try:
-            content = yaml.load(file.read_bytes(), yaml.BaseLoader)  # text as it is typed, as the reader takes it
-        except (yaml.YAMLError, UnicodeDecodeError):
+            content = read_data_yaml(file, Report())
+        except InputError:  # of something else
             continue
-        if not isinstance(content, dict) or "names" not in content:
+        if "names" not in content:
             continue
         for key in ("train", "val", "valid", "test"):
             if content.get(key) in NOTHING or (key == "valid" and content.get("val") not in NOTHING):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -140,10 +139,8 @@ def _first_stage(run: FolderRun) -> tuple[Config, list[Choice]]:
     choices = choose(survey(prepared.splits["train"]), machine, given)
     places = {name: str(index.folder.resolve()) for name, index in prepared.splits.items()}
     if "test" not in places:
-        choices.append(
-            Choice("data.test.annotations", json.dumps(places["val"]), "there is no test split: val stands for it")
-        )
-    splits = [f"data.{name}.annotations={json.dumps(folder)}" for name, folder in places.items()]
+        choices.append(Choice("data.test.annotations", places["val"], "there is no test split: val stands for it"))
+    splits = [f"data.{name}.annotations={folder}" for name, folder in places.items()]
     splits += [f"data.{name}.images=" for name in {*places, "test"}]  # an index knows them
     chosen = [f"{choice.key}={choice.value}" for choice in choices]
     own = [f"name={place.name}", f"output={place.parent}"]

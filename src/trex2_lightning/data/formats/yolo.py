@@ -36,7 +36,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     Raises:
         InputError: the file, the split, its images or all of their labels are not there.
     """
-    content = _parse(data, report)
+    content = read_data_yaml(data, report)
     names = report.declare(_names(content, data))
     points = _key_points(content, data)
     files = [file for place in split_places(content, data, split) for file in _images(place, report)]
@@ -90,7 +90,12 @@ FORMAT = Format(
 )
 
 
-def _parse(data: Path, report: Report) -> dict[str, Any]:
+def read_data_yaml(data: Path, report: Report) -> dict[str, Any]:
+    """What the file says, all of it as text.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
     with report.open(data) as file:
         try:
             content = yaml.load(file.read(), yaml.BaseLoader)  # which takes all for text and runs nothing
