@@ -42,7 +42,11 @@ def test_help_tells_every_command() -> None:
     files = {path.stem for path in (ROOT / "src" / "trex2_lightning" / "commands").glob("*.py")}
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in process.stdout.splitlines() if line[:2] == "  "}
     options = {"-h,", "--version"}
-    assert {name.replace("-", "_") for name in told.keys() - options} == files - {"__init__", "terminal"}
+    assert {name.replace("-", "_") for name in told.keys() - options} == files - {
+        "__init__",
+        "terminal",
+        "prompt_options",
+    }
     assert told["train"] == "Train a detector."
     assert all(meaning.endswith(".") for name, meaning in told.items() if name not in options)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from trex2_lightning.commands.label import main as label_command
+from trex2_lightning.commands.terminal import STOPPED
 
 RED = ("--text", "red block")
 
@@ -68,16 +69,21 @@ def test_shards_are_put_together_by_the_call_without_one(
     assert names_in(label(*common)) == [f"{number}.jpg" for number in range(1, 7)]
 
 
-def test_stopped_by_the_user(label: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_stopped_by_the_user(
+    label: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("trex2_lightning.inference.labelling.journal.Journal.add", stop)
-    with pytest.raises(KeyboardInterrupt) as stopped:
+    with pytest.raises(SystemExit) as stopped:
         label(*RED)
-    assert stopped.value.__notes__ == [
-        f"what was labelled so far is in {tmp_path / 'out'}; the same command goes on from there"
-    ]
+    assert stopped.value.code == STOPPED
+    kept = f"stopped: what was labelled so far is in {tmp_path / 'out'}; the same command goes on from there"
+    assert kept in " ".join(capsys.readouterr().err.split("\n"))
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,8 @@ def test_floats_are_rounded() -> None:
         (torch.full((3, 8, 9), 1.5), r"a tensor \(3, 8, 9\) of float32 is no image: .* floats from 0 to 1"),
         (torch.zeros(3, 8, 9, dtype=torch.int64), r"of int64 is no image"),
         (torch.zeros(1, 3, 8, 9), r"a tensor \(1, 3, 8, 9\)"),
-        (b"jpeg", r"a bytes is no image: give a path, a PIL image, an array or a tensor"),
+        (b"jpeg", r"bytes of an image: cannot be read \(cannot identify image file\)"),
+        (3, r"a int is no image: give a path, a PIL image, an array or a tensor"),
         ("gone.jpg", r"gone\.jpg: no such image file"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_folder_of_the_hub_detects_without_a_run(tmp_path: Path, image: Path, 
     model = reference(tmp_path / "dino", is_mm=is_mm, decoder_bbox_embed_share=not is_mm)
     predictor = Predictor.from_pretrained(tmp_path / "dino")
     names, tokens = ("cat", "ring"), torch.tensor([[101, 1020, 1012, 1015, 1012, 102]])
-    pixels = predictor._transform(Image.open(image).convert("RGB"))[None]
+    pixels = predictor.transform(Image.open(image).convert("RGB"))[None]
     with torch.no_grad():
         theirs = model(pixel_values=pixels, input_ids=tokens)
     scores = theirs.logits[0, :, [1, 3]].sigmoid().flatten().sort(descending=True).values

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trex2_lightning.commands.prompt_options import add_prompt_options, marked
-from trex2_lightning.commands.terminal import console
+from trex2_lightning.commands.terminal import add_model, console, if_stopped
 from trex2_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,17 +26,17 @@ NAMED = 5  # skipped pictures that are named on the terminal; the file has all
 
 
 def main(arguments: list[str], prog: str = "label.py") -> None:
-    """`label.py PICTURES --ckpt FILE --text PHRASE ... [--format coco] [--output FOLDER]`"""
+    """`label.py PICTURES --model MODEL --text PHRASE ... [--format coco] [--output FOLDER]`"""
     options = _parser(prog).parse_args(arguments)
     references, (general, single) = marked(options), _thresholds(options.threshold)
 
     from trex2_lightning.inference.labelling.journal import pictures_in
     from trex2_lightning.inference.labelling.label_pictures import Work, label_pictures, write_labels
     from trex2_lightning.inference.labelling.labeller import Labeller, LabelRequest
-    from trex2_lightning.inference.labelling.sources import without
+    from trex2_lightning.inference.labelling.sources import leave_out
 
     request = LabelRequest(
-        checkpoint=options.ckpt,
+        model=options.model,
         phrases=tuple(options.text),
         references=tuple((Path(file), exemplars) for file, exemplars in references.items()),
         prompt_files=tuple(map(Path, options.prompts)),
@@ -47,14 +47,11 @@ def main(arguments: list[str], prog: str = "label.py") -> None:
         nms=options.nms,
     )
     source, work = _source(options), Work(options.batch_size, options.workers, _shard(options.shard))
-    source = without(source, pictures_in(options.other) if options.other else (), options.limit)
+    source = leave_out(source, pictures_in(options.other) if options.other else (), options.limit)
     labeller = Labeller(request)
-    try:
-        with _progress("pictures") as told:
-            label_pictures(labeller, source, options.output, work, told)
-    except KeyboardInterrupt as stop:
-        stop.add_note(f"what was labelled so far is in {options.output}; the same command goes on from there")
-        raise
+    kept = f"what was labelled so far is in {options.output}; the same command goes on from there"
+    with if_stopped(lambda: kept), _progress("pictures") as told:
+        label_pictures(labeller, source, options.output, work, told)
     if options.shard:
         console.print(f"shard {options.shard} is done; when all are, the same command without --shard writes the files")
         return
@@ -72,7 +69,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         metavar="PICTURES",
         help="folder, with those in it; pattern in quotes; .txt file with a picture a line; or video",
     )
-    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    add_model(parser)
     add_prompt_options(parser, ("--text", "--reference", "--prompts", "--negative"))
     parser.add_argument(
         "--threshold",

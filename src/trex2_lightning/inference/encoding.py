@@ -34,7 +34,7 @@ class Alike(NamedTuple):
     images: Images
 
 
-def batches_of(pictures: Sequence[Image.Image], transform: Callable[[Image.Image], Tensor]) -> tuple[Alike, ...]:
+def padded_batches(pictures: Sequence[Image.Image], transform: Callable[[Image.Image], Tensor]) -> tuple[Alike, ...]:
     """Pictures as padded batches, each resized by `transform` on its own; all of one size are in one batch."""
     alike: dict[tuple[int, int], list[int]] = {}
     pixels = [transform(picture) for picture in pictures]

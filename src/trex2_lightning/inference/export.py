@@ -15,7 +15,7 @@ from contextlib import redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -174,7 +174,8 @@ def write_graph(name: str, graph: Graph, folder: Path) -> Path:
             )
             assert program is not None
             for node in program.model.graph.all_nodes():  # nine tenths of a file, with this machine's paths
-                for part in (node, *node.outputs):
+                parts: list[Any] = [node, *node.outputs]
+                for part in parts:
                     part.metadata_props.clear()
             size = sum(weight.numel() * weight.element_size() for weight in graph.module.parameters())
             program.save(folder / f"{name}.onnx", external_data=size > MOST_BYTES)

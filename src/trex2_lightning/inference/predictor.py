@@ -17,7 +17,7 @@ from torch import Tensor
 from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.encoding import AnyImage, EncodedImage, batches_of
+from trex2_lightning.inference.encoding import AnyImage, EncodedImage, padded_batches
 from trex2_lightning.inference.inputs import Picture, as_phrases, as_picture
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
@@ -111,7 +111,7 @@ class Predictor:
             InputError: an unreadable file, or no image.
         """
         picture = as_picture(image)
-        [batch] = batches_of([picture], self.transform)
+        [batch] = padded_batches([picture], self.transform)
         return EncodedImage(self.see(batch.images), (picture.height, picture.width))
 
     @torch.no_grad()
@@ -218,7 +218,7 @@ class Predictor:
             encoded = self._encoded(image)
             return search(encoded.features, torch.tensor([encoded.size]))[0]
         found: dict[int, list[Detection]] = {}
-        for places, images in batches_of([as_picture(picture) for picture in image], self.transform):
+        for places, images in padded_batches([as_picture(picture) for picture in image], self.transform):
             found |= zip(places, search(self.see(images), images.sizes), strict=True)
         return [found[place] for place in range(len(image))]
 

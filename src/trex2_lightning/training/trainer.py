@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-import wandb
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import (
     Callback,
@@ -74,6 +73,8 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
     """A W&B run whose files are written to `folder`, or else to `config.folder`."""
+    import wandb  # a second, and nothing that a run without it needs
+
     settings = config.logging
     return WandbLogger(
         name=config.name,

@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Pictures:
 
 @pytest.fixture
 def request_(visual_checkpoint: Path) -> LabelRequest:
-    return LabelRequest(checkpoint=visual_checkpoint, phrases=("red block", "blue block"), threshold=0.0)
+    return LabelRequest(model=visual_checkpoint, phrases=("red block", "blue block"), threshold=0.0)
 
 
 @pytest.fixture

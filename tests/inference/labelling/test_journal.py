@@ -9,17 +9,17 @@ import pytest
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.journal import ROOT, Journal, pictures_in
-from trex2_lightning.inference.labelling.rows import Row, judged_row
+from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
 from trex2_lightning.inference.labelling.sources import Shard
 from trex2_lightning.structures import Detection
 
 HEAD = {"phrases": ("cell",), ROOT: "/pictures"}
 FOUND = Detection("cell", 0.75, (1.0, 2.0, 3.5, 4.25))
 ROWS = [
-    Row("a.jpg", 40, 30, (FOUND, FOUND._replace(score=0.5)), FOUND),
-    Row("b.jpg", 40, 30),
-    Row("c.jpg", skipped="cannot be read"),
-    Row(os.fsdecode(b"d\xff.jpg"), 1, 2, (FOUND._replace(name="Zelle ä"),)),
+    LabelRow("a.jpg", 40, 30, (FOUND, FOUND._replace(score=0.5)), FOUND),
+    LabelRow("b.jpg", 40, 30),
+    LabelRow("c.jpg", skipped="cannot be read"),
+    LabelRow(os.fsdecode(b"d\xff.jpg"), 1, 2, (FOUND._replace(name="Zelle ä"),)),
 ]
 
 
@@ -87,4 +87,4 @@ def test_a_doubt_is_what_lies_nearest_its_threshold() -> None:
     assert (row.width, row.height) == (40, 30)
     assert [found.name for found in row.found] == ["cell", "dust"]  # 0.5 after rounding is below it all the same
     assert row.doubt == Detection("cell", 0.5, FOUND.box)
-    assert judged_row("a.jpg", (30, 40), [], least) == Row("a.jpg", 40, 30)
+    assert judged_row("a.jpg", (30, 40), [], least) == LabelRow("a.jpg", 40, 30)

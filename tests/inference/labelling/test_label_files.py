@@ -15,7 +15,7 @@ from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.opening import read_records
 from trex2_lightning.inference.labelling.journal import ROOT, Journal
 from trex2_lightning.inference.labelling.label_files import WRITERS, Labels
-from trex2_lightning.inference.labelling.rows import Row
+from trex2_lightning.inference.labelling.rows import LabelRow
 from trex2_lightning.inference.labelling.sources import Shard, find_pictures
 from trex2_lightning.structures import Detection
 
@@ -30,7 +30,7 @@ def boxes(place: int) -> tuple[Detection, ...]:
     return (first, Detection("cell & co", 0.5, (3.0, 2.0, 40.0 + place, 30.0)))
 
 
-ROWS = [Row(name, *SIZES[name], () if name == "empty.jpg" else boxes(place)) for place, name in enumerate(NAMES)]
+ROWS = [LabelRow(name, *SIZES[name], () if name == "empty.jpg" else boxes(place)) for place, name in enumerate(NAMES)]
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def labels(tmp_path: Path, pictures: Callable[..., Path]) -> Iterator[Labels]:
     for name, size in SIZES.items():
         Image.new("RGB", size).save(root / name)
     with Journal(tmp_path / "out", {ROOT: str(root)}, Shard()) as journal:
-        journal.add([*ROWS, Row("torn.jpg", skipped="cannot be read")])
+        journal.add([*ROWS, LabelRow("torn.jpg", skipped="cannot be read")])
         yield Labels(find_pictures(str(root)), CATEGORIES, journal)
 
 

@@ -19,7 +19,7 @@ from trex2_lightning.__main__ import run
 from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.inference.labelling.label_pictures import Work, Written, label_pictures, write_labels
 from trex2_lightning.inference.labelling.labeller import Labeller
-from trex2_lightning.inference.labelling.rows import Row, judged_row
+from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
 from trex2_lightning.inference.labelling.sources import Shard, Source, find_pictures
 from trex2_lightning.inference.labelling.uncertain import most_uncertain, write_sheet
 from trex2_lightning.structures import Detection
@@ -149,7 +149,7 @@ def test_the_sheet_shows_the_nearest_scores(tmp_path: Path, pictures: Pictures) 
     root = pictures(*(f"{place}.jpg" for place in range(14)))
     scores = [0.1 + 0.03 * place for place in range(14)]  # 0.49, the last, is nearest
     rows = [judged_row(f"{p}.jpg", (60, 60), [Detection("cell", s, box)], least) for p, s in enumerate(scores)]
-    doubtful = most_uncertain([*rows, Row("none.jpg", 60, 60)], least)
+    doubtful = most_uncertain([*rows, LabelRow("none.jpg", 60, 60)], least)
     assert [row.name for row, _ in doubtful] == [f"{place}.jpg" for place in range(13, 1, -1)]
     (root / "13.jpg").unlink()
     assert write_sheet(root, doubtful, least, tmp_path / "sheet.png")

@@ -13,7 +13,7 @@ import pytest
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.decoding import decode
 from trex2_lightning.inference.labelling.labeller import Labeller, LabelRequest
-from trex2_lightning.inference.labelling.rows import Row
+from trex2_lightning.inference.labelling.rows import LabelRow
 from trex2_lightning.structures import Box
 
 Pictures = Callable[..., Path]
@@ -27,12 +27,12 @@ def files(pictures: Pictures) -> list[Path]:
     return [folder / name for name in NAMES]
 
 
-def rows_of(labeller: Labeller, files: Sequence[Path]) -> dict[str, Row]:
+def rows_of(labeller: Labeller, files: Sequence[Path]) -> dict[str, LabelRow]:
     transform = labeller.predictor.transform
     return {row.name: row for file in files for row in labeller.rows(decode([(str(file), file)], transform))}
 
 
-def assert_same(table: Sequence[Mapping[str, Any]], rows: Mapping[str, Row]) -> None:
+def assert_same(table: Sequence[Mapping[str, Any]], rows: Mapping[str, LabelRow]) -> None:
     """Within rounding."""
     assert len(table) == len(rows)
     for line in table:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.labelling.sources import Shard, Source, find_pictures, groups_of, without
+from trex2_lightning.inference.labelling.sources import Shard, Source, find_pictures, groups_of, leave_out
 
 Pictures = Callable[..., Path]
 
@@ -61,5 +61,5 @@ def test_what_is_done_leaves_the_other_batches_as_they_were() -> None:
 def test_pictures_may_be_left_out(pictures: Pictures) -> None:
     source = find_pictures(str(pictures("a.jpg", "b.jpg", "c.jpg", "d.jpg")))
     other = {source.root.resolve() / "b.jpg", Path("elsewhere/c.jpg")}
-    assert without(source, other, None).names == ("a.jpg", "c.jpg", "d.jpg")
-    assert without(source, other, 2).names == ("a.jpg", "c.jpg")
+    assert leave_out(source, other, None).names == ("a.jpg", "c.jpg", "d.jpg")
+    assert leave_out(source, other, 2).names == ("a.jpg", "c.jpg")

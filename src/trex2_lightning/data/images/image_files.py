@@ -44,10 +44,15 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
     except FileNotFoundError:
         raise ImageError(f"{called}: no such image file") from None
     except UNREADABLE as error:
-        raise ImageError(f"{called}: cannot be read ({str(error).splitlines()[0] or type(error).__name__})") from error
+        raise ImageError(f"{called}: cannot be read ({_reason(error)})") from error
     if size and image.size != size[::-1]:
         raise ImageError(f"{called}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
     return image
+
+
+def _reason(error: BaseException) -> str:
+    """Without the place in memory that Pillow tells of bytes."""
+    return str(error).splitlines()[0].partition(" <_io")[0] if str(error) else type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from trex2_lightning.inference.labelling.rows import Row
+from trex2_lightning.inference.labelling.rows import LabelRow
 
 # Written out, as lists that are all empty would have no type of their own.
 SCHEMA = pa.schema(
@@ -22,7 +22,7 @@ SCHEMA = pa.schema(
 )
 
 
-def to_table(rows: Sequence[Row]) -> pa.Table:
+def to_table(rows: Sequence[LabelRow]) -> pa.Table:
     """A line for each row."""
     columns = {
         "path": [row.name for row in rows],

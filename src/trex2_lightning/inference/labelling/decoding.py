@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from trex2_lightning.data.images.image_files import ImageError, read_image
-from trex2_lightning.inference.encoding import Alike, batches_of
+from trex2_lightning.inference.encoding import Alike, padded_batches
 
 Transform = Callable[[Image.Image], Tensor]
 
@@ -34,7 +34,7 @@ def decode(pictures: Sequence[tuple[str, Path | bytes]], transform: Transform) -
             skipped.append((name, str(error).removeprefix(f"{picture!s}: ")))
         else:
             names.append(name)
-    return Group(tuple(names), batches_of(readable, transform), tuple(skipped))
+    return Group(tuple(names), padded_batches(readable, transform), tuple(skipped))
 
 
 def decoded_groups(root: Path, groups: Sequence[Sequence[str]], transform: Transform, workers: int) -> Iterator[Group]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.labelling.rows import Row, from_plain, to_plain
+from trex2_lightning.inference.labelling.rows import LabelRow, from_plain, to_plain
 from trex2_lightning.inference.labelling.sources import Shard
 
 FOLDER = "journal"
@@ -48,13 +48,13 @@ class Journal:
     def __contains__(self, name: object) -> bool:
         return name in self._places
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[LabelRow]) -> None:
         """Once it returns, they are on disk."""
         start = self._file.tell()
         self._write({"rows": [to_plain(row) for row in rows]})
         self._places |= {row.name: (self._own, start) for row in rows}
 
-    def rows(self, names: Iterable[str]) -> Iterator[Row]:
+    def rows(self, names: Iterable[str]) -> Iterator[LabelRow]:
         """Those of the names, in their order, a batch at a time in memory."""
         files: dict[Path, BinaryIO] = {}
         last: tuple[Path, int] | None = None

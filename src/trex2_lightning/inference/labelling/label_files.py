@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import yaml  # type: ignore[import-untyped]
 
 from trex2_lightning.inference.labelling.journal import Journal
-from trex2_lightning.inference.labelling.rows import Row
+from trex2_lightning.inference.labelling.rows import LabelRow
 from trex2_lightning.inference.labelling.sources import Source
 
 
@@ -27,7 +27,7 @@ class Labels(NamedTuple):
     categories: tuple[str, ...]
     journal: Journal
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[LabelRow]:
         """In the source's order, without pictures that were skipped."""
         return (row for row in self.journal.rows(self.source.names) if not row.skipped)
 
@@ -140,7 +140,7 @@ class _Stems:
         return path
 
 
-def _task(row: Row) -> dict[str, Any]:
+def _task(row: LabelRow) -> dict[str, Any]:
     results = []
     for number, (name, score, (left, top, right, bottom)) in enumerate(row.found):
         percent = {"x": left / row.width, "y": top / row.height}
@@ -164,7 +164,7 @@ def _task(row: Row) -> dict[str, Any]:
     return {"data": data, "predictions": [{"model_version": "trex2_lightning", "result": results, **scores}]}
 
 
-def _shares(box: tuple[float, float, float, float], row: Row) -> str:
+def _shares(box: tuple[float, float, float, float], row: LabelRow) -> str:
     left, top, right, bottom = box[0] / row.width, box[1] / row.height, box[2] / row.width, box[3] / row.height
     return " ".join(f"{share:.6f}" for share in ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.decoding import Group, decode
-from trex2_lightning.inference.labelling.rows import Row, judged_row
+from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.predictor import Mix, Predictor
 from trex2_lightning.inference.search import Search, thresholds_of
@@ -27,7 +27,7 @@ class LabelRequest:
     Files are read by each process, so every machine has to have them under the same path.
     """
 
-    checkpoint: Path
+    model: str | Path  # as `Predictor.from_pretrained` takes it
     phrases: tuple[str, ...] = ()
     references: tuple[tuple[Path, Marks], ...] = ()  # pictures with exemplars
     prompt_files: tuple[Path, ...] = ()
@@ -43,7 +43,7 @@ class LabelRequest:
         Raises:
             InputError: one of them cannot be read.
         """
-        values = {key: value for key, value in vars(self).items() if key != "checkpoint"}
+        values = {key: value for key, value in vars(self).items() if key != "model"}
         shown = [(file, {name: list(map(str, m)) for name, m in marks.items()}) for file, marks in self.references]
         return values | {
             "references": [(_digest(file), marks) for file, marks in shown],
@@ -84,9 +84,9 @@ class Labeller:
         by_name = {row.name: row for row in rows}
         return to_table([by_name[path] for path in paths])
 
-    def rows(self, group: Group) -> list[Row]:
+    def rows(self, group: Group) -> list[LabelRow]:
         """What is found in pictures that were decoded by `predictor.transform`: a row for each, in no order."""
-        rows = [Row(name, skipped=reason) for name, reason in group.skipped]
+        rows = [LabelRow(name, skipped=reason) for name, reason in group.skipped]
         for places, images in group.batches:
             found = self._search(self.predictor.see(images), images.sizes)
             for place, (height, width), candidates in zip(places, images.sizes.tolist(), found, strict=True):
@@ -96,7 +96,7 @@ class Labeller:
     @cached_property
     def predictor(self) -> Predictor:
         """The detector of this process."""
-        return Predictor.from_pretrained(self.request.checkpoint)
+        return Predictor.from_pretrained(self.request.model)
 
     @cached_property
     def weights(self) -> str:

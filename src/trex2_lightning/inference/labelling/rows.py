@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from trex2_lightning.structures import Detection
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     """One picture."""
 
     name: str
@@ -19,7 +19,9 @@ class Row(NamedTuple):
     skipped: str = ""  # why nobody could look at it
 
 
-def judged_row(name: str, size: tuple[int, int], candidates: Sequence[Detection], least: Mapping[str, float]) -> Row:
+def judged_row(
+    name: str, size: tuple[int, int], candidates: Sequence[Detection], least: Mapping[str, float]
+) -> LabelRow:
     """The row of a picture of `size` (height, width).
 
     Args:
@@ -32,7 +34,7 @@ def judged_row(name: str, size: tuple[int, int], candidates: Sequence[Detection]
     ]
     found = tuple(kept for kept, d in zip(rounded, candidates, strict=True) if d.score >= least[d.name])
     doubt = min(rounded, key=lambda d: distance(d, least), default=None)
-    return Row(name, size[1], size[0], found, doubt)
+    return LabelRow(name, size[1], size[0], found, doubt)
 
 
 def distance(detection: Detection, least: Mapping[str, float]) -> float:
@@ -40,7 +42,7 @@ def distance(detection: Detection, least: Mapping[str, float]) -> float:
     return abs(detection.score - least[detection.name])
 
 
-def to_plain(row: Row) -> dict[str, Any]:
+def to_plain(row: LabelRow) -> dict[str, Any]:
     """As JSON and Arrow have it, without what is empty."""
     if row.skipped:
         return {"name": row.name, "skipped": row.skipped}
@@ -48,13 +50,13 @@ def to_plain(row: Row) -> dict[str, Any]:
     return {"name": row.name, "size": [row.width, row.height], "found": [_flat(d) for d in row.found], **doubt}
 
 
-def from_plain(content: Mapping[str, Any]) -> Row:
+def from_plain(content: Mapping[str, Any]) -> LabelRow:
     """What `to_plain` was given."""
     if "skipped" in content:
-        return Row(content["name"], skipped=content["skipped"])
+        return LabelRow(content["name"], skipped=content["skipped"])
     doubt = _detection(content["doubt"]) if "doubt" in content else None
     width, height = content["size"]
-    return Row(content["name"], width, height, tuple(_detection(values) for values in content["found"]), doubt)
+    return LabelRow(content["name"], width, height, tuple(_detection(values) for values in content["found"]), doubt)
 
 
 def _flat(detection: Detection) -> list[Any]:

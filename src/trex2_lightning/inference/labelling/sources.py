@@ -65,7 +65,7 @@ def groups_of(source: Source, size: int, shard: Shard, done: Container[str]) -> 
     return [group for group in groups if group]
 
 
-def without(source: Source, files: Collection[Path], most: int | None) -> Source:
+def leave_out(source: Source, files: Collection[Path], most: int | None) -> Source:
     """The pictures of the source but for those files, at most so many."""
     root = source.root.resolve()
     names = tuple(name for name in source.names if root / name not in files)

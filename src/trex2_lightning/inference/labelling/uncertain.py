@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from trex2_lightning.data.images.image_files import ImageError, read_image
-from trex2_lightning.inference.labelling.rows import Row, distance
+from trex2_lightning.inference.labelling.rows import LabelRow, distance
 from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.structures import Detection
 
@@ -17,13 +17,15 @@ MOST, COLUMNS = 12, 4
 SIDE = 640  # pixels, of a picture on the sheet
 
 
-def most_uncertain(rows: Iterable[Row], least: Mapping[str, float]) -> list[tuple[Row, Detection]]:
+def most_uncertain(rows: Iterable[LabelRow], least: Mapping[str, float]) -> list[tuple[LabelRow, Detection]]:
     """Of `MOST` pictures the detection whose score is nearest its threshold, above or below it; the nearest first."""
     doubtful = ((distance(row.doubt, least), place, row, row.doubt) for place, row in enumerate(rows) if row.doubt)
     return [(row, doubt) for _, _, row, doubt in heapq.nsmallest(MOST, doubtful)]
 
 
-def write_sheet(root: Path, doubtful: Iterable[tuple[Row, Detection]], least: Mapping[str, float], file: Path) -> bool:
+def write_sheet(
+    root: Path, doubtful: Iterable[tuple[LabelRow, Detection]], least: Mapping[str, float], file: Path
+) -> bool:
     """Draw each doubt in its picture, with the threshold in the title; False: there was nothing to draw."""
     pictures, titles = [], []
     for row, doubt in doubtful:
