@@ -45,7 +45,7 @@ preflight: CONFIG ?= experiments/stage1.yaml
 preflight: $(INSTALLED)  ## try a run before it takes days: memory, speed, loader, disk; all as stage1, and ARGS="--steps 20"
 	$(PY) scripts/preflight.py $(CONFIG) $(DEVICES) $(if $(CKPT),train.init_from=$(CKPT)) $(ARGS)
 
-ablation-prompts: $(INSTALLED)  ## compare the choices of stage 2 on synthetic shapes, in hours on a CPU (ARGS="--seeds 0 1")
+ablation-prompts: $(INSTALLED)  ## compare ideas for stage 2, in hours on a CPU (ARGS="--screen": in 400 steps each)
 	$(PY) scripts/ablation_prompts.py $(ARGS)
 
 ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in hours on a CPU (ARGS="--quick": in minutes)

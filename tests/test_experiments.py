@@ -42,7 +42,11 @@ def test_pixels_are_those_of_the_weights_that_an_experiment_names() -> None:
     }
     halves = {name for name, statistics in found.items() if statistics == HALVES}
     assert halves == {
-        f"{name}.yaml" for name in ("small_coco", "small_coco_stage2", "photographs", "photographs_stage2")
+        f"{name}.yaml"
+        for name in (
+            *("small_coco", "small_coco_stage2", "photographs", "photographs_stage2"),
+            *("ablation/prompts/photographs", "ablation/prompts/photographs_stage1"),
+        )
     }
     assert {found[name] for name in found.keys() - halves} == {IMAGENET_PIXELS}
 

@@ -141,7 +141,7 @@ def test_the_check_itself(place: str, source: str, allowed: bool) -> None:
 
 
 # The same thing at another level: a command and its work, what is built for a room, a data set's format and its metric.
-SHARED_MODULES = {"build", "compare", "dashboard", "demo", "evaluate", "lvis", "preflight"}
+SHARED_MODULES = {"build", "compare", "dashboard", "demo", "evaluate", "export", "lvis", "preflight"}
 SHARED_NAMES = {"FORMAT", "log", "main"}  # of every format, of every module, of every command
 
 

@@ -66,6 +66,14 @@ class Point:
         return f"{self.x:g},{self.y:g}"
 
 
+class Detection(NamedTuple):
+    """One object that was found, for a person."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy in pixels of the upright image
+
+
 Exemplar = Box | Point  # `form` is how the command line has one
 
 
@@ -121,6 +129,7 @@ class Batch(NamedTuple):
     cross_image: bool = False  # the images are to be asked with one another's exemplars instead of their own
     negatives: tuple[str, ...] = ()  # of visual prompts: phrases that no image shows, for the alignment loss
     skipped: int = 0  # unreadable images that were replaced by another one of the data set
+    background: Exemplars | None = None  # of one category (C = 1), which is in none of the images
     data_set: str = ""  # of several, the name of the one that the images are of
 
 

@@ -118,7 +118,7 @@ def test_evaluate_writes_where_it_is_told(call: Callable[..., None], checkpoint:
     call(evaluate_command, "--output", tmp_path / "a" / "b", "--ckpt", checkpoint)
     written = {path.name for path in (tmp_path / "a" / "b").iterdir()}
     rows = ("text", "random_phrases", "foreign_phrases")
-    assert written == {"evaluation.json", *(f"results_{row}.json" for row in rows)}
+    assert written == {"evaluation.json", "reliability.png", *(f"results_{row}.json" for row in rows)}
     assert json.loads((tmp_path / "a" / "b" / "evaluation.json").read_text())["split"] == "test"
 
 

@@ -104,7 +104,7 @@ def test_predict_with_prompts_of_all_sources(
     assert {detection["name"] for detection in detections} == {"red block", "dot", "spot"}
     assert detections == json.loads((tmp_path / "b" / "1.json").read_text())["detections"]
 
-    predictor = Predictor.from_checkpoint(visual_checkpoint)
+    predictor = Predictor.from_pretrained(visual_checkpoint)
     saved = predictor.load(file)
     expected = predictor.mixed(
         ("red block",),

@@ -108,6 +108,7 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("train.memory_bank.size=-1", "train.memory_bank.size=-1 must not be negative"),
         ("train.memory_bank.negatives=0", "train.memory_bank.negatives=0 must be at least 1"),
         ("train.memory_bank.foreign=true", "give train.memory_bank.size=16"),
+        ("train.memory_bank.positives=0.5", "give train.memory_bank.size=16"),
         ("loss.alignment.temperature=0", "loss.alignment.temperature=0.0 must be more than 0"),
         (
             "loss.alignment={learned_temperature: true, temperature: 2}",

@@ -11,7 +11,7 @@ from datamodule_parts import datamodule, named_and_nameless, truncate
 
 from trex2_lightning.config import NamelessConfig, ShapesConfig
 from trex2_lightning.data.formats import every_format
-from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.errors import InputError
 

@@ -46,6 +46,18 @@ def test_logits_are_computed_in_float32_where_the_rest_is_half_precision(prior: 
     assert mixed.equal(head(x, prompts))
 
 
+@pytest.mark.parametrize("prior", [None, 0.01])
+def test_each_prompt_may_have_a_bias_that_is_linear_in_its_vector(prior: float | None) -> None:
+    torch.manual_seed(0)
+    plain, own = SimilarityHead(prior), SimilarityHead(prior, 16)
+    x, prompts = torch.randn(2, 6, 16), from_vectors(torch.randn(1, 3, 16))
+    assert own(x, prompts).equal(plain(x, prompts))  # at the start
+    assert own.of_prompt is not None
+    torch.nn.init.normal_(own.of_prompt)
+    added = prompts.embed @ own.of_prompt / (1 if prior is None else 4)
+    torch.testing.assert_close(own(x, prompts), plain(x, prompts) + added[:, None])
+
+
 def test_gradients_are_those_of_scoring_every_token(features: FeatureMaps, prompts: PromptTokens) -> None:
     made = selection()
     wanted = [features.tokens, *made.project.parameters(), *made.norm.parameters(), made.head.bias]

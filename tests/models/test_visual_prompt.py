@@ -8,8 +8,8 @@ import torch
 from trex2_lightning.config import VisualPromptConfig
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
 from trex2_lightning.ops.deformable import level_table
+from trex2_lightning.ops.feature_maps import of_image
 from trex2_lightning.ops.position import box_embedding
-from trex2_lightning.prompting.protocols import of_image
 from trex2_lightning.structures import Exemplars, FeatureMaps
 
 WIDTH = 16

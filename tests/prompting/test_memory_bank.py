@@ -155,3 +155,29 @@ def test_as_many_nameless_vectors_are_kept_as_are_asked_for_and_resume(tmp_path:
         }
     for seed in range(5):
         assert drawn(resumed, seed=seed) == drawn(some, seed=seed)
+
+
+# As positives
+
+
+def test_a_share_of_the_categories_is_asked_for_by_the_mean_of_what_is_kept() -> None:
+    some = filled(steps=3)
+    some.config.positives = 0.5
+    own = from_vectors(torch.tensor([[[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]]]), VALID)
+    seen = set()
+    for seed in range(40):
+        found = some.recalled(own, PHRASES, torch.Generator().manual_seed(seed))
+        dog, cat, cow = found.embed[..., 0].T.tolist()
+        seen |= {("dog", *dog), ("cat", *cat), ("cow", *cow)}
+        assert found.valid[:, 0].all()
+        assert found.valid[:, 1].tolist() == ([True, True] if cat[0] == 150 else [True, False])
+    assert seen == {("dog", 1, 4), ("dog", 20.5, 20.5), ("cat", 2, 5), ("cat", 150, 150), ("cow", 3, 6)}
+    assert own.embed[0, 0] == 1  # the given ones stay as they are
+
+
+def test_nothing_is_recalled_of_another_set_or_without_names() -> None:
+    some = filled(steps=3)
+    some.config.positives = 1.0
+    own = from_vectors(torch.ones(1, 3, 1))
+    assert some.recalled(own, PHRASES, torch.Generator(), "another") is own
+    assert some.recalled(own, (), torch.Generator()) is own

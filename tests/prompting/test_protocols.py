@@ -158,6 +158,30 @@ def test_mixed_prompts_by_both_formulas() -> None:
     assert half[1] == mean[1] == [3] * 6
 
 
+def test_of_references_by_themselves_the_best_score_counts() -> None:
+    """Three references with 1, 2 and 6 for every category; the second has none of the last one."""
+    valid = torch.ones(3, 4, dtype=torch.bool)
+    valid[1, 3] = False
+    references = from_vectors(torch.tensor([1.0, 2.0, 6.0])[:, None, None].expand(3, 4, 6), valid)
+    row = promptings(["generic"], NAMES, 0, references, [2], aggregation="best")["generic_2"]
+    [found] = ask(row, batch_of(IMAGES[0]))
+    assert {category: vector[0] for category, vector in found.items()} == {
+        **dict.fromkeys(range(4), 1),
+        4: 2,
+        5: 2,
+        6: 2,
+    }
+    scores = torch.tensor([[[0.1, 0.2, 0.3, 0.4, 0.5, 0.1, 0.3, 0.0]]])
+    assert row.of_categories(scores).tolist() == [[pytest.approx([0.5, 0.2, 0.3, 0.4])]]
+
+
+def test_references_may_be_weighted() -> None:
+    vectors = torch.eye(6)[torch.tensor([0, 0, 5])][:, None].expand(3, 4, 6)
+    rows = promptings(["generic"], NAMES, 0, from_vectors(vectors), [3], aggregation="weighted")
+    [found] = ask(rows["generic_3"], batch_of(IMAGES[0]))
+    assert found[0][0] > 0.99  # the mean is 2 / 3
+
+
 def test_rows_of_all_protocols() -> None:
     references = from_vectors(torch.tensor([1.0, 2.0, 6.0])[:, None, None].expand(3, 4, 6))
     rows = promptings(PROTOCOLS, NAMES, 0, references, [1, 2, 3])

@@ -22,7 +22,9 @@ from trex2_lightning.studies.detector_speed import (
     sentences,
     write_settings,
 )
+from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
+from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_startup, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
@@ -56,6 +58,16 @@ def test_fusion_finds_the_same(small: Setting) -> None:
     assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
 
 
+@pytest.mark.ci
+def test_exported_graphs_are_timed_and_find_the_same(small: Setting, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    detectors(tmp_path, small)
+    rows = exported(tmp_path, small)
+    assert [row.what.split(",")[0] for row in rows[::2]] == ["image.onnx", "decode.onnx"]
+    assert all(float(row.figure) < 1e-3 for row in rows[1::2])
+
+
 def test_the_start_of_commands_is_measured_and_its_section_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +92,15 @@ def test_sampling_and_the_input_pipeline_are_timed(
     rows = sampling(small) + input_pipeline(tmp_path, small)
     assert len(rows) == 4
     assert all(row.figure == f"{row.peer / row.ours:.2f}" for row in rows if row.peer and row.ours)
+
+
+def test_labelling_is_timed_and_weighed(small: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_speed, "FILES", 8)
+    tiny = ["data.size=64", "data.max_size=96", "model.num_queries=20"]
+    speed, weight = labelling(tmp_path, small, tiny, timed=8, between=(8, 16))
+    assert speed.figure == f"{speed.peer / speed.ours:.2f}"
+    assert abs(float(weight.figure)) < 200
+    assert "8 to 16" in weight.what
 
 
 def test_both_pipelines_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

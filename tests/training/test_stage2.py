@@ -165,7 +165,7 @@ def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
         train(replace(config, train=replace(config.train, max_steps=2)), resume=True)
         start = last_of(config)
         assert load_checkpoint(start)[1].visual_trained is expected
-        predictor = Predictor.from_checkpoint(start)
+        predictor = Predictor.from_pretrained(start)
         if expected:
             assert predictor.interactive(image, marked).names == ("cell",)
         else:

@@ -58,6 +58,19 @@ def test_a_run_starts_from_the_weights_of_another(tiny_config: TinyConfig) -> No
         assert torch.equal(parameter, start[name]), name
 
 
+def test_only_one_of_two_models_may_have_a_bias_for_each_prompt(tiny_config: TinyConfig, tmp_path: Path) -> None:
+    modules = {own: build_module(tiny_config(f"model.prompt_bias={own}")) for own in (False, True)}
+    for before, after in ((False, True), (True, False)):
+        content: dict[str, object] = {}
+        modules[before].on_save_checkpoint(content)
+        torch.save({"state_dict": modules[before].state_dict(), **content}, tmp_path / "first.ckpt")
+        config = tiny_config(f"model.prompt_bias={after}")
+        second = build_module(config)
+        start_from(second, config, tmp_path / "first.ckpt")
+        for name, tensor in second.state_dict().items():
+            assert ".of_prompt" in name or torch.equal(tensor, modules[before].state_dict()[name]), name
+
+
 @pytest.mark.parametrize(
     ("before", "after", "line"),
     [(False, True, "has no presence head: a new one here"), (True, False, "has a presence head: none here")],

@@ -74,9 +74,11 @@ class NegativesConfig:
     # A detection set with fewer names that have boxes is asked for foreign ones too, shipped names of things that
     # nobody says are in its pictures: up to so many phrases in a text batch; 0: none.
     foreign: int = 16
+    hard: float = 0.0  # share of them that are nearest to the batch's own, by the text encoder as the run starts
 
     def __post_init__(self) -> None:
         check_not_negative("data.negatives", self, "count", "more_than", "foreign")
+        check_share("data.negatives", self, "hard")
 
 
 @dataclass
@@ -88,10 +90,13 @@ class ExemplarsConfig:
     # Share of the visual iterations with names whose images have a category in common and are asked with one
     # another's exemplars instead of their own.
     cross_image: float = 0.0
+    jitter: float = 0.0  # each side of a box moves by up to this share of the box's side, at most 20 pixels
+    background: int = 0  # boxes of each image that show nothing marked: one more category, which is nowhere
 
     def __post_init__(self) -> None:
         check_positive("data.exemplars", self, "limit")
-        check_share("data.exemplars", self, "points", "cross_image")
+        check_not_negative("data.exemplars", self, "background")
+        check_share("data.exemplars", self, "points", "cross_image", "jitter")
 
 
 @dataclass

@@ -30,6 +30,9 @@ class EvalConfig:
     group: str = ""  # of the categories that are asked for and counted, such as `novel`; "": all
     max_detections: int = 100  # per image
     batch_size: int = 8
+    # What is made of the vectors of a generic prompt's references: their mean; a mean in which those count more that
+    # are like the others; or none, so that each box has the score of the one that suits it best.
+    aggregation: Literal["mean", "weighted", "best"] = "mean"
     references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt
 
     def __post_init__(self) -> None:

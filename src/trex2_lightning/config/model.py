@@ -117,6 +117,7 @@ class ModelConfig:
     similarity: Literal["scaled", "plain"] = "scaled"  # dot product / sqrt(D) + bias; plain: as it is (Grounding DINO)
     prior: float = 0.01  # initial score of every query; sets the bias of scaled similarity heads
     max_tokens: int = 256  # early fusion: prompt tokens in one pass; more need several, training leaves out negatives
+    prompt_bias: bool = False  # beside the one bias of all a prompt's own, linear in its vector, so each kind's too
     presence: bool = False  # a head that says whether a category is in the image at all; multiplies its scores
     init_from: str = ""  # Grounding DINO to start from: folder or repository of the hub's format; "": none
     backbone: BackboneConfig = field(default_factory=BackboneConfig)

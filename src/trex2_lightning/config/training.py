@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive
+from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive, check_share
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -20,11 +20,13 @@ class OptimConfig:
     weight_decay: float = 1e-4
     clip_norm: float = 0.1  # of the gradient over all parameters
     warmup_steps: int = 1000  # linear, from zero
+    visual_first: int = 0  # steps at the start in which nothing but the visual prompt encoder is trained
     decay_share: float = 0.3  # the last share of the steps, in which the rate falls linearly
     final_share: float = 0.0  # of the rate, at the last step
 
     def __post_init__(self) -> None:
         check_not_negative("optim", self, "lr", "lr_backbone", "lr_text", "weight_decay", "clip_norm", "warmup_steps")
+        check_not_negative("optim", self, "visual_first")
         if not 0 <= self.decay_share <= 1:
             raise ConfigError(f"optim.decay_share={self.decay_share} must lie between 0 and 1")
 
@@ -52,15 +54,20 @@ class MemoryBankConfig:
     # Categories of the other `data.sets` and of nameless pictures are asked for too. For sets with few categories of
     # their own, and only where no picture has what another set marks: what is there unmarked would be trained away.
     foreign: bool = False
+    positives: float = 0.0  # share of a batch's categories that are asked for by the mean of their vectors instead
 
     def __post_init__(self) -> None:
+        check_share("train.memory_bank", self, "positives")
         if self.size < 0 or self.negatives < 1:
             raise ConfigError(
                 f"train.memory_bank.size={self.size} must not be negative, and "
                 f"train.memory_bank.negatives={self.negatives} must be at least 1"
             )
-        if self.foreign and not self.size:
-            raise ConfigError("train.memory_bank.foreign=true needs a bank: give train.memory_bank.size=16")
+        if not self.size and (self.foreign or self.positives):
+            raise ConfigError(
+                f"train.memory_bank.foreign={self.foreign} and train.memory_bank.positives={self.positives} need a "
+                "bank: give train.memory_bank.size=16"
+            )
 
 
 @dataclass

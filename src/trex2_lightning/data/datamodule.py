@@ -26,11 +26,12 @@ from trex2_lightning.data.sampling.mixture import (
     read_mixture,
     shared_categories,
     with_nameless,
+    with_near,
 )
 from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
-from trex2_lightning.data.sampling.vocabulary import ForeignNames, negative_pool, read_dictionary
+from trex2_lightning.data.sampling.vocabulary import ForeignNames, Nearest, negative_pool, read_dictionary
 from trex2_lightning.data.shapes.layout import NAMELESS
 from trex2_lightning.data.splits import SplitFiles, limited, of_group
 from trex2_lightning.structures import PixelStatistics
@@ -88,6 +89,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
         self._mixture: list[TrainSet] = []
+        self.nearest: Nearest | None = None  # set before training where negatives are to be hard
 
     def prepare_data(self) -> None:
         self._files.prepare()
@@ -180,6 +182,8 @@ class DetectionDataModule(lightning.LightningDataModule):
                 sets=sets,
                 count=self.config.negatives.count,
                 max_exemplars=self.config.exemplars.limit,
+                jitter=self.config.exemplars.jitter,
+                background=self.config.exemplars.background,
             ),
             **self._loading,
         )
@@ -233,6 +237,8 @@ class DetectionDataModule(lightning.LightningDataModule):
             records = self.train_records
             shared = shared_categories(records) if self.config.exemplars.cross_image else None
             sets[0] = sets[0]._replace(images=records.images, shared=shared)
+        if self.nearest is not None:
+            sets = with_near(sets, self.nearest, self.config.negatives.hard)
         least = self.config.batch_size * self._world * self.accumulate
         return [some._replace(portrait=portrait_apart(some.images, least, some.key)) for some in sets]
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import trex2_lightning
 from trex2_lightning.config import Config, load, override, save, to_dict
+from trex2_lightning.config.files import SHIPPED
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.after_training import fit_scores
 from trex2_lightning.evaluation.evaluate import evaluate
@@ -23,7 +23,6 @@ from trex2_lightning.inference.sheets import write_text_sheet
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import require_new, train
 
-SHIPPED = Path(trex2_lightning.__file__).parents[2] / "experiments"
 BASE, BASE_STAGE_2 = SHIPPED / "photographs.yaml", SHIPPED / "photographs_stage2.yaml"
 OWN_OF_A_RUN = ("format", "name", "train.init_from", "train.max_steps", "train.val_every")  # not of the recipe
 CHOICES, SHEET = "choices.md", "detections.png"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 
-Picture = str | Path | Image.Image | NDArray[np.uint8] | Tensor
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 # A sentence of several names, as Grounding DINO is asked elsewhere: "red . blue ." or "a cat. a remote control."
 SENTENCE = re.compile(r".*\s\.(\s.*)?|.*\w\.\s+\S.*\.", re.DOTALL)
 
@@ -24,14 +24,16 @@ def as_picture(image: Picture) -> Image.Image:
     """An image in RGB.
 
     Args:
-        image: a file, by its path; a PIL image of any mode; an array (H, W, 3) or (H, W) of uint8; or a tensor
-            (3, H, W) or (1, H, W), of uint8, or of floats in [0, 1].
+        image: a file, by its path or by its bytes; a PIL image of any mode; an array (H, W, 3) or (H, W) of uint8; or
+            a tensor (3, H, W) or (1, H, W), of uint8, or of floats in [0, 1].
 
     Raises:
         InputError: an unreadable file, or another array.
     """
     if isinstance(image, str | Path):
         return read_image(Path(image))
+    if isinstance(image, bytes):
+        return read_image(image)
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if isinstance(image, Tensor):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.pictures import draw_boxes
-from trex2_lightning.inference.predictor import Detection
+from trex2_lightning.structures import Detection
 
 
 def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:

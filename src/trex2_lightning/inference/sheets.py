@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.evaluation.report import EvaluationReport
 from trex2_lightning.inference.pictures import contact_sheet, draw_boxes

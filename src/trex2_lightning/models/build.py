@@ -67,7 +67,9 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
             config.visual, config.width, sizes.heads, config.num_levels, sizes.points, sizes.dropout
         ),
         "encoder": DeformableEncoder(sizes.encoder_layers, *shared),
-        "selection": QuerySelection(config.width, config.num_queries, config.anchor_size, prior),
+        "selection": QuerySelection(
+            config.width, config.num_queries, config.anchor_size, prior, prompt_bias=config.prompt_bias
+        ),
         "decoder": Decoder(
             sizes.decoder_layers,
             *shared,
@@ -80,6 +82,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
         if appearance is None or not config.appearance.input
         else AppearanceInput(appearance.channels, config.width),
         "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
+        "prompt_bias": config.prompt_bias,
     }
     if config.fusion == "late":
         return LateFusionDetector(**parts)

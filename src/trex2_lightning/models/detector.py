@@ -44,6 +44,7 @@ class PromptedDetector(nn.Module, ABC):
         appearance: compares what is found with exemplars; None: nothing does.
         appearance_input: adds what that sees to queries and visual prompts; None: nothing does.
         presence: says whether a category is in the image at all; None: nothing does.
+        prompt_bias: whether each prompt has a bias of its own in the logits.
     """
 
     max_tokens: int | None = None  # prompt tokens that it can be trained on at once; None: any number
@@ -61,6 +62,8 @@ class PromptedDetector(nn.Module, ABC):
         appearance: Appearance | None = None,
         appearance_input: AppearanceInput | None = None,
         presence: PresenceHead | None = None,
+        *,
+        prompt_bias: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -70,7 +73,8 @@ class PromptedDetector(nn.Module, ABC):
         self.encoder = encoder
         self.selection = selection
         self.decoder = decoder
-        self.heads = nn.ModuleList(SimilarityHead(prior) for _ in decoder.layers)
+        width = decoder.width if prompt_bias else None
+        self.heads = nn.ModuleList(SimilarityHead(prior, width) for _ in decoder.layers)
         self.noised_content = nn.Linear(decoder.width, decoder.width)
         self.appearance = appearance
         self.appearance_input = appearance_input

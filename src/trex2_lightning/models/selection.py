@@ -23,17 +23,25 @@ class SimilarityHead(nn.Module):
 
     T-Rex2 names neither scale nor bias; every public re-implementation has both (docs/deviations.md). Without a prior
     there is neither, as in Grounding DINO.
+
+    Args:
+        prior: initial score; None: neither scale nor bias.
+        width: D of prompts that have a bias each, linear in their vectors; None: they have none.
     """
 
-    def __init__(self, prior: float | None) -> None:
+    def __init__(self, prior: float | None, width: int | None = None) -> None:
         super().__init__()
         self.bias = None if prior is None else nn.Parameter(torch.tensor(-math.log(1 / prior - 1)))
+        self.of_prompt = None if width is None else nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor, prompts: PromptTokens) -> Tensor:
         """(B, Q, D) -> (B, Q, T)."""
         full = torch.promote_types(x.dtype, torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             similarity = x.to(full) @ prompts.embed.to(full).transpose(1, 2)
+            if self.of_prompt is not None:
+                own = prompts.embed.to(full) @ self.of_prompt.to(full)  # (B or 1, T)
+                similarity = similarity + own[:, None]
         return similarity if self.bias is None else similarity / math.sqrt(x.shape[-1]) + self.bias
 
 
@@ -43,13 +51,15 @@ class QuerySelection(nn.Module):
     The chosen tokens give the queries' boxes; their content is learned (T-Rex issue 82).
     """
 
-    def __init__(self, width: int, num_queries: int, anchor_size: float, prior: float | None) -> None:
+    def __init__(
+        self, width: int, num_queries: int, anchor_size: float, prior: float | None, *, prompt_bias: bool = False
+    ) -> None:
         super().__init__()
         self.num_queries = num_queries
         self.anchor_size = anchor_size
         self.project = nn.Linear(width, width)
         self.norm = nn.LayerNorm(width)
-        self.head = SimilarityHead(prior)
+        self.head = SimilarityHead(prior, width if prompt_bias else None)
         self.box_head = BoxHead(width)
         self.content = nn.Parameter(torch.randn(num_queries, width))
 

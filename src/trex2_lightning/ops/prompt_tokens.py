@@ -234,10 +234,19 @@ def average(*prompts: PromptTokens) -> PromptTokens:
 
 def first_images(prompts: PromptTokens, count: int) -> PromptTokens:
     """The prompts of the first `count` of B images."""
+    return _images(prompts, slice(count))
+
+
+def one_image(prompts: PromptTokens, place: int) -> PromptTokens:
+    """The prompts of one of B images, of batch size 1."""
+    return _images(prompts, slice(place, place + 1))
+
+
+def _images(prompts: PromptTokens, chosen: slice) -> PromptTokens:
     shown = prompts.appearance
     if shown is not None:
-        shown = ExemplarAppearance(shown.vectors[:count], shown.valid[:count], shown.category)
-    return prompts._replace(embed=prompts.embed[:count], valid=prompts.valid[:count], appearance=shown)
+        shown = ExemplarAppearance(shown.vectors[chosen], shown.valid[chosen], shown.category)
+    return prompts._replace(embed=prompts.embed[chosen], valid=prompts.valid[chosen], appearance=shown)
 
 
 def stack(images: Sequence[PromptTokens]) -> PromptTokens:

@@ -1,7 +1,7 @@
 """Visual vectors of recent iterations: more categories to be told apart than one batch holds.
 
-After PET-DINO's dynamic memory (arXiv 2604.00503), whose vectors also serve as positives; here they are negatives alone
-(docs/deviations.md). B images, C categories of a rank's batch, D width.
+After PET-DINO's dynamic memory (arXiv 2604.00503), whose vectors also serve as positives; here only where that is asked
+for (docs/deviations.md). B images, C categories of a rank's batch, U in the vocabulary of all ranks, D width.
 """
 
 from __future__ import annotations
@@ -67,6 +67,29 @@ class MemoryBank:
             absent += self._elsewhere(tuple(sorted({*present, *kept} - {WITHOUT_NAME})), data_set)
         chosen = torch.randperm(len(absent), generator=generator)[: self.config.negatives].tolist()
         return [torch.stack(absent[index]).mean(0) for index in chosen]
+
+    def recalled(
+        self, prompts: PromptTokens, names: Sequence[str], generator: torch.Generator, data_set: str = ""
+    ) -> PromptTokens:
+        """`prompts` in which a random share, `positives`, of the categories has the mean of the vectors that are kept.
+
+        Args:
+            prompts: of one vector for each of U categories.
+            names: U; none of nameless pictures, of which nothing is kept that could come again.
+            generator: the only source of randomness.
+            data_set: that the images are of.
+        """
+        kept = self._vectors.get(data_set, {})
+        drawn = (torch.rand(len(names), generator=generator) < self.config.positives).tolist()
+        wanted = [place for place, name in enumerate(names) if drawn[place] and name in kept]
+        if not wanted:
+            return prompts
+        means = torch.stack([torch.stack([*kept[names[place]]]).mean(0) for place in wanted])
+        place = torch.tensor(wanted, device=prompts.embed.device)
+        vectors = means.to(prompts.embed, non_blocking=True).expand(len(prompts.embed), -1, -1)
+        return prompts._replace(
+            embed=prompts.embed.index_copy(1, place, vectors), valid=prompts.valid.index_fill(1, place, True)
+        )
 
     def _elsewhere(self, names: tuple[str, ...], data_set: str) -> list[list[Tensor]]:
         """The vectors of each category that a set with these names does not have."""

@@ -9,18 +9,28 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.aggregation import weighted_average
+from trex2_lightning.ops.feature_maps import of_image
 from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import average, first_images, only, renumbered, stack
+from trex2_lightning.ops.prompt_tokens import (
+    average,
+    first_images,
+    one_image,
+    only,
+    renumbered,
+    stack,
+    together,
+)
 from trex2_lightning.prompting.protocol_names import EXEMPLAR_KINDS, OWN_EXEMPLARS
 from trex2_lightning.prompting.wrong_phrases import wrong_phrases
 from trex2_lightning.structures import (
-    AppearanceMaps,
     Batch,
     ExemplarKind,
     Exemplars,
@@ -31,6 +41,8 @@ from trex2_lightning.structures import (
     PromptTokens,
     Targets,
 )
+
+Aggregation = Literal["mean", "weighted", "best"]
 
 
 class Prompting(ABC):
@@ -45,6 +57,10 @@ class Prompting(ABC):
     def __call__(self, detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         """Prompts for the B images of an evaluation batch, whose features these are; of batch size 1 or B."""
 
+    def of_categories(self, scores: Tensor) -> Tensor:
+        """Scores (B, Q, n) of what the prompts ask for as those (B, Q, C) of the data set's categories."""
+        return scores
+
 
 def promptings(
     protocols: Collection[str],
@@ -53,6 +69,7 @@ def promptings(
     references: PromptTokens | None,
     counts: Sequence[int],
     exemplars: Mapping[int, Tensor] | None = None,
+    aggregation: Aggregation = "mean",
 ) -> dict[str, Prompting]:
     """The rows of a table of results: one per protocol, `generic_N` for each count of references.
 
@@ -65,6 +82,7 @@ def promptings(
         references: of batch size N, as `ReferenceEncoder` gives them; None: no protocol of `FROM_REFERENCES`.
         counts: how many references make a generic prompt.
         exemplars: boxes by image id, as `Given` takes them; None: not the protocol `exemplars`.
+        aggregation: what is made of the references of a generic prompt, as `eval.aggregation`.
     """
     text = Text()
     rows: dict[str, Prompting] = {
@@ -76,7 +94,7 @@ def promptings(
     }
     if references is not None:
         for count in counts:
-            rows[f"generic_{count}"] = Fixed(average(first_images(references, count)))
+            rows[f"generic_{count}"] = _generic(first_images(references, count), aggregation)
         rows["mixed"] = Mixed(text, average(references))
         rows["mixed_mean"] = Mixed(text, references)
     if exemplars is not None:
@@ -223,6 +241,24 @@ class Fixed(Prompting):
         return tokens
 
 
+class BestReference(Fixed):
+    """All N vectors of each category by themselves: a box has the score of the one that suits it best.
+
+    Args:
+        references: of batch size N, for C categories.
+    """
+
+    def __init__(self, references: PromptTokens) -> None:
+        self._count = len(references.embed)
+        size = references.embed.shape[1]
+        each = [one_image(references, place) for place in range(self._count)]
+        numbers = torch.arange(self._count * size).split(size)
+        super().__init__(together(*(renumbered(one, own) for one, own in zip(each, numbers, strict=True))))
+
+    def of_categories(self, scores: Tensor) -> Tensor:
+        return scores.unflatten(-1, (self._count, -1)).amax(-2)
+
+
 class Mixed(Fixed):
     """The mean of text and visual vectors, of words their mean; of text alone where a category has no reference image.
 
@@ -247,16 +283,7 @@ class Mixed(Fixed):
         return average(self._text(detector, batch, features), tokens)
 
 
-def of_image(features: FeatureMaps, image: int) -> FeatureMaps:
-    """The features of one image of a batch, of batch size 1."""
-    own, seen = slice(image, image + 1), features.appearance
-    return FeatureMaps(
-        tokens=features.tokens[own],
-        pos=features.pos[own],
-        valid=features.valid[own],
-        shapes=features.shapes,
-        levels=features.levels,
-        valid_ratios=features.valid_ratios[own],
-        neck=features.neck[own],
-        appearance=seen and AppearanceMaps(tuple(each[own] for each in seen.maps), seen.extent[own]),
-    )
+def _generic(references: PromptTokens, aggregation: Aggregation) -> Prompting:
+    if aggregation == "best":
+        return BestReference(references)
+    return Fixed(average(references) if aggregation == "mean" else weighted_average(references))

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trex2_lightning.config import AlignmentConfig
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, owners, take, with_vectors
+from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, owners, take, together, with_vectors
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.scope import Scope, share_prompts, vectors_of_step
-from trex2_lightning.structures import Batch, CategoryVectors, FeatureMaps, PromptTokens, Targets
+from trex2_lightning.structures import Batch, CategoryVectors, Exemplars, FeatureMaps, Prompts, PromptTokens, Targets
 
 
 class Asked(NamedTuple):
@@ -62,6 +62,8 @@ class TrainingPrompts:
             asked = Asked(own, batch.targets, given.judged, len(given.phrases))
         else:
             asked = self._shared(own, batch, generator)
+            if batch.background is not None:
+                asked = _with_background(asked, detector, batch.background, features)
             if (self._alignment.weight or self._alignment.relation) and given.phrases:
                 asked = asked._replace(vectors=self._aligned(detector, own, batch))
         return _fitted(asked, detector.max_tokens, generator)
@@ -79,6 +81,8 @@ class TrainingPrompts:
         phrases, judged = batch.prompts.phrases, batch.prompts.judged
         prompts, names, places = share_prompts(own, phrases, self._scope, others=batch.cross_image)
         if self.memory_bank is not None:
+            if self.memory_bank.config.positives:
+                prompts = self.memory_bank.recalled(prompts, names, generator, batch.data_set)
             if phrases and judged is None:  # named things may be in nameless pictures, unmarked
                 prompts = with_vectors(prompts, self.memory_bank.draw(names, generator, batch.data_set))
             self.memory_bank.add(phrases, own, batch.data_set)
@@ -92,6 +96,16 @@ class TrainingPrompts:
 def trains_text(alignment: AlignmentConfig) -> bool:
     """Whether visual iterations train the text encoder; relation distillation never does."""
     return bool(alignment.weight) and not alignment.detach_text
+
+
+def _with_background(asked: Asked, detector: PromptedDetector, background: Exemplars, features: FeatureMaps) -> Asked:
+    """One category more, of which nothing is in any image: what shows nothing shall find nothing."""
+    nothing = detector.encode_prompts(Prompts(exemplars=background), features)._replace(appearance=None)
+    number = torch.full_like(nothing.category, asked.num_categories)
+    size, prompts = len(nothing.embed), asked.prompts
+    of_each = prompts._replace(embed=prompts.embed.expand(size, -1, -1), valid=prompts.valid.expand(size, -1))
+    prompts = together(of_each, nothing._replace(category=number))
+    return asked._replace(prompts=prompts, num_categories=asked.num_categories + 1)
 
 
 def _fitted(asked: Asked, limit: int | None, generator: torch.Generator) -> Asked:

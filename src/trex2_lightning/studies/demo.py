@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from trex2_lightning.config import Config, load
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.curves import curve

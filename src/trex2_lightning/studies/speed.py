@@ -17,7 +17,9 @@ from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
 from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
+from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
+from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.startup_speed import startup
 from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
@@ -40,8 +42,10 @@ def measure_speed(target: Path, threads: int) -> None:
             f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
+            "Exported to ONNX, (phrase, late), beside PyTorch": exported(Path(folder), Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
             "Index of a data set, one core": index(Path(folder), Setting()),
+            "Labelling, `trex2 label` with `experiments/small_coco.yaml`": labelling(Path(folder, "label"), Setting()),
         }
         needed = demand(Path(folder), sections["Input pipeline, one core"][0], Setting())
     target.write_text(speed_page(sections, threads, needed))

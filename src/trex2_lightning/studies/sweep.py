@@ -7,10 +7,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Generic, NamedTuple, TypeVar
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.history import is_evaluated
+from trex2_lightning.evaluation.history import is_evaluated, read_history
 from trex2_lightning.evaluation.tables import console
 
 AP_NOISE = 0.01  # a smaller difference in AP is none
@@ -37,6 +38,13 @@ def finish(folder: Path, file: Path, overrides: Sequence[str]) -> None:
     console.print(f"{folder}", soft_wrap=True)
 
 
+def evaluate_again(folder: Path, checkpoint: Path, overrides: Sequence[str]) -> None:
+    """Evaluate a checkpoint of another run with other settings, unless that is done."""
+    if not is_evaluated(folder):
+        script("evaluate", folder, "--ckpt", str(checkpoint), "--output", str(folder), *overrides)
+    console.print(f"{folder}", soft_wrap=True)
+
+
 def script(name: str, folder: Path, *arguments: str) -> None:
     """Run a command on one thread; what it prints goes to a file beside the run."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -54,6 +62,12 @@ def folders(parent: Path, row: str) -> dict[int, Path]:
     files = sorted(parent.glob(f"{row}_[0-9]*/evaluation.json"))
     evaluated = [file.parent for file in files if is_evaluated(file.parent)]
     return {int(folder.name.removeprefix(f"{row}_")): folder for folder in evaluated}
+
+
+def seconds_per_step(folder: Path) -> float | None:
+    """The median of what a run has logged."""
+    logged = [value for _, value in read_history(folder).get("resources/seconds_per_step", [])]
+    return median(logged) if logged else None
 
 
 def verdict(trend: Trend[Run], runs: Runs[Run]) -> str:

@@ -117,6 +117,8 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         state = _with_own(module, state, "detector.presence.")
         there, here = ("no", "a new one") if config.model.presence else ("a", "none")
         log.info("%s has %s presence head: %s here, as model.presence says", path, there, here)
+    if before.model.prompt_bias != config.model.prompt_bias:
+        state = _with_own(module, state, ".of_prompt")
     if before.model.appearance != config.model.appearance:
         state = _with_own(module, state, "detector.appearance.")
         if before.model.appearance.input != config.model.appearance.input:
@@ -126,9 +128,9 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
 
 
 def _with_own(module: DetectionModule, state: dict[str, Tensor], part: str) -> dict[str, Tensor]:
-    """The state with the module's own tensors of a part, where it has that part."""
-    others = {name: value for name, value in state.items() if not name.startswith(part)}
-    return others | {name: value for name, value in module.state_dict().items() if name.startswith(part)}
+    """The state with the module's own tensors whose names have `part` in them, where it has some."""
+    others = {name: value for name, value in state.items() if part not in name}
+    return others | {name: value for name, value in module.state_dict().items() if part in name}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

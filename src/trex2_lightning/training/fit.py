@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -17,6 +18,7 @@ from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
 from trex2_lightning.training.checkpoint import read_checkpoint, resume_from, start_from
+from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
@@ -71,6 +73,8 @@ def train(
     elif start:
         start_from(module, config, Path(start))
     module.known_names = known_names(data.train_names)
+    if config.data.negatives.hard:
+        data.nearest = partial(nearest_phrases, module.detector)
     # Where no step has text, what it finds may be as it was to the bit: the first checkpoint would stay the best.
     asked = Text() if config.train.rhythm.text else Interactive(config.seed)
     module.protocols = {asked.source: Measurement(asked, build_metric(config, data.val_records))}

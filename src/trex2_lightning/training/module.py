@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -109,6 +110,15 @@ class DetectionModule(L.LightningModule):
         output = self.detector.decode(features, asked.prompts, noised)
         return LossTerms(self.criterion(output, asked.targets, asked.judged, noised, asked.vectors), asked.left_out)
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """In the first steps gradients of all but the visual prompt encoder are dropped, before they are clipped."""
+        if self.trainer.global_step < self._optimizer.visual_first:
+            alone = [self.detector.visual_encoder, getattr(self.detector.appearance_input, "of_exemplars", None)]
+            kept = {id(parameter) for part in alone if part is not None for parameter in part.parameters()}
+            for parameter in (one for group in optimizer.param_groups for one in group["params"]):
+                if id(parameter) not in kept:
+                    parameter.grad = None
+
     def on_train_batch_end(self, *_: Any) -> None:
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True  # makes Lightning validate, and so save, the last step too
@@ -132,7 +142,8 @@ class DetectionModule(L.LightningModule):
         found = []
         for prompting, metric in self.protocols.values():
             prompts = prompting(self.detector, batch, features)
-            found.append(self.detect(features, prompts, batch.images.sizes, image_ids, prompting.source))
+            sizes, of_categories = batch.images.sizes, prompting.of_categories
+            found.append(self.detect(features, prompts, sizes, image_ids, prompting.source, of_categories))
             metric.update(found[-1])
         if self.regions is not None:
             self.regions.update(self.detector, batch, features)
@@ -157,6 +168,7 @@ class DetectionModule(L.LightningModule):
         sizes: Tensor,
         image_ids: list[int],
         source: PromptSource = "text",
+        of_categories: Callable[[Tensor], Tensor] | None = None,
     ) -> list[ImageResult]:
         """The best detections of each image, best first; none of a category that is not valid there.
 
@@ -166,11 +178,14 @@ class DetectionModule(L.LightningModule):
             sizes: (B, 2) height and width of the original files, in whose pixels the boxes are.
             image_ids: B of them.
             source: what the prompts were made from.
+            of_categories: the categories' scores from those of the prompts; None: the same.
         """
         found = find_objects(self.detector, features, prompts, source, self._proposing, self._max_detections)
-        best = rank(found.scores, found.boxes, self._max_detections)
+        scores = of_categories(found.scores) if of_categories else found.scores
+        best = rank(scores, found.boxes, self._max_detections)
         boxes, unfitted = to_pixels(best.boxes, sizes), None
-        if self.detector.calibration.fitted and found.evidence is not None:
+        of_each = scores.shape == found.scores.shape  # else what speaks for a category is of several prompts
+        if self.detector.calibration.fitted and found.evidence is not None and of_each:
             values = found.evidence.flatten(1, 2)  # (B, N * C, F)
             unfitted = unfitted_scores(values.gather(1, best.pairs[..., None].expand(-1, -1, values.shape[-1])))
         results = []

@@ -4,7 +4,8 @@ from collections import Counter
 
 import torch
 
-from trex2_lightning.data.sampling.exemplars import sample_exemplars
+from trex2_lightning.data.sampling.exemplars import background_exemplars, jittered, sample_exemplars
+from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.structures import Exemplars, Targets
 
 
@@ -71,3 +72,54 @@ def test_the_generator_is_the_only_source_of_randomness() -> None:
     assert again.boxes.equal(first.boxes)
     assert again.valid.equal(first.valid)
     assert again.kind == "point"
+
+
+def corner_moves(sizes: tuple[int, int], box: list[float], share: float = 0.1) -> torch.Tensor:
+    """(400, 4) how far the sides of a box move, in shares of the image."""
+    exemplars = Exemplars(torch.tensor(box).expand(400, 1, 1, 4), torch.ones(400, 1, 1, dtype=torch.bool))
+    moved = jittered(exemplars, torch.tensor([sizes] * 400), share, torch.Generator().manual_seed(0))
+    return (cxcywh_to_xyxy(moved.boxes) - cxcywh_to_xyxy(exemplars.boxes))[:, 0, 0]
+
+
+def test_each_side_moves_by_itself_by_up_to_a_tenth_of_the_box() -> None:
+    moves = corner_moves((100, 100), [0.5, 0.5, 0.2, 0.4])
+    for side, most in zip(moves.T, (0.02, 0.04, 0.02, 0.04), strict=True):
+        assert 0.95 * most < side.abs().max() <= most + 1e-6
+        assert abs(side.mean()) < 0.2 * most
+    assert torch.corrcoef(moves.T).fill_diagonal_(0).abs().max() < 0.2
+
+
+def test_no_side_moves_by_more_than_twenty_pixels() -> None:
+    moves = corner_moves((400, 1000), [0.5, 0.5, 0.9, 0.9])  # a tenth are 36 and 90
+    for side, most in zip(moves.T, (0.02, 0.05, 0.02, 0.05), strict=True):
+        assert 0.95 * most < side.abs().max() <= most + 1e-6
+
+
+def test_a_moved_box_stays_in_the_image() -> None:
+    moves = corner_moves((100, 100), [0.5, 0.5, 1.0, 1.0])
+    assert (moves[:, :2] >= -1e-6).all()
+    assert (moves[:, 2:] <= 1e-6).all()
+
+
+def test_the_background_is_as_large_as_the_boxes_and_holds_next_to_nothing_of_them() -> None:
+    marked = torch.tensor([[0.3, 0.3, 0.3, 0.3], [0.75, 0.75, 0.2, 0.1]])
+    targets = [Targets(torch.tensor([0, 1]), marked, 0), numbered([], 1)]
+    sides = set()
+    for seed in range(20):
+        found = background_exemplars(targets, 2, "box", torch.Generator().manual_seed(seed))
+        assert found.boxes.shape == (2, 1, 2, 4)
+        assert found.valid.tolist() == [[[True, True]], [[False, False]]]
+        for box in found.boxes[0, 0]:
+            sides.add(tuple(box[2:].tolist()))
+            corners = cxcywh_to_xyxy(box)
+            assert (corners >= -1e-6).all()
+            assert (corners <= 1 + 1e-6).all()
+            for other in cxcywh_to_xyxy(marked):
+                shared = (torch.minimum(corners[2:], other[2:]) - torch.maximum(corners[:2], other[:2])).clamp(min=0)
+                assert shared.prod() < 0.1 * box[2:].prod()
+    assert sides == {tuple(box[2:].tolist()) for box in marked}
+
+
+def test_where_boxes_are_everywhere_there_is_no_background() -> None:
+    full = Targets(torch.tensor([0]), torch.tensor([[0.5, 0.5, 1.0, 1.0]]), 0)
+    assert not background_exemplars([full], 2, "point", torch.Generator()).valid.any()

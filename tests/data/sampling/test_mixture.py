@@ -223,3 +223,21 @@ def test_phrases_are_told_by_the_set_that_they_are_from(tiny_coco: Path, tmp_pat
         "data.sets.two": blocks,
         "data.negatives.dictionary": ("street lamp",),
     }
+
+
+def test_a_visual_batch_has_jittered_exemplars_and_background_where_all_is_judged() -> None:
+    sets = [TrainSet([], ("cat", "dog"), ("dog",))]
+    shown = example([0], kind="box")._replace(boxes=torch.tensor([[0.5, 0.5, 0.2, 0.2]]))
+    plain = collate_mixture([shown], sets, 5, 4)
+    batch = collate_mixture([shown], sets, 5, 4, jitter=0.1, background=2)
+    assert plain.background is None
+    assert plain.prompts.exemplars is not None
+    assert batch.prompts.exemplars is not None
+    assert plain.prompts.exemplars.boxes.equal(shown.boxes[None, None])
+    assert 0 < (batch.prompts.exemplars.boxes - shown.boxes).abs().max() <= 0.02 + 1e-6
+    assert batch.targets[0].boxes.equal(shown.boxes)  # what is to be found stays
+    assert batch.background is not None
+    assert batch.background.valid.all()
+    unsure = collate_mixture([shown._replace(judged=torch.tensor([0]))], sets, 5, 4, background=2)
+    assert unsure.background is None
+    assert collate_mixture([example([0])], sets, 5, 4, jitter=0.1, background=2).background is None

@@ -10,7 +10,9 @@ from trex2_lightning.config import NegativesConfig
 from trex2_lightning.data.sampling.vocabulary import (
     NO_FOREIGN,
     ForeignNames,
+    NearNames,
     batch_vocabulary,
+    drawn_negatives,
     negative_pool,
     read_dictionary,
 )
@@ -106,3 +108,20 @@ def test_a_vocabulary_of_as_many_phrases_is_what_it_is_without_them() -> None:
         vocabularies = [batch_vocabulary(labels([0]), NAMES, NAMES, 2, generator(), f) for f in (some, NO_FOREIGN)]
         assert set(vocabularies[0].phrases) == set(vocabularies[1].phrases)
     assert len(batch_vocabulary(labels([]), NAMES, NAMES, 0, generator(), ForeignNames(("harp",), 2)).phrases) == 2
+
+
+def test_a_share_of_the_negatives_is_nearest_to_the_positives() -> None:
+    near = NearNames({"cat": ("cow", "dog"), "pig": ("hen",)}, 0.5)
+    pool = (*NAMES, "ant", "bee", "elk")
+    for seed in range(20):
+        drawn = drawn_negatives(["cat"], pool, 4, generator(seed), near)
+        assert {*drawn[:2]} == {"cow", "dog"}
+        assert len({*drawn}) == 4
+        assert "cat" not in drawn
+    others = {drawn_negatives(["cat"], pool, 2, generator(seed), near)[1] for seed in range(40)}
+    assert others > {"ant", "bee", "elk"}  # no more than half are near ones
+    one = {drawn_negatives(["cat", "pig"], pool, 2, generator(seed), near)[0] for seed in range(40)}
+    assert one == {"cow", "dog", "hen"}
+    assert sorted(drawn_negatives(["ant"], pool, 9, generator(), near)) == sorted({*pool} - {"ant"})  # none is near
+    asked = batch_vocabulary(labels([0]), NAMES, pool, 4, generator(), near=near).phrases
+    assert {"cat", "cow", "dog"} < {*asked}

@@ -18,6 +18,7 @@ from trex2_lightning.data.annotations.json_files import json_object
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 
 OBJECT = "object"  # the one category of a counting benchmark: what it is, the exemplars show
@@ -80,8 +81,6 @@ def _corners(polygon: list[list[float]]) -> tuple[float, ...]:
 
 
 def _without_boxes(image_id: int, name: str, store: ImageStore, report: Report) -> Annotated:
-    from trex2_lightning.data.images.transforms import read_image  # with torch, which a list of formats does not need
-
     path = store.find(name)
     if path is None:
         raise InputError(f"{name}: an image of FSC-147 that is not in its folder; fetch its files again")

@@ -11,10 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trex2_lightning.data.sampling.exemplars import sample_exemplars
+from trex2_lightning.data.sampling.exemplars import background_exemplars, jittered, sample_exemplars
 from trex2_lightning.data.sampling.mixture import TrainSet
 from trex2_lightning.data.sampling.rhythm import ImageSource, PromptKind
-from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, batch_vocabulary, drawn_negatives
+from trex2_lightning.data.sampling.vocabulary import (
+    NO_FOREIGN,
+    ForeignNames,
+    NearNames,
+    batch_vocabulary,
+    drawn_negatives,
+)
 from trex2_lightning.structures import Batch, Images, Prompts, Targets
 
 STRIDE = 32  # of a backbone's last feature map: padding to its multiple keeps all levels aligned
@@ -36,11 +42,31 @@ class Example(NamedTuple):
     number: int = 0  # of its data set, the same for all of a batch
 
 
-def collate_mixture(examples: Sequence[Example], sets: Sequence[TrainSet], count: int, max_exemplars: int) -> Batch:
-    """`collate_train` with the names and negatives of the set that the examples are of."""
+def collate_mixture(
+    examples: Sequence[Example],
+    sets: Sequence[TrainSet],
+    count: int,
+    max_exemplars: int,
+    jitter: float = 0.0,
+    background: int = 0,
+) -> Batch:
+    """`collate_train` with the names and negatives of the set that the examples are of.
+
+    Exemplars are `jittered` by that share, and with `background` there are so many of what shows nothing.
+    """
     chosen = sets[examples[0].number]
-    batch = collate_train(examples, chosen.names, chosen.pool, count, max_exemplars, chosen.foreign)
-    return batch._replace(data_set=chosen.name)
+    batch = collate_train(examples, chosen.names, chosen.pool, count, max_exemplars, chosen.foreign, chosen.near)
+    batch, exemplars = batch._replace(data_set=chosen.name), batch.prompts.exemplars
+    if exemplars is None:
+        return batch
+    generator = torch.Generator().manual_seed(examples[0].seed + 1)
+    if jitter:
+        sizes = torch.tensor([example.pixels.shape[1:] for example in examples])
+        batch = batch._replace(prompts=batch.prompts._replace(exemplars=jittered(exemplars, sizes, jitter, generator)))
+    if background and batch.prompts.judged is None:  # else unmarked things may be anywhere
+        nothing = background_exemplars(batch.targets, background, exemplars.kind, generator)
+        batch = batch._replace(background=nothing)
+    return batch
 
 
 def collate_train(
@@ -50,13 +76,14 @@ def collate_train(
     count: int,
     max_exemplars: int,
     foreign: ForeignNames = NO_FOREIGN,
+    near: NearNames | None = None,
 ) -> Batch:
     """A batch that asks for its own categories, drawn by the first example's seed.
 
-    Asked with text, there are `count` negatives out of `pool` too, and `foreign` names. Asked visually, each image
-    gives some of its boxes as exemplars, at most `max_exemplars` per category, and negatives are the categories of the
-    others (issue 62); the phrases go along for the alignment, beside `count` that no image shows. Nameless examples,
-    whose labels are another data set's, have none.
+    Asked with text, there are `count` negatives out of `pool` too, a share of them `near`, and `foreign` names.
+    Asked visually, each image gives some of its boxes as exemplars, at most `max_exemplars` per category, and
+    negatives are the categories of the others (issue 62); the phrases go along for the alignment, beside `count`
+    that no image shows. Nameless examples, whose labels are another data set's, have none.
 
     What an example does not judge is no negative of it. Where all examples say what they judge, negatives are drawn out
     of that instead of `pool`: a phrase that none of them judges would teach nothing. A caption judges its own phrases;
@@ -76,7 +103,9 @@ def collate_train(
         is_caption, all_say = source == "grounding", None not in judged
         said = sorted(set().union(*filter(None, judged))) if all_say and not is_caption else ()
         further = NO_FOREIGN if all_say or is_caption or kind != "text" else foreign
-        vocabulary = batch_vocabulary(labels, names, said or pool, count if kind == "text" else 0, generator, further)
+        vocabulary = batch_vocabulary(
+            labels, names, said or pool, count if kind == "text" else 0, generator, further, near
+        )
         num_categories = len(vocabulary.phrases)
         batch = _batch(examples, vocabulary.phrases, vocabulary.labels)
         if is_caption:
@@ -88,7 +117,7 @@ def collate_train(
         return batch
     exemplars = sample_exemplars(batch.targets, num_categories, max_exemplars, kind, generator)
     prompts = batch.prompts._replace(exemplars=exemplars)
-    negatives = drawn_negatives(prompts.phrases, pool, count, generator) if prompts.phrases else ()
+    negatives = drawn_negatives(prompts.phrases, pool, count, generator, near) if prompts.phrases else ()
     return batch._replace(prompts=prompts, cross_image=source == "cross_image", negatives=tuple(negatives))
 
 

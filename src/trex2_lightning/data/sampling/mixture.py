@@ -22,7 +22,7 @@ from trex2_lightning.data.opening import is_there, open_records
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.foreign import foreign_names
 from trex2_lightning.data.sampling.sharing import SharedCategories
-from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, negative_pool
+from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, Nearest, NearNames, negative_pool
 from trex2_lightning.errors import InputError
 
 # Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
@@ -42,6 +42,7 @@ class TrainSet(NamedTuple):
     shared: SharedCategories | None = None  # needed for cross-image steps
     foreign: ForeignNames = NO_FOREIGN  # of its text steps
     records: Records | None = None  # what it was read from
+    near: NearNames | None = None  # hard negatives
     portrait: NDArray[np.int64] = np.zeros(0, np.int64)  # (k,) images that have steps of their own, k / all of them
 
     @property
@@ -112,6 +113,11 @@ def with_nameless(sets: Sequence[TrainSet], images: Sequence[ImageRecord], share
     total = sum(some.visual for some in sets) or 1.0
     named = [some._replace(visual=some.visual / total * (1 - share)) for some in sets]
     return [*named, TrainSet(images, kind="nameless", text=0.0, visual=share)]
+
+
+def with_near(sets: Sequence[TrainSet], nearest: Nearest, share: float) -> list[TrainSet]:
+    """The sets with that share of their negatives drawn from the nearest phrases of their pools."""
+    return [some._replace(near=NearNames(nearest(some.pool), share)) for some in sets]
 
 
 def shared_categories(records: Records) -> SharedCategories:

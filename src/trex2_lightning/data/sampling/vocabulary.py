@@ -7,7 +7,7 @@ not give their number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +35,16 @@ class ForeignNames(NamedTuple):
 NO_FOREIGN = ForeignNames()
 
 
+Nearest = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]  # of phrases, those nearest to each
+
+
+class NearNames(NamedTuple):
+    """Which phrases of a set's pool are hard to tell apart."""
+
+    nearest: Mapping[str, Sequence[str]]  # by phrase, the nearest first
+    share: float  # of the negatives that are drawn out of the nearest of the batch's phrases
+
+
 def batch_vocabulary(
     labels: Sequence[Tensor],
     names: Sequence[str],
@@ -42,6 +52,7 @@ def batch_vocabulary(
     count: int,
     generator: torch.Generator,
     foreign: ForeignNames = NO_FOREIGN,
+    near: NearNames | None = None,
 ) -> Vocabulary:
     """The categories present in any image, `count` negatives from `pool` and foreign names, in random order.
 
@@ -56,10 +67,11 @@ def batch_vocabulary(
         count: negatives to draw, fewer where the pool has fewer.
         generator: the only source of randomness.
         foreign: what a vocabulary of fewer phrases is filled up with.
+        near: what a share of the negatives is drawn from; None: none is.
     """
     present = torch.cat([*labels]).unique()
     phrases = [names[category] for category in present.tolist()]
-    phrases += drawn_negatives(phrases, pool, count if phrases else max(count, 1), generator)
+    phrases += drawn_negatives(phrases, pool, count if phrases else max(count, 1), generator, near)
     phrases += drawn_negatives(phrases, foreign.names, foreign.size - len(phrases), generator)
     order = torch.randperm(len(phrases), generator=generator)
     position = torch.full((len(names),), -1)
@@ -67,8 +79,18 @@ def batch_vocabulary(
     return Vocabulary(tuple(phrases[i] for i in order.tolist()), tuple(position[image] for image in labels))
 
 
-def drawn_negatives(phrases: Sequence[str], pool: Sequence[str], count: int, generator: torch.Generator) -> list[str]:
+def drawn_negatives(
+    phrases: Sequence[str],
+    pool: Sequence[str],
+    count: int,
+    generator: torch.Generator,
+    near: NearNames | None = None,
+) -> list[str]:
     """Up to `count` phrases of `pool` that are none of `phrases`, as `batch_vocabulary` draws them."""
+    if near is not None:
+        nearest = [*dict.fromkeys(name for phrase in phrases for name in near.nearest.get(phrase, ()))]
+        hard = drawn_negatives(phrases, nearest, round(near.share * count), generator)
+        return hard + drawn_negatives([*phrases, *hard], pool, count - len(hard), generator)
     taken = {_key(phrase) for phrase in phrases}
     negatives: list[str] = []
     for candidate in torch.randperm(len(pool), generator=generator).tolist():

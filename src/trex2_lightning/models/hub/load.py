@@ -135,7 +135,9 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
     encoder = detector.text_encoder
     if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
         lacks = tuple(
-            name for name in report.new if not name.startswith(("visual_encoder.", "noised_content.", "presence."))
+            name
+            for name in report.new
+            if not name.startswith(("visual_encoder.", "noised_content.", "presence.")) and ".of_prompt" not in name
         )
         more = tuple(name for name in report.skipped if ".layer" in name or "class_embed." in name)
         if lacks or more:

@@ -40,6 +40,10 @@ def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path)
             "only a Grounding DINO can be written in the hub's format: model.granularity=word, model.fusion=early, "
             "a BERT and model.text.norm=false"
         )
+    if config.prompt_bias:
+        raise InputError(
+            "the hub's format has no place for the bias of each prompt: train it with model.prompt_bias=false"
+        )
     swin: Any = detector.backbone.model
     stages: list[Any] = [stage for name, stage in swin.named_children() if name.startswith("layers_")]
     if not stages:

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.metrics.detection import ImageResult
 

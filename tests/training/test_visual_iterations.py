@@ -1,0 +1,53 @@
+"""What a visual iteration may be asked with and train beside an image's own exemplars."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from iteration_parts import asked, batch_of, module_of
+
+from trex2_lightning.structures import Exemplars, Prompts
+
+
+@pytest.mark.parametrize("scope", ["image", "batch", "world"])
+def test_background_is_one_more_category_that_nothing_is_found_by(scope: str) -> None:
+    module = module_of(f"train.prompt_scope={scope}").eval()
+    plain = batch_of("box", [[0, 1], [1]])
+    shown = Exemplars(torch.tensor([[[[0.1, 0.1, 0.1, 0.1]]]] * 2), torch.tensor([[[True]], [[False]]]))
+    batch = plain._replace(background=shown)
+    before, found = asked(module, plain), asked(module, batch)
+    count = before.embed.shape[1]
+    assert found.category.tolist() == [*range(count + 1)]
+    torch.testing.assert_close(found.embed[:, :count], before.embed.expand(2, -1, -1))
+    assert found.valid[:, count].tolist() == [True, False]
+    features = module.detector.encode_image(batch.images)
+    own = module.detector.encode_prompts(Prompts(exemplars=shown), features)
+    torch.testing.assert_close(found.embed[:, count], own.embed[:, 0])
+    loss, terms = module.loss_terms(batch, 0).terms["queries/classification"], module.loss_terms(plain, 0).terms
+    assert loss > terms["queries/classification"]  # one more thing that each query is to be told from
+
+
+def test_kept_vectors_may_stand_for_what_a_batch_shows() -> None:
+    module = module_of("train.memory_bank={size: 2, positives: 1}").eval()
+    first, second = batch_of("box", [[0], [1]]), batch_of("box", [[0], [1]], seed=1)
+    own = [
+        module.detector.encode_prompts(some.prompts, module.detector.encode_image(some.images))
+        for some in (first, second)
+    ]
+    places = [some.prompts.phrases.index("red star") for some in (first, second)]
+    torch.testing.assert_close(asked(module, first).embed[0, places[0]], own[0].embed[0, places[0]])
+    found = asked(module, second).embed[:, places[1]]
+    torch.testing.assert_close(found, own[0].embed[0, places[0]].expand(2, -1))
+
+
+def test_in_the_first_steps_the_visual_prompt_encoder_alone_is_trained() -> None:
+    module = module_of("optim.visual_first=2")
+    optimizer = module.configure_optimizers()["optimizer"]
+    for number, alone in ((0, True), (1, True), (2, False)):
+        module._trainer.global_step = number  # type: ignore[union-attr]
+        optimizer.zero_grad()
+        module.training_step(batch_of("box", [[0, 1], [1]]), 0).backward()
+        module.on_before_optimizer_step(optimizer)
+        trained = {name.split(".")[0] for name, one in module.detector.named_parameters() if one.grad is not None}
+        assert (trained == {"visual_encoder"}) == alone
+        optimizer.step()  # with nothing to do for most
