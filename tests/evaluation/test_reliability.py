@@ -62,8 +62,8 @@ def test_a_duplicate_and_another_s_category_are_wrong() -> None:
 def test_what_nobody_can_judge_or_looks_at_does_not_count() -> None:
     crowded, low, elsewhere = ([105.0, 0.0, 195.0, 100.0], 0.9, 0), ([0.0, 0.0, 9.0, 9.0], 0.04, 0), THERE
     result = found(1, crowded, low, (elsewhere, 0.6, 2), (HERE, 0.6, 0))
-    assert reliability([result], {1: picture(1, torch.tensor([0, 1]))}, 3).scores[0].num == 1
-    assert reliability([result], {1: picture(1)}, 3).scores[0] == (pytest.approx(0.6), 0.5, 2)
+    assert reliability([result], {1: picture(1, torch.tensor([0, 1]))}, 3).scores == [(pytest.approx(0.6), 1.0, 1)]
+    assert reliability([result], {1: picture(1)}, 3).scores == [(pytest.approx(0.6), 0.5, 2)]
     nothing = reliability([found(1, low)], {1: picture(1)}, 3)
     assert nothing.scores == []
 
