@@ -11,7 +11,7 @@ from trex2_lightning.config import Config, for_benchmark, load
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.text import ClipEncoder
 from trex2_lightning.models.weights import pixel_statistics
-from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
+from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
 from trex2_lightning.structures import IMAGENET_PIXELS, PixelStatistics
 
 CELLS = [f"{granularity}_{fusion}" for granularity in ("phrase", "word") for fusion in ("late", "early")]

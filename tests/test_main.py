@@ -19,24 +19,34 @@ from trex2_lightning.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 HELP = """
+import contextlib
 import sys
-sys.argv = ["trex2", "--help"]
-from trex2_lightning.__main__ import main
-try:
-    main()
-finally:
-    heavy = {"torch", "lightning", "omegaconf", "matplotlib", "wandb"} & set(sys.modules)
-    assert not heavy, heavy
+from trex2_lightning.__main__ import commands, run
+for arguments in [["--help"], *([name, "--help"] for name in commands())]:
+    with contextlib.suppress(SystemExit):
+        run(arguments)
+    heavy = {"torch", "lightning", "omegaconf", "matplotlib", "wandb", "timm", "open_clip"} & set(sys.modules)
+    assert not heavy, (arguments, heavy)
 """
 
 
-def test_help_tells_every_command_and_imports_none() -> None:
+def test_no_help_waits_for_what_takes_seconds_to_import() -> None:
     process = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True, timeout=60)
     assert process.returncode == 0, process.stderr
+    assert process.stdout.count("usage: trex2 ") == len(commands()) + 1
+
+
+def test_help_tells_every_command() -> None:
+    help = [sys.executable, "-m", "trex2_lightning", "--help"]
+    process = subprocess.run(help, capture_output=True, text=True, timeout=60, check=True)
     files = {path.stem for path in (ROOT / "src" / "trex2_lightning" / "commands").glob("*.py")}
     told = {line.split()[0]: line.split(maxsplit=1)[1] for line in process.stdout.splitlines() if line[:2] == "  "}
     options = {"-h,", "--version"}
-    assert {name.replace("-", "_") for name in told.keys() - options} == files - {"__init__", "terminal"}
+    assert {name.replace("-", "_") for name in told.keys() - options} == files - {
+        "__init__",
+        "terminal",
+        "prompt_options",
+    }
     assert told["train"] == "Train a detector."
     assert all(meaning.endswith(".") for name, meaning in told.items() if name not in options)
 
@@ -75,7 +85,7 @@ def test_wrong_input_ends_with_status_2_and_one_line(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    assert capsys.readouterr().out.strip() == "error: no experiment file nowhere.yaml"
+    assert capsys.readouterr() == ("", "error: no experiment file nowhere.yaml\n")
 
 
 @pytest.mark.parametrize("name", commands())
@@ -106,3 +116,18 @@ def test_the_console_script_and_the_version() -> None:
     assert name == "trex2"
     assert getattr(import_module(module), function) is main
     assert trex2_lightning.__version__ == version("trex2-lightning")
+
+
+def test_the_package_offers_what_people_import_and_imports_it_when_asked() -> None:
+    program = "import sys; from trex2_lightning import Box, Point, InputError; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert set(trex2_lightning.__all__) <= set(dir(trex2_lightning))
+    for name in trex2_lightning.__all__:
+        assert getattr(trex2_lightning, name).__name__ == name
+    assert not hasattr(trex2_lightning, "Predicter")
+
+
+def test_wandb_is_imported_where_a_run_logs_to_it() -> None:
+    """At a file's top by its own command alone; timm imports it too, where it is installed."""
+    package = ROOT / "src" / "trex2_lightning"
+    assert {file.stem for file in package.rglob("*.py") if "\nimport wandb" in file.read_text()} == {"dashboard"}

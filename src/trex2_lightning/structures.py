@@ -11,11 +11,13 @@ seen (`attend`) or is known (`judged`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds, and neither settings nor marks have one
 
 ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: training never mixes them (issue 85)
 
@@ -62,6 +64,14 @@ class Point:
     def __str__(self) -> str:
         """As the command line has it."""
         return f"{self.x:g},{self.y:g}"
+
+
+class Detection(NamedTuple):
+    """One object that was found, for a person."""
+
+    name: str
+    score: float  # in [0, 1]
+    box: tuple[float, float, float, float]  # xyxy in pixels of the upright image
 
 
 Exemplar = Box | Point  # `form` is how the command line has one

@@ -54,7 +54,8 @@ def error_line(call: Callable[..., None], capsys: pytest.CaptureFixture[str]) ->
         printed = capsys.readouterr()
         assert end.value.code == 2
         assert "Traceback" not in printed.out + printed.err
-        lines = [line for line in printed.out.splitlines() if line.strip() and "━" not in line]
+        lines = [line for line in printed.err.splitlines() if line.strip() and "━" not in line]
+        assert "error:" not in printed.out
         assert lines[-1].startswith("error: "), lines
         assert sum(line.startswith("error: ") for line in lines) == 1
         return lines[-1].removeprefix("error: ")

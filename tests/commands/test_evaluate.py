@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.training.fit import train
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "hub"))
+
+from hub_reference import reference
 
 TinyConfig = Callable[..., Config]
 
@@ -32,6 +37,20 @@ def test_evaluate_writes_figures_and_results(
     results = json.loads((folder / "results_text.json").read_text())
     assert {result["image_id"] for result in results} == {1, 2, 3}
     assert results[0].keys() == {"image_id", "category_id", "bbox", "score"}
+
+
+def test_a_published_detector_is_evaluated_without_a_run(
+    call: Callable[..., None], tiny_coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reference(tmp_path / "some" / "dino")
+    size = ("data.size=64", "data.max_size=96", "logging.wandb=disabled", "data.num_workers=0")
+    call(evaluate_command, "--model", "some/dino", f"data.root={tiny_coco}", *size)
+    summary = json.loads((tmp_path / "runs" / "dino" / "evaluation.json").read_text())
+    assert summary["checkpoint"] == "some/dino"
+    assert summary["ap"].keys() == {"text", "random_phrases", "foreign_phrases"}
+    results = json.loads((tmp_path / "runs" / "dino" / "results_text.json").read_text())
+    assert {result["image_id"] for result in results} == {1, 2, 3}
 
 
 def test_the_run_s_folder_has_all_of_the_test_split_and_nothing_else(
@@ -99,7 +118,7 @@ def test_evaluate_writes_where_it_is_told(call: Callable[..., None], checkpoint:
     call(evaluate_command, "--output", tmp_path / "a" / "b", "--ckpt", checkpoint)
     written = {path.name for path in (tmp_path / "a" / "b").iterdir()}
     rows = ("text", "random_phrases", "foreign_phrases")
-    assert written == {"evaluation.json", *(f"results_{row}.json" for row in rows)}
+    assert written == {"evaluation.json", "reliability.png", *(f"results_{row}.json" for row in rows)}
     assert json.loads((tmp_path / "a" / "b" / "evaluation.json").read_text())["split"] == "test"
 
 

@@ -35,6 +35,39 @@ def test_predict_writes_a_picture_and_its_values(
     assert (tmp_path / "out" / "1.png").is_file()
 
 
+def test_predict_prints_json_alone_for_pipes(
+    call: Callable[..., None],
+    checkpoint: Path,
+    tiny_coco: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    common = [tiny_coco / "test" / "1.jpg", "--model", checkpoint, "--text", ":smile: [red]", "--threshold", 0]
+    capsys.readouterr()
+    call(predict_command, *common, "--json")
+    printed = capsys.readouterr()
+    assert not Path("runs/predict").exists()
+    assert printed.err.splitlines()[-1] == "20 detections"
+    call(predict_command, *common, "--json", "--output", "out")
+    assert capsys.readouterr().out == printed.out == Path("out/1.json").read_text()
+    assert json.loads(printed.out)["detections"][0]["name"] == ":smile: [red]"
+
+
+def test_predict_tells_the_best_score_where_nothing_is_found(
+    call: Callable[..., None], checkpoint: Path, tiny_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [tiny_coco / "test" / "1.jpg", "--ckpt", checkpoint.parent.parent, "--text", "red block"]
+    call(predict_command, *common, "--threshold", 0, "--output", tmp_path / "all")
+    best = json.loads((tmp_path / "all" / "1.json").read_text())["detections"][0]
+    assert "nothing is above" not in capsys.readouterr().err
+    call(predict_command, *common, "--threshold", 0.999, "--output", tmp_path / "none")
+    assert json.loads((tmp_path / "none" / "1.json").read_text())["detections"] == []
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith(f"nothing is above the threshold; the best score is {best['score']:.2g}, of 'red block'")
+
+
 def test_predict_says_what_is_present_where_the_checkpoint_does(
     call: Callable[..., None], tiny_config: Callable[..., Config], tiny_coco: Path, tmp_path: Path
 ) -> None:
@@ -71,7 +104,7 @@ def test_predict_with_prompts_of_all_sources(
     assert {detection["name"] for detection in detections} == {"red block", "dot", "spot"}
     assert detections == json.loads((tmp_path / "b" / "1.json").read_text())["detections"]
 
-    predictor = Predictor.from_checkpoint(visual_checkpoint)
+    predictor = Predictor.from_pretrained(visual_checkpoint)
     saved = predictor.load(file)
     expected = predictor.mixed(
         ("red block",),

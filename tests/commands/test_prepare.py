@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from trex2_lightning.commands.prepare import main as prepare_data
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.errors import InputError
 
@@ -84,6 +84,7 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     image = tmp_path / "images" / os.fsdecode(b"a\xff.jpg")
     Image.new("RGB", (40, 30)).save(image)
+    (tmp_path / "labels" / os.fsdecode(b"a\xff.txt")).write_text("0 .5 .5 .5 .5")
     (tmp_path / "data.yaml").write_text("train: images\nnames: [dog]\n")
     prepare_data(["yolo", str(tmp_path / "data.yaml"), str(tmp_path / "index")])
     [record] = open_index(tmp_path / "index").images
@@ -113,7 +114,7 @@ def test_the_script_ends_with_one_line_and_status_2(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts" / "prepare_data.py")]
     done = subprocess.run([*script, "coco", "gone.json", str(tmp_path), str(tmp_path / "x")], capture_output=True)
     assert done.returncode == 2
-    assert b"gone.json: cannot be read" in done.stdout
+    assert b"gone.json: cannot be read" in done.stderr
     assert b"Traceback" not in done.stdout + done.stderr
 
 

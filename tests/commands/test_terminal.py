@@ -1,15 +1,22 @@
-"""What the terminal shows: tables, and messages as they are."""
+"""What the terminal shows: tables, messages as they are, and how a command ends."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trex2_lightning.commands.terminal import console
+from trex2_lightning.commands.terminal import STOPPED, console, if_stopped
 from trex2_lightning.commands.train import main as train_command
 from trex2_lightning.evaluation.tables import ap_table
+
+TALKATIVE = """
+from trex2_lightning.commands.terminal import command, console
+command(lambda _: [console.print("line") for _ in range(100_000)])
+"""
 
 
 def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +32,47 @@ def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[st
 def test_brackets_of_a_message_are_printed(error_line: Callable[..., str], tmp_path: Path) -> None:
     """They are rich's markup for styles."""
     assert "[bold]/x[/].yaml" in error_line(train_command, "[bold]/x[/].yaml")
+
+
+def test_a_user_who_stops_a_command_is_told_what_is_kept(
+    call: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(_: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    def ended(_: list[str]) -> None:
+        """As Lightning does it."""
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    def half_done(arguments: list[str]) -> None:
+        with if_stopped(lambda: "[half] is kept"):
+            ended(arguments)
+
+    again = "nothing was written; start it again"
+    for main, told in ((stopped, again), (ended, again), (half_done, "[half] is kept")):
+        with pytest.raises(SystemExit) as end:
+            call(main)
+        assert end.value.code == STOPPED == 130
+        assert capsys.readouterr() == ("", f"stopped: {told}\n")
+
+
+def test_a_command_that_ends_by_itself_is_not_stopped(
+    call: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        call(lambda _: sys.exit(1))
+    assert end.value.code == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_reader_who_has_seen_enough_ends_a_command_quietly() -> None:
+    with subprocess.Popen([sys.executable, "-c", TALKATIVE], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == b"line\n"
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == b""

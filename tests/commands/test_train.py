@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from trex2_lightning.commands.train import main as train_command
+from trex2_lightning.training.module import DetectionModule
 
 
 def test_train_takes_overrides_before_and_after_options(
@@ -94,3 +97,31 @@ def test_an_option_that_does_not_exist(call: Callable[..., None], experiment: Pa
     with pytest.raises(SystemExit) as end:
         call(train_command, experiment, "--resum3")
     assert end.value.code == 2
+
+
+def test_a_run_that_is_stopped_says_what_it_has_and_goes_on(
+    call: Callable[..., None], experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(module: DetectionModule, *_: Any) -> None:
+        if module.trainer.global_step == stop_at:
+            raise KeyboardInterrupt
+
+    steps = ("train.max_steps=3", "train.save_every=1", "train.val_every=3")
+    monkeypatch.setattr(DetectionModule, "on_train_batch_start", stop)
+    heard = signal.getsignal(signal.SIGINT)  # Lightning goes deaf when it is stopped
+    told_at = {
+        0: "tiny has no checkpoint yet: start the run again",
+        2: "last.ckpt has the first 2 of 3 steps: the same line with --resume goes on",
+    }
+    for step, told in told_at.items():
+        stop_at = step
+        with pytest.raises(SystemExit) as end:
+            call(train_command, experiment, *steps)
+        signal.signal(signal.SIGINT, heard)
+        assert end.value.code == 130
+        printed = capsys.readouterr()
+        assert told in printed.err.splitlines()[-1]
+        assert "Traceback" not in printed.err
+    stop_at = -1
+    call(train_command, experiment, *steps, "--resume")
+    assert "written to" in capsys.readouterr().out

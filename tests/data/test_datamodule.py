@@ -11,7 +11,7 @@ from datamodule_parts import datamodule, named_and_nameless, truncate
 
 from trex2_lightning.config import NamelessConfig, ShapesConfig
 from trex2_lightning.data.formats import every_format
-from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.errors import InputError
 
@@ -104,7 +104,5 @@ def test_shapes_are_rendered_before_they_are_read(tiny_coco: Path, monkeypatch: 
 def test_a_format_that_is_not_read_from_files_is_told_before_anything_is_built(tmp_path: Path, name: str) -> None:
     known = ", ".join(sorted([*(form.name for form in every_format().values() if form.direct), "shapes"]))
     assert {"coco", "lvis", "roboflow", "fsc147", "fscd_lvis", "shapes"} <= set(known.split(", "))
-    with pytest.raises(
-        InputError, match=rf"^data\.format={name} is none of {known}, .*prepare_data\.py makes an index"
-    ):
+    with pytest.raises(InputError, match=rf"^data\.format={name} is none of {known}, .*trex2 prepare makes an index"):
         datamodule(tmp_path / "nowhere", format=name)

@@ -50,5 +50,5 @@ def test_a_limit_is_one_of_val_too_where_that_is_the_training_split(tiny_coco: P
 
 
 def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: Path) -> None:
-    with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with scripts/prepare_data\.py"):
+    with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with trex2 prepare"):
         datamodule(tiny_coco, train=SplitConfig("indexes/lvis"))

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from trex2_lightning.config import AugmentConfig, NegativesConfig, RhythmConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
 

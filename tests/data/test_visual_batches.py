@@ -9,7 +9,7 @@ import torch
 from datamodule_parts import VISUAL, datamodule, edit, fingerprint, named_and_nameless, truncate
 
 from trex2_lightning.config import ExemplarsConfig, NamelessConfig
-from trex2_lightning.data.images.transforms import ImageError
+from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
 

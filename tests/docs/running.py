@@ -15,8 +15,10 @@ from unittest.mock import MagicMock, patch
 
 from documents import ROOT, Command
 
+from trex2_lightning.__main__ import main as trex2
 from trex2_lightning.config import Config, load
 from trex2_lightning.errors import InputError
+from trex2_lightning.finetuning.stages import FolderRun
 from trex2_lightning.models.hub.settings import model_config
 
 TINY = [
@@ -35,17 +37,19 @@ TINY_MODEL = [
 ]
 # What takes hours, GPUs or the network, by script. Of a command that is marked, all is run but this.
 WORK = {
-    "ablation_full": ("trex2_lightning.commands.ablation_full.compare_full_size",),
-    "ablation_fusion": ("trex2_lightning.commands.ablation_fusion.compare_fusion",),
-    "ablation_prompts": ("trex2_lightning.commands.ablation_prompts.compare_prompts",),
-    "bench": ("trex2_lightning.commands.bench.measure_speed",),
-    "bench_gpu": ("trex2_lightning.commands.bench_gpu.measure_gpu",),
-    "compare_runs": ("trex2_lightning.commands.compare.compare",),
+    "ablation_full": ("trex2_lightning.studies.full_ablation.compare_full_size",),
+    "ablation_fusion": ("trex2_lightning.studies.fusion_ablation.compare_fusion",),
+    "ablation_prompts": ("trex2_lightning.studies.prompt_ablation.compare_prompts",),
+    "bench": ("trex2_lightning.studies.speed.measure_speed",),
+    "bench_gpu": ("trex2_lightning.studies.gpu_speed.measure_gpu",),
+    "compare_runs": ("trex2_lightning.evaluation.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),
-    "evaluate": tuple(
-        f"trex2_lightning.commands.evaluate.{name}" for name in ("evaluate", "evaluate_tasks", "_present")
+    "evaluate": (
+        "trex2_lightning.evaluation.evaluate.evaluate",
+        "trex2_lightning.evaluation.tasks.evaluate_tasks",
+        "trex2_lightning.commands.evaluate._present",
     ),
-    "wandb_dashboard": ("trex2_lightning.commands.dashboard.save_workspace",),
+    "wandb_dashboard": ("trex2_lightning.studies.dashboard.save_workspace",),
 }
 
 
@@ -75,6 +79,8 @@ def run(command: Command) -> None:
                 elif Path(script).stem in WORK:
                     call(script, arguments)
             except (SystemExit, InputError) as error:
+                if isinstance(error, SystemExit) and not error.code:  # help
+                    continue
                 raise CommandError(f"{command.place}: `{command.line}` ended with {error!r}") from error
 
 
@@ -82,8 +88,10 @@ def scripts_of(words: list[str]) -> list[tuple[str, list[str]]]:
     """The project's scripts that a command calls, with their arguments."""
     if words[0] == "make":
         return [call for line in dry(words) for call in scripts_of(shlex.split(line))]
-    if Path(words[0]).name == "python" and words[1:2] == ["-m"] and words[2] == "trex2_lightning":
-        return [(words[2], words[3:])]
+    if words[0] == "trex2":
+        return [(words[0], words[1:])]
+    if Path(words[0]).name == "python" and words[1:3] == ["-m", "trex2_lightning"]:
+        return [("trex2", words[3:])]
     if Path(words[0]).name == "python" and words[1].startswith("scripts/"):
         return [(words[1], words[2:])]
     return []
@@ -105,20 +113,30 @@ def call(script: str, arguments: list[str]) -> None:
         if script.endswith(".py"):
             runpy.run_path(script, run_name="__main__")
         else:
-            runpy.run_module(script, run_name="__main__", alter_sys=True)
+            trex2()
 
 
 def shrinking(script: str, arguments: list[str]) -> list[str]:
     """What a document's call needs on top to take seconds; a new training finds no older one in its folder."""
-    if Path(script).stem == "tune_prompts":
+    name = Path(script).stem
+    if script == "trex2":
+        name, *arguments = arguments
+    if name in ("tune", "tune_prompts"):
         return ["--steps", "2"]
-    if Path(script).stem not in ("train", "preflight"):
+    if name not in ("train", "preflight") or "--help" in arguments:
         return []
     file, *rest = [argument for argument in arguments if not argument.startswith("--")]
+    if Path(file).is_dir():
+        run = FolderRun(Path(file), 1, rest, str)
+        if "--stage=2" in arguments:
+            return ["train.max_steps=2"]
+        if "--resume" not in arguments:
+            shutil.rmtree(run.config_file(1).parent, ignore_errors=True)
+        return [*TINY, *TINY_MODEL]
     written = load(file, rest)  # with the document's own values, which have to be right without ours too
-    steps = ["--steps=2"] if Path(script).stem == "preflight" else []
+    steps = ["--steps=2"] if name == "preflight" else []
     if not steps and "--resume" not in arguments:
-        shutil.rmtree(written.folder, ignore_errors=True)
+        shutil.rmtree(written.folder / "checkpoints", ignore_errors=True)
     return [*steps, *TINY, *(like_hub(written) if written.model.init_from else TINY_MODEL)]
 
 

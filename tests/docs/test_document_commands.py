@@ -101,6 +101,8 @@ def test_the_interface_example_finds_what_each_list_asks_for(at_work: Workshop) 
     ("line", "reason", "wrong"),
     [
         ("python scripts/train.py experiments/small_coco.yaml data.rot=FOLDER", None, CommandError),
+        ("trex2 train experiments/small_coco.yaml data.rot=FOLDER", None, CommandError),
+        ("trex2 trian --help", None, CommandError),
         ("python scripts/train.py experiments/smal_coco.yaml data.root=FOLDER", None, CommandError),
         ("python scripts/train.py experiments/small_coco.yaml data.root=GONE", None, CommandError),
         ("python scripts/predict.py IMAGE --ckpt FILE --txt cell", None, CommandError),

@@ -48,6 +48,8 @@ class Workshop:
         for name in ("scripts", "src", "tests", "Makefile", "requirements.txt", "setup.cfg"):
             (folder / name).symlink_to(ROOT / name)
         write_data(folder / "FOLDER")
+        for split in ("train", "val", "test"):  # a folder in one format alone
+            write_json(folder / "PHOTOS" / f"{split}.json", write_split(folder / "PHOTOS" / split, random.Random(1)))
         for name in ("COCO", "bccd"):
             (folder / name).symlink_to("FOLDER")
         shutil.copytree(folder / "FOLDER", folder / "ROOT", symlinks=True)  # where docs/data.md writes indexes to
@@ -75,7 +77,7 @@ class Workshop:
                 file = ready / kind / "checkpoints" / f"{name}.ckpt"
                 torch.save(checkpoint, file)
         shutil.copy(ready / "visual" / "checkpoints" / "best.ckpt", self.folder / "FILE")
-        predictor = Predictor.from_checkpoint(self.folder / "FILE")
+        predictor = Predictor.from_pretrained(self.folder / "FILE")
         predictor.save(predictor.text(("tuned",)), self.folder / "tuned.safetensors")
 
     def renew(self) -> None:
@@ -199,6 +201,18 @@ def write_sources(folder: Path) -> None:
     odvg = {"filename": "1.jpg", "width": SIZE[0], "height": SIZE[1], "detection": {"instances": instances}}
     write_json(folder / "FILE.jsonl", odvg)
     write_json(folder / "label_map.json", {"1": "cell"})
+    (folder / "list.txt").write_text("FOLDER/train/1.jpg\nFOLDER/train/3.jpg\n")
+    write_json(folder / "corrected.json", [corrected(entry, boxes) for entry in coco["images"][:2]])
+
+
+def corrected(image: dict[str, Any], boxes: list[dict[str, Any]]) -> dict[str, Any]:
+    """A task of Label Studio that a person has submitted, with the first of the boxes."""
+    sides = dict(zip(("x", "y", "width", "height"), boxes[0]["bbox"], strict=True))
+    percent = {name: 100 * value / SIZE[name in ("y", "height")] for name, value in sides.items()}
+    result = {"type": "rectanglelabels", "original_width": SIZE[0], "original_height": SIZE[1]}
+    result |= {"value": percent | {"rotation": 0, "rectanglelabels": ["cell"]}}
+    data = {"image": f"/data/local-files/?d={image['file_name']}", "width": SIZE[0], "height": SIZE[1]}
+    return {"id": image["id"], "data": data, "annotations": [{"result": [result]}]}
 
 
 def write_json(path: Path, content: Any) -> None:

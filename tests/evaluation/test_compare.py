@@ -165,7 +165,7 @@ def test_what_is_no_run_is_told_in_one_line(make_run: MakeRun, tmp_path: Path, m
         ([str(good), str(tmp_path)], "is no run, it has no config.yaml"),
         (
             [str(good), str(bare)],
-            r"was never evaluated on its test split: run python .*evaluate.py --ckpt .*best\.ckpt",
+            r"was never evaluated on its test split: run trex2 evaluate --ckpt .*best\.ckpt",
         ),
         ([str(good), str(val)], "val was never evaluated on its test split"),
         ([str(good), str(broken)], "evaluate the run again"),

@@ -18,14 +18,15 @@ SCRIPT = """
 import os
 from trex2_lightning.commands import evaluate
 from trex2_lightning.commands.terminal import command
+from trex2_lightning.evaluation import report
 
-write = evaluate.write_evaluation
+write = report.write_evaluation
 
 def announced(*arguments):
     print("files of rank", os.environ.get("LOCAL_RANK", "0"))
     write(*arguments)
 
-evaluate.write_evaluation = announced
+report.write_evaluation = announced
 command(evaluate.main)
 """
 

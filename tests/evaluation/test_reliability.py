@@ -38,14 +38,15 @@ def found(image_id: int, *detections: tuple[list[float], float, int], unfitted: 
 
 def test_the_error_is_how_far_the_share_that_is_right_is_from_the_score() -> None:
     images = {number: picture(number) for number in range(10)}
-    results = [found(number, (HERE if number < 7 else THERE, 0.72, 0), (THERE, 0.31, 1)) for number in range(10)]
+    results = [found(number, (HERE if number < 7 else THERE, 0.72, 0)) for number in range(10)]
+    results += [found(number, (THERE, 0.31, 1)) for number in range(5)]
     kept = reliability(results, images, 2)
     assert kept.scores == [
-        ReliabilityBin(pytest.approx(0.31), 1.0, 10),  # type: ignore[arg-type]
+        ReliabilityBin(pytest.approx(0.31), 1.0, 5),  # type: ignore[arg-type]
         ReliabilityBin(pytest.approx(0.72), 0.7, 10),  # type: ignore[arg-type]
     ]
     assert kept.unfitted == []
-    assert kept.figures() == {"calibration_error": pytest.approx((0.69 + 0.02) / 2)}
+    assert kept.figures() == {"calibration_error": pytest.approx((5 * 0.69 + 10 * 0.02) / 15)}
     assert calibration_error([]) != calibration_error([]), "of nothing it is no number"
 
 
@@ -59,7 +60,7 @@ def test_a_duplicate_and_another_s_category_are_wrong() -> None:
 
 
 def test_what_nobody_can_judge_or_looks_at_does_not_count() -> None:
-    crowded, low, elsewhere = ([110.0, 10.0, 150.0, 50.0], 0.9, 0), ([0.0, 0.0, 9.0, 9.0], 0.04, 0), THERE
+    crowded, low, elsewhere = ([105.0, 0.0, 195.0, 100.0], 0.9, 0), ([0.0, 0.0, 9.0, 9.0], 0.04, 0), THERE
     result = found(1, crowded, low, (elsewhere, 0.6, 2), (HERE, 0.6, 0))
     assert reliability([result], {1: picture(1, torch.tensor([0, 1]))}, 3).scores[0].num == 1
     assert reliability([result], {1: picture(1)}, 3).scores[0] == (pytest.approx(0.6), 0.5, 2)

@@ -206,7 +206,7 @@ def test_a_prompt_file_finds_the_same_with_the_same_checkpoint_and_no_other(
     prompts = predictor.mixed(PHRASES, [(images[1], {"red block": [BOX], "ring": [OTHER]})])
     predictor.save(prompts, file)
 
-    fresh = Predictor.from_checkpoint(checkpoint)
+    fresh = Predictor.from_pretrained(checkpoint)
     loaded = fresh.load(file)
     assert (loaded.names, loaded.sources) == (prompts.names, prompts.sources)
     assert fresh.detect(images[0], loaded, threshold=0.0) == predictor.detect(images[0], prompts, threshold=0.0)
@@ -217,7 +217,7 @@ def test_a_prompt_file_finds_the_same_with_the_same_checkpoint_and_no_other(
 def test_a_checkpoint_gives_the_predictor_of_its_run(tiny_config: Callable[..., Config], image: Path) -> None:
     config = tiny_config("train.max_steps=1")
     trained = Predictor(config, train(config))
-    loaded = Predictor.from_checkpoint(config.folder / "checkpoints" / "last.ckpt")
+    loaded = Predictor.from_pretrained(config.folder / "checkpoints" / "last.ckpt")
     found = [p.detect(image, p.text(PHRASES), threshold=0.0) for p in (loaded, trained)]
     assert found[0] == found[1]
 

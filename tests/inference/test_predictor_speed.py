@@ -91,8 +91,8 @@ def test_a_compiled_predictor(checkpoint: Path, image: Path, monkeypatch: pytest
     torch._dynamo.reset()
     counters.clear()
     monkeypatch.setattr(predicting, "compile_parts", partial(compile_parts, backend="eager"))
-    expected = Predictor.from_checkpoint(checkpoint)
-    compiled = Predictor.from_checkpoint(checkpoint, compile=True)
+    expected = Predictor.from_pretrained(checkpoint)
+    compiled = Predictor.from_pretrained(checkpoint, compile=True)
     assert counters["stats"]["unique_graphs"] == 0
     found_by = [values(p.detect(image, p.text(PHRASES), threshold=0)) for p in (expected, compiled)]
     torch.testing.assert_close(*found_by)

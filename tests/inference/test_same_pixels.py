@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import Config
-from trex2_lightning.data.images.transforms import eval_transform, read_image
+from trex2_lightning.data.images.image_files import read_image
+from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.structures import Batch, Images, PixelStatistics
 from trex2_lightning.training.build import build_datamodule, build_module

@@ -11,7 +11,8 @@ import torch
 from photographs import PHOTOGRAPHS, photographs
 
 from trex2_lightning.config import BackboneConfig, DataConfig
-from trex2_lightning.data.images.transforms import eval_transform, read_image
+from trex2_lightning.data.images.image_files import read_image
+from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.backbone import Backbone
 from trex2_lightning.models.weights import efficientnet_lite0_state_dict, pixel_statistics

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.prompting.prompt_set import FILE_FORMAT, PromptSet, fingerprint, join, load_prompts, save_prompts
+from trex2_lightning.prompting.prompt_file import FILE_FORMAT
+from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, load_prompts, save_prompts
 
 SET = PromptSet(("red star", "клетка"), torch.tensor([[1.0, 2.0, 3.0], [0.1, -0.2, 1e-30]]), ("text", "generic"))
 WEIGHTS = "0123"

@@ -12,8 +12,8 @@ from glass import IMAGES, NAMES, Glass, ask, batch_of, image
 from trex2_lightning.config import Config
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.ops.prompt_tokens import average, from_vectors, from_words
+from trex2_lightning.prompting.protocol_names import PROTOCOLS
 from trex2_lightning.prompting.protocols import (
-    PROTOCOLS,
     Fixed,
     Hinted,
     Interactive,

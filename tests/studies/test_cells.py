@@ -13,7 +13,7 @@ from trex2_lightning.config import Config, TextConfig
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.models.hub.names import BERT, hub_names
 from trex2_lightning.models.text import BertEncoder
-from trex2_lightning.prompting.protocols import PROTOCOLS
+from trex2_lightning.prompting.protocol_names import PROTOCOLS
 from trex2_lightning.structures import Prompts
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train

@@ -112,4 +112,4 @@ def test_lengthened_names_fit_the_text_encoders_of_all_cells() -> None:
     for preset in ("easy", "hard"):
         names = [category.name for category in categories(preset)]
         for form in claims.NAME_FORMS:
-            encoder.tokenize(tuple(form.format(name) for name in names))  # raises where one is too long
+            encoder.rows(tuple(form.format(name) for name in names))  # raises where one is too long

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import torch
 from small_reference import SMALL
 
 from trex2_lightning.data.index.reading import open_index
-from trex2_lightning.studies import input_speed
+from trex2_lightning.errors import InputError
+from trex2_lightning.studies import input_speed, speed, startup_speed
 from trex2_lightning.studies.appearance_speed import appearance
 from trex2_lightning.studies.detector_speed import (
     COCO_LENGTHS,
@@ -20,8 +22,10 @@ from trex2_lightning.studies.detector_speed import (
     sentences,
     write_settings,
 )
+from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.speed import demand, index, input_pipeline, speed_page
+from trex2_lightning.studies.onnx_speed import exported
+from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_startup, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
 
@@ -54,6 +58,33 @@ def test_fusion_finds_the_same(small: Setting) -> None:
     assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
 
 
+@pytest.mark.ci
+def test_exported_graphs_are_timed_and_find_the_same(small: Setting, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    detectors(tmp_path, small)
+    rows = exported(tmp_path, small)
+    assert [row.what.split(",")[0] for row in rows[::2]] == ["image.onnx", "decode.onnx"]
+    assert all(float(row.figure) < 1e-3 for row in rows[1::2])
+
+
+def test_the_start_of_commands_is_measured_and_its_section_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("# Benchmarks\n\n## Start-up\n\nold\n\n## Detectors\n\nkept\n")
+    monkeypatch.setattr(speed, "STARTS", 1)
+    monkeypatch.setattr(startup_speed, "COMMANDS", ("train",))
+    renew_startup(page)
+    text = page.read_text()
+    assert "old" not in text
+    assert text.endswith(" |\n\n## Detectors\n\nkept\n")
+    assert re.search(r"^\| trex2 train --help \|  \| \d+\.\d{3} \|  \| < 1\.5 s \|$", text, re.MULTILINE)
+    assert re.search(r"^\| import trex2_lightning; [^|]* \| \d+\.\d{3} \| \d+\.\d{3} \|", text, re.MULTILINE)
+    with pytest.raises(InputError, match="has no section Start-up: make bench writes all of the page"):
+        renew_startup(tmp_path / "gone.md")
+
+
 def test_sampling_and_the_input_pipeline_are_timed(
     small: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +92,15 @@ def test_sampling_and_the_input_pipeline_are_timed(
     rows = sampling(small) + input_pipeline(tmp_path, small)
     assert len(rows) == 4
     assert all(row.figure == f"{row.peer / row.ours:.2f}" for row in rows if row.peer and row.ours)
+
+
+def test_labelling_is_timed_and_weighed(small: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_speed, "FILES", 8)
+    tiny = ["data.size=64", "data.max_size=96", "model.num_queries=20"]
+    speed, weight = labelling(tmp_path, small, tiny, timed=8, between=(8, 16))
+    assert speed.figure == f"{speed.peer / speed.ours:.2f}"
+    assert abs(float(weight.figure)) < 200
+    assert "8 to 16" in weight.what
 
 
 def test_both_pipelines_read_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

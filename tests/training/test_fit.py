@@ -23,7 +23,9 @@ TinyConfig = Callable[..., Config]
 def test_a_run_writes_checkpoints_config_and_curves(tiny_config: TinyConfig) -> None:
     config = tiny_config()
     train(config)
-    assert {path.name for path in (config.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (config.folder / "checkpoints").iterdir()} == {
+        *("best.ckpt", "last.ckpt", "previous.ckpt")
+    }
     assert load(config.folder / "config.yaml") == config
     columns = {name for row in rows(config) for name, value in row.items() if value}
     expected = {"loss", "loss/queries/giou", "loss/noised/l1", "val/ap", "val/ap50", "lr-AdamW/rest", "lr-AdamW/text"}

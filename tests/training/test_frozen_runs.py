@@ -81,7 +81,7 @@ def test_the_best_checkpoint_is_that_of_visual_prompts(tiny_config: TinyConfig) 
     [(row, measured)] = module.protocols.items()
     assert row == "interactive"
     found = evaluate(config, module.eval(), "val", ["interactive_box"]).rows["interactive_box"].figures
-    assert found == measured.metric.compute()
+    assert measured.metric.compute().items() <= found.items()
 
 
 def test_a_rate_of_what_is_frozen_is_told(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:

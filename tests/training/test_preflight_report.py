@@ -38,7 +38,7 @@ def told(tiny_config: TinyConfig) -> Callable[..., PreflightReport]:
         ranks.append(
             preflight_report.RankFigures({"visual": 1.0, "text": 1.0}, changes.get("loader", 0.5), 1.0, memory)
         )
-        disk = preflight_report.DiskSpace((2 * GIB, 3 * GIB), changes.get("free", 9 * GIB))
+        disk = preflight_report.DiskSpace(GIB, 2 * GIB, changes.get("free", 9 * GIB))
         found = preflight_report.RunFigures(watch, ranks, changes.get("checkpoint", ""), disk, 4000, 64)
         return preflight_report.judge(tiny_config(*EIGHT_GPUS, *overrides), found)
 
@@ -64,7 +64,7 @@ def test_a_run_that_will_do(told: Callable[..., PreflightReport]) -> None:
     length = line(report, "length")
     assert "86,400 steps: 3 days, 576 GPU-hours; and 10 evaluations of 4,000 images: 1 hours" in length
     assert line(report, "gradients").endswith("equal on 8 ranks in 20 steps")
-    assert "8 GiB for best.ckpt, last.ckpt and one that is written, 9 GiB free" in line(report, "disk")
+    assert "7 GiB for best.ckpt, last.ckpt, previous.ckpt and one that is written, 9 GiB free" in line(report, "disk")
     assert report.lines[-1].startswith("verdict      ready")
 
 
@@ -74,7 +74,7 @@ def test_a_run_that_will_do(told: Callable[..., PreflightReport]) -> None:
         # Visual steps of 2 s wait 4 s for 2 batches of 3 s, text steps of 12 s do not; 3.6 of 6.6 s.
         ({"loader": 3.0}, "loader: too slow, the GPU waits 55% of the time: data.num_workers=10 (this machine has 8"),
         ({"loader": 1.5}, "loader: too slow, the GPU waits 23% of the time: data.num_workers=5"),
-        ({"free": 7 * GIB}, "disk: too small, 8 GiB wanted and 7 GiB free: output=FOLDER on a larger disk"),
+        ({"free": 6 * GIB}, "disk: too small, 7 GiB wanted and 6 GiB free: output=FOLDER on a larger disk"),
         ({"unequal": "step 3 (text), ranks 0 and 7"}, "gradients: not equal at step 3 (text), ranks 0 and 7: "),
         ({"checkpoint": "3 tensors differ"}, "checkpoint: 3 tensors differ: give another disk by output="),
     ],

@@ -223,7 +223,7 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(
     assert log.count("total batch 2 = 2 devices x 1 images x 1 accumulated") == 2
     assert log.count("going on from") == 1
     assert torch.load(last, weights_only=True)["global_step"] == 5
-    assert checkpoints(tmp_path) == [f"runs/tiny/checkpoints/{name}.ckpt" for name in ("best", "last")]
+    assert checkpoints(tmp_path) == [f"runs/tiny/checkpoints/{name}.ckpt" for name in ("best", "last", "previous")]
 
 
 @pytest.mark.ci
@@ -245,7 +245,9 @@ def test_a_job_on_two_nodes_goes_on_when_it_is_submitted_again(
     assert one["digest"] == other["digest"]
     assert steps(one) == steps(other) == [3, 4]
     assert torch.load(last, weights_only=True)["global_step"] == 5
-    assert checkpoints(config.folder) == ["checkpoints/best.ckpt", "checkpoints/last.ckpt"]
+    assert checkpoints(config.folder) == [
+        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/previous.ckpt")
+    ]
 
 
 @pytest.mark.ci

@@ -125,7 +125,7 @@ def test_a_missing_checkpoint_of_an_experiment_ends_with_the_command_that_makes_
     config = load(path, ["train.accelerator=cpu", "train.devices=1", "train.nodes=1", "logging.wandb=disabled"])
     with pytest.raises(InputError) as error:
         train(config)
-    [named] = re.findall(r"to start from: python scripts/train\.py (\S+) data\.root=FOLDER trains it", str(error.value))
+    [named] = re.findall(r"to start from: trex2 train (\S+) data\.root=FOLDER trains it", str(error.value))
     assert load(named).folder == Path(config.train.init_from).parent.parent
 
 
@@ -165,7 +165,7 @@ def test_what_trained_visual_prompts_is_known_of_the_runs_that_go_on(
         train(replace(config, train=replace(config.train, max_steps=2)), resume=True)
         start = last_of(config)
         assert load_checkpoint(start)[1].visual_trained is expected
-        predictor = Predictor.from_checkpoint(start)
+        predictor = Predictor.from_pretrained(start)
         if expected:
             assert predictor.interactive(image, marked).names == ("cell",)
         else:

@@ -25,7 +25,10 @@ TinyConfig = Callable[..., Config]
     [
         ([], r"data\.train"),
         (
-            ["data.sets.captions={annotations: train.json, images: train, kind: grounding, text: 1}"],
+            [
+                "data.sets.captions={annotations: train.json, images: train, kind: grounding, text: 1}",
+                "data.negatives.more_than=0",
+            ],
             r"data\.sets\.captions",
         ),
     ],

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.fusion_ablation import compare_fusion
+from trex2_lightning.commands.terminal import console, if_stopped
 
 
 def main(arguments: list[str], prog: str = "ablation_fusion.py") -> None:
@@ -21,6 +20,12 @@ def main(arguments: list[str], prog: str = "ablation_fusion.py") -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values of every run")
     options = parser.parse_intermixed_args(arguments)
+
+    from trex2_lightning.studies.fusion_ablation import compare_fusion
+
     seeds = options.seeds or ([0] if options.quick else [0, 1])
-    written = compare_fusion(seeds, options.jobs, options.output, options.page, options.overrides, quick=options.quick)
+    with if_stopped(lambda: "runs that are done are kept, and the same command goes on"):
+        written = compare_fusion(
+            seeds, options.jobs, options.output, options.page, options.overrides, quick=options.quick
+        )
     console.print(f"written to {written}", soft_wrap=True)

@@ -6,9 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import console
+from trex2_lightning.commands.terminal import console, if_stopped
 from trex2_lightning.errors import InputError
-from trex2_lightning.studies.prompt_ablation import compare_prompts
 from trex2_lightning.studies.prompt_rows import ROWS, SETS
 
 
@@ -28,21 +27,25 @@ def main(arguments: list[str], prog: str = "ablation_prompts.py") -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/ablation_prompts.md"), help="file to write")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration values of every run")
     options = parser.parse_intermixed_args(arguments)
+
+    from trex2_lightning.studies.prompt_ablation import compare_prompts
+
     data = options.data or os.environ.get("TREX2_DATA", "")
     chosen = options.sets or (SETS if data else SETS[:1])
     if "photographs" in chosen and not data:
         raise InputError("photographs need the folder of groceries and logos: give --data FOLDER")
     if options.stage1 and len(options.stage1) != len(options.seeds):
         raise InputError("--stage1 needs a checkpoint for each of --seeds")
-    compare_prompts(
-        options.rows,
-        {name: [f"data.root={data}"] if name == "photographs" else [] for name in chosen},
-        options.seeds,
-        options.jobs,
-        options.output,
-        options.page,
-        options.overrides,
-        stage1=dict(zip(options.seeds, options.stage1, strict=False)),
-        screen=options.screen,
-    )
+    with if_stopped(lambda: "runs that are done are kept, and the same command goes on"):
+        compare_prompts(
+            options.rows,
+            {name: [f"data.root={data}"] if name == "photographs" else [] for name in chosen},
+            options.seeds,
+            options.jobs,
+            options.output,
+            options.page,
+            options.overrides,
+            stage1=dict(zip(options.seeds, options.stage1, strict=False)),
+            screen=options.screen,
+        )
     console.print(f"written to {options.page}", soft_wrap=True)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console, parse
-from trex2_lightning.config import load
 
 
 def main(arguments: list[str], prog: str = "audit.py") -> None:
@@ -15,6 +14,7 @@ def main(arguments: list[str], prog: str = "audit.py") -> None:
     parser.add_argument("config", type=Path, help="experiment file")
     options, overrides = parse(parser, arguments)
 
+    from trex2_lightning.config import load
     from trex2_lightning.data.inventory import check
     from trex2_lightning.training.build import build_datamodule
 

@@ -6,14 +6,20 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.speed import measure_speed
 
 
 def main(arguments: list[str], prog: str = "bench.py") -> None:
-    """`bench.py [--page FILE] [--threads N]`"""
+    """`bench.py [--page FILE] [--threads N] [--start-up]`"""
     parser = argparse.ArgumentParser(prog, description="Measure speed beside others' implementations.")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")
+    parser.add_argument("--start-up", action="store_true", help="the start of commands alone, in a minute")
     options = parser.parse_args(arguments)
-    measure_speed(options.page, options.threads)
+
+    from trex2_lightning.studies.speed import measure_speed, renew_startup
+
+    if options.start_up:
+        renew_startup(options.page)
+    else:
+        measure_speed(options.page, options.threads)
     console.print(f"written to {options.page}", soft_wrap=True)

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.gpu_speed import measure_gpu
 
 
 def main(arguments: list[str], prog: str = "bench_gpu.py") -> None:
@@ -19,5 +18,8 @@ def main(arguments: list[str], prog: str = "bench_gpu.py") -> None:
         "--compiled", action="store_true", help="its second part: what is compiled, in some ten minutes"
     )
     options = parser.parse_args(arguments)
+
+    from trex2_lightning.studies.gpu_speed import measure_gpu
+
     measure_gpu(options.output, compiled=options.compiled)
     console.print(f"written to {options.output}", soft_wrap=True)

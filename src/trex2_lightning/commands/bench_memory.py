@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.memory_page import write_memory
 
 
 def main(arguments: list[str], prog: str = "bench_memory.py") -> None:
@@ -14,5 +13,8 @@ def main(arguments: list[str], prog: str = "bench_memory.py") -> None:
     parser = argparse.ArgumentParser(prog, description="Count what training takes of a GPU's memory, without a GPU.")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks_gpu.md"), help="file with the table's marks")
     page = parser.parse_args(arguments).page
+
+    from trex2_lightning.studies.memory_page import write_memory
+
     write_memory(page)
     console.print(f"written to {page}", soft_wrap=True)

@@ -7,10 +7,7 @@ from pathlib import Path
 
 from trex2_lightning.commands.evaluate import available_device
 from trex2_lightning.commands.terminal import console, parse
-from trex2_lightning.config import for_evaluation
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.fits import calibrate
-from trex2_lightning.training.checkpoint import compare_appearance, load_checkpoint, write_fits
 
 
 def main(arguments: list[str], prog: str = "calibrate.py") -> None:
@@ -19,6 +16,11 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
     parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
     parser.add_argument("--output", type=Path, help="checkpoint to write; default: calibrated.ckpt beside the other")
     options, overrides = parse(parser, arguments, "settings of data, eval and model.appearance")
+
+    from trex2_lightning.config import for_evaluation
+    from trex2_lightning.evaluation.fits import calibrate
+    from trex2_lightning.training.checkpoint import compare_appearance, load_checkpoint, write_fits
+
     trained, module = load_checkpoint(options.ckpt)
     config = for_evaluation(trained, [*available_device(), *overrides])
     appearance, config.model.appearance = config.model.appearance, trained.model.appearance

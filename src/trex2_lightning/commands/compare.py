@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.table import Table
-
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.evaluation.compare import compare
 
 
 def main(arguments: list[str], prog: str = "compare_runs.py") -> None:
@@ -19,6 +16,11 @@ def main(arguments: list[str], prog: str = "compare_runs.py") -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("runs/compare"), help="folder for comparison.md and ap.png")
     options = parser.parse_args(arguments)
+
+    from rich.table import Table
+
+    from trex2_lightning.evaluation.compare import compare
+
     for block in compare(options.runs, options.output):
         shown = Table(*block.head, title=block.title)
         for line in block.lines:

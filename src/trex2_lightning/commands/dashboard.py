@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from trex2_lightning.commands.terminal import console
-from trex2_lightning.studies.dashboard import save_workspace
 
 
 def main(arguments: list[str], prog: str = "wandb_dashboard.py") -> None:
@@ -15,4 +14,7 @@ def main(arguments: list[str], prog: str = "wandb_dashboard.py") -> None:
     parser.add_argument("--project", default="trex2_lightning")
     parser.add_argument("--group", default="ablation_fusion", help="logging.group of the runs")
     options = parser.parse_args(arguments)
+
+    from trex2_lightning.studies.dashboard import save_workspace
+
     console.print(save_workspace(options.entity, options.project, options.group), soft_wrap=True)

@@ -5,38 +5,43 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from lightning.pytorch.utilities import rank_zero_only
-
-from trex2_lightning.commands.terminal import console, parse
-from trex2_lightning.config import Config, for_benchmark, for_evaluation
+from trex2_lightning.commands.terminal import add_model, console, parse
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.evaluate import evaluate
-from trex2_lightning.evaluation.report import EvaluationReport, by_task, log_summary, summarize, write_evaluation
-from trex2_lightning.evaluation.tables import ap_table
-from trex2_lightning.evaluation.tasks import evaluate_tasks
-from trex2_lightning.prompting.protocols import OWN_EXEMPLARS, PROTOCOLS
-from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
+
+if TYPE_CHECKING:
+    from trex2_lightning.config import Config
+    from trex2_lightning.evaluation.report import EvaluationReport
 
 
 def main(arguments: list[str], prog: str = "evaluate.py") -> None:
-    """`evaluate.py --ckpt FILE [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
+    """`evaluate.py --model MODEL [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
     parser = argparse.ArgumentParser(prog, description="Figures of a checkpoint, on its data or a benchmark.")
-    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    add_model(parser)
     parser.add_argument("--split", choices=["val", "test"], default="test")
     parser.add_argument(
         "--protocol",
         action="append",
+        metavar="NAME",
         choices=(*PROTOCOLS, OWN_EXEMPLARS),
         help="what images are asked with; may be repeated; default: those of the benchmark, or text and its "
-        "controls; all after visual training",
+        f"controls; all after visual training: {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}",
     )
     parser.add_argument(
         "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"
     )
     options, overrides = parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
-    trained, module = load_checkpoint(options.ckpt)
+
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from trex2_lightning.config import for_benchmark, for_evaluation
+    from trex2_lightning.evaluation.evaluate import evaluate
+    from trex2_lightning.evaluation.tasks import evaluate_tasks
+    from trex2_lightning.inference.pretrained import checkpoint_of, load_pretrained
+
+    trained, module = load_pretrained(options.model)
     config, benchmark = trained, ""
     files = [item for item in overrides if item.endswith((".yaml", ".yml")) and "=" not in item]
     if files:
@@ -49,7 +54,8 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     if config.model != trained.model:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
     what = _what(benchmark, options.split, options.protocol or [])
-    run_folder = options.ckpt.parent.parent
+    checkpoint = checkpoint_of(options.model)
+    run_folder = checkpoint.parent.parent if checkpoint else trained.folder
     output = options.output or (run_folder / "eval" / what if what else run_folder)
     output.mkdir(parents=True, exist_ok=True)
 
@@ -57,7 +63,8 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         reports = evaluate_tasks(config, module, options.split, options.protocol)
     else:
         reports = {"": evaluate(config, module, options.split, options.protocol)}
-    _present(reports, config, output, {"checkpoint": str(options.ckpt), "split": options.split}, what)
+    about = {"checkpoint": str(checkpoint or options.model), "split": options.split}
+    rank_zero_only(_present)(reports, config, output, about, what)  # all ranks have the same figures
 
 
 def _what(benchmark: str, split: str, protocols: Sequence[str]) -> str:
@@ -66,11 +73,13 @@ def _what(benchmark: str, split: str, protocols: Sequence[str]) -> str:
     return "-".join(part for part in parts if part)
 
 
-@rank_zero_only  # all ranks have the same figures
 def _present(
     reports: dict[str, EvaluationReport], config: Config, output: Path, about: dict[str, str], what: str
 ) -> None:
     """Write, log and print what an evaluation found."""
+    from trex2_lightning.evaluation.report import by_task, log_summary, summarize, write_evaluation
+    from trex2_lightning.evaluation.tables import ap_table
+
     summary = summarize(reports) if config.eval.tasks else reports[""].summary()
     write_evaluation(reports, output, about)
     trust = {
@@ -92,5 +101,7 @@ def _present(
 
 def available_device() -> list[str]:
     """Overrides for the one that this machine has."""
+    import torch
+
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     return [f"train.accelerator={accelerator}", "train.devices=1", "train.nodes=1"]

@@ -5,25 +5,29 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from trex2_lightning.commands.terminal import console
+from trex2_lightning.commands.terminal import aside, console
 from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.declaration import Argument, Format, option_name
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats import every_format, format_named
-from trex2_lightning.data.index.reading import Index
-from trex2_lightning.data.index.writing import build_index, is_current
 from trex2_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from trex2_lightning.data.index.reading import Index
 
 
 def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
     """`prepare_data.py FORMAT ANNOTATIONS IMAGES [IMAGES ...] OUTPUT`"""
     options = _parser(prog).parse_args(arguments)
+
+    from trex2_lightning.data.index.writing import build_index, is_current
+
     settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
     if is_current(options.output, settings):
         console.print(f"{options.output} is up to date", soft_wrap=True)
@@ -98,7 +102,7 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    return Progress(*columns, console=console)
+    return Progress(*columns, console=aside, disable=not aside.is_terminal)
 
 
 def _watched(progress: Progress, path: Path) -> BinaryIO:

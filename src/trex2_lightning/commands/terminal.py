@@ -1,11 +1,17 @@
-"""What all commands share: the console, one line for what the user can mend, and arguments with overrides."""
+"""What all commands share: where they print, how they end, and arguments with overrides.
+
+Results go to stdout; errors, the log and progress to stderr. Status 0: done; 2: wrong input, told in one line; 130:
+stopped by the user (Ctrl-C).
+"""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -14,18 +20,60 @@ from rich.markup import escape
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
+STOPPED = 130  # as a shell counts SIGINT
+# Warnings of libraries that are true of every run, and nothing that anybody could mend.
+NOISE = (
+    r".*isinstance\(treespec, LeafSpec\)",
+    r"Found \d+ module\(s\) in eval mode",  # what is frozen
+    r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+    r"predict returned None",  # what it is called for is collected on the way
+    r"The '\w+_dataloader' does not have many workers",
+)
+aside = Console(stderr=True)
+
 
 def command(function: Callable[[list[str]], None]) -> None:
-    """Run a command with the arguments of this process; wrong input ends it with status 2."""
-    # Not where results go: job files take the folder of a run from there.
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
-    logging.getLogger("trex2_lightning").setLevel(logging.INFO)
+    """Run a command with the arguments of this process, and end it as a user may expect."""
+    _log_aside()
     try:
         function(sys.argv[1:])
     except InputError as error:
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        aside.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except (KeyboardInterrupt, SystemExit) as end:
+        if not _was_stopped(end):
+            raise
+        kept = " ".join(getattr(end, "__notes__", ["nothing was written; start it again"]))
+        aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
+        sys.exit(STOPPED)
+
+
+def _log_aside() -> None:
+    """What is done, and warnings; where no terminal is, a line each, with its time."""
+    plain = logging.StreamHandler()
+    plain.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler = RichHandler(console=aside, show_path=False) if aside.is_terminal else plain
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    logging.getLogger("trex2_lightning").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message=message)
+
+
+@contextmanager
+def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
+    """Where the user stops what is done within, tell by `kept()` what there is of it, and how to go on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as end:
+        if _was_stopped(end):
+            end.add_note(kept())
+        raise
+
+
+def _was_stopped(end: BaseException) -> bool:
+    """Whether the user did it; Lightning then ends the process by itself."""
+    return isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)
 
 
 def parse(
@@ -35,3 +83,17 @@ def parse(
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=others)
     options = parser.parse_intermixed_args(arguments)
     return options, options.overrides
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The option that names a detector; its value is `model`, a text."""
+    parser.add_argument(
+        "--model",
+        "--ckpt",
+        required=True,
+        metavar="MODEL",
+        help="checkpoint, folder of a run, or a Grounding DINO: a folder in the hub's format or a repository there",
+    )
+
+
+__all__ = ["STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse"]

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import console
+from trex2_lightning.commands.terminal import add_model, console
 from trex2_lightning.data.formats import every_format
-from trex2_lightning.data.opening import open_records
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.tuning import exemplars, tune
 
 
 def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
@@ -20,12 +17,12 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
         description="Fit the prompts of categories to a few annotated images; the detector stays as it is. "
         "Whether they find more is for other images to tell.",
     )
-    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
+    add_model(parser)
     parser.add_argument(
         "--data",
         type=Path,
         required=True,
-        help="annotations of tens of images: a file of --format, or an index that prepare_data.py has made of any",
+        help="annotations of tens of images: a file of --format, or an index that `trex2 prepare` has made of any",
     )
     direct = [name for name, form in every_format().items() if form.direct]
     parser.add_argument("--format", choices=direct, default="coco", help="of the file (default: coco)")
@@ -41,12 +38,17 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
     )
     parser.add_argument("--steps", type=int, default=100, help="each over all images (default: 100)")
     parser.add_argument("--lr", type=float, default=0.03, help="learning rate of Adam (default: 0.03)")
-    parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict.py --prompts")
+    parser.add_argument("--output", type=Path, required=True, help="prompt file to write, for predict --prompts")
     options = parser.parse_args(arguments)
+
+    from trex2_lightning.data.opening import open_records
+    from trex2_lightning.inference.predictor import Predictor
+    from trex2_lightning.inference.tuning import exemplars, tune
+
     form = every_format()[options.format]
     if form.is_direct(options.data) and options.images is None:
         raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")
-    predictor = Predictor.from_checkpoint(options.ckpt)
+    predictor = Predictor.from_pretrained(options.model)
     records = open_records(options.data, options.images or Path(), form)
     names, visual = tuple(options.category), options.start == "visual"
     if visual and not predictor.module.visual_trained:

@@ -16,7 +16,16 @@ from trex2_lightning.config.data import (
 )
 from trex2_lightning.config.evaluation import EvalConfig, TaskConfig
 from trex2_lightning.config.experiment import Config
-from trex2_lightning.config.files import for_benchmark, for_evaluation, from_dict, load, override, save, to_dict
+from trex2_lightning.config.files import (
+    experiment_file,
+    for_benchmark,
+    for_evaluation,
+    from_dict,
+    load,
+    override,
+    save,
+    to_dict,
+)
 from trex2_lightning.config.loss import AlignmentConfig, CostConfig, DenoisingConfig, LossConfig
 from trex2_lightning.config.migrations import migrate
 from trex2_lightning.config.model import (
@@ -65,6 +74,7 @@ __all__ = [
     "TrainConfig",
     "TransformerConfig",
     "VisualPromptConfig",
+    "experiment_file",
     "for_benchmark",
     "for_evaluation",
     "from_dict",

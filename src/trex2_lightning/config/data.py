@@ -12,7 +12,7 @@ from trex2_lightning.config.checks import ConfigError, check_not_negative, check
 class SplitConfig:
     """One split of a data set; both paths are relative to `data.root`."""
 
-    annotations: str = ""  # a file of `data.format`, or an index (scripts/prepare_data.py), which knows its images
+    annotations: str = ""  # a file of `data.format`, or an index (trex2 prepare), which knows its images
     images: str = ""  # the folder that its `file_name`s are relative to
 
 
@@ -44,7 +44,7 @@ class NamelessConfig(SplitConfig):
 class SetConfig(SplitConfig):
     """One of several data sets that a run trains on; an optimizer step takes its images from one of them.
 
-    `annotations` is a file of its `format`, or an index that scripts/prepare_data.py wrote, which knows its images.
+    `annotations` is a file of its `format`, or an index that trex2 prepare wrote, which knows its images.
     """
 
     kind: Literal["detection", "grounding", "nameless"] = "detection"  # whose names hold for all images, for one, none

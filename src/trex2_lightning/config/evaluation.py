@@ -24,7 +24,7 @@ class EvalConfig:
     """What evaluation asks images with, and how it counts what is found."""
 
     metric: Literal["coco", "lvis", "counting"] = "coco"  # AP; lvis: federated AP; counting: AP and counts
-    protocols: list[str] = field(default_factory=list)  # of protocols.py; empty: all that the run trained for
+    protocols: list[str] = field(default_factory=list)  # of protocol_names.py; empty: all that the run trained for
     # Data sets to evaluate one after the other, by name; the name "*" stands for every folder in `data.root`.
     tasks: dict[str, TaskConfig] = field(default_factory=dict)
     group: str = ""  # of the categories that are asked for and counted, such as `novel`; "": all

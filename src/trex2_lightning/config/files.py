@@ -1,7 +1,8 @@
 """Experiment files and checkpoints to configurations, and back.
 
 An experiment file names at most one parent (`base: ../base.yaml`, relative to the file) and states only what differs;
-the command line adds `key=value`. What is saved has a format number, and earlier formats are read too (migrations.py).
+the command line adds `key=value`. The package brings its own: `experiments/...` is read from there where the working
+folder has no such file. What is saved has a format number, and earlier formats are read too (migrations.py).
 A file without one is written by hand, in today's format.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +22,8 @@ from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
 from trex2_lightning.config.typed_text import as_typed, in_full, is_text, kind_of
+
+SHIPPED = Path(__file__).parents[1] / "experiments"  # in a clone a link to the folder of that name
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -104,9 +108,16 @@ def save(config: Config, path: Path) -> None:
     OmegaConf.save(OmegaConf.create(to_dict(config)), path)
 
 
+def experiment_file(path: Path) -> Path:
+    """The file, or the package's own where the working folder has none of that name."""
+    own = SHIPPED.joinpath(*path.parts[1:])
+    return own if path.parts[:1] == (SHIPPED.name,) and own.is_file() and not path.is_file() else path
+
+
 def _read(path: Path, seen: list[Path]) -> DictConfig:
+    path = experiment_file(path)
     if not path.is_file():
-        raise ConfigError(f"no experiment file {path}" + (f" (base of {seen[-1]})" if seen else ""))
+        raise ConfigError(f"no experiment file {path}" + (f" (base of {seen[-1]})" if seen else _known(path)))
     if path.resolve() in seen:
         raise ConfigError(f"{path} is its own parent: {' -> '.join(p.name for p in seen)}")
     try:
@@ -126,6 +137,13 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base must be one file, not {base}")
     return cast(DictConfig, OmegaConf.merge(_read(path.parent / base, [*seen, path.resolve()]), values))
+
+
+def _known(path: Path) -> str:
+    """The package's files that could be meant."""
+    names = [str(Path(SHIPPED.name, file.relative_to(SHIPPED))) for file in SHIPPED.glob("**/*.yaml")]
+    close = get_close_matches(str(path), names, 1)
+    return f": did you mean {close[0]}?" if close else ""
 
 
 def _migrated(values: DictConfig, source: str | Path) -> DictConfig:

@@ -36,7 +36,7 @@ def open_records(annotations: Path, images: Path, form: Format) -> Records:
     if annotations.is_file():
         raise InputError(
             f"{annotations}: {form.name} is read from {f'{form.direct} files' if form.direct else 'an index alone'}; "
-            "make an index of it with scripts/prepare_data.py"
+            "make an index of it with trex2 prepare"
         )
     return open_index(annotations)
 

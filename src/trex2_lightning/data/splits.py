@@ -93,7 +93,7 @@ def _file_format(name: str) -> Format:
     if name not in direct:
         raise InputError(
             f"data.format={name} is none of {', '.join(sorted(direct))}, which are read from files; of other formats "
-            "scripts/prepare_data.py makes an index, which is read whatever data.format is"
+            "trex2 prepare makes an index, which is read whatever data.format is"
         )
     return direct[name]
 

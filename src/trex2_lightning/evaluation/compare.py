@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import wandb
 from omegaconf import OmegaConf
 
 from trex2_lightning.config.migrations import migrate
@@ -117,7 +116,7 @@ def settings_block(runs: Mapping[str, RunFacts]) -> Block:
 def _of_folder(folder: Path) -> RunFacts:
     config, measures = folder / "config.yaml", folder / "measures.json"
     if not config.is_file():
-        raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that scripts/train.py has written")
+        raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that trex2 train has written")
     settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
     found, logged = evaluation_of(folder), {name: points[-1][1] for name, points in history.items()}
     figures = {metric: found.get(metric, {}) | _of_split(logged, "val", metric) for metric in COMPARED}
@@ -127,6 +126,8 @@ def _of_folder(folder: Path) -> RunFacts:
 
 def _of_wandb(name: str) -> RunFacts:
     """Of a run of training, and of its evaluations, which are runs of their own with its name; or of one of these."""
+    import wandb  # only where a run lies there
+
     try:
         api = wandb.Api()
         run = api.run(name)

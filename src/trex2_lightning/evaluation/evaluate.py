@@ -18,18 +18,16 @@ from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.detection import DetectionMetric
 from trex2_lightning.metrics.regions import RegionAccuracy
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
-from trex2_lightning.prompting.protocols import (
+from trex2_lightning.prompting.protocol_names import (
     BY_LEARNED_VECTORS,
     FROM_REFERENCES,
     OWN_EXEMPLARS,
     PROTOCOLS,
+    TEXT_CONTROLS,
     TEXT_PROTOCOLS,
-    Prompting,
-    Text,
-    promptings,
 )
+from trex2_lightning.prompting.protocols import Prompting, Text, promptings
 from trex2_lightning.prompting.region_classifier import RegionClassifier
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_evaluator
@@ -52,9 +50,9 @@ def evaluate(
         config: the run.
         module: its trained module.
         split: of the data set.
-        protocols: some of `protocols.PROTOCOLS`, or `exemplars`, of which those that the run trained for are taken; or
-            other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls, and all if
-            the run trained visual prompts.
+        protocols: some of `protocol_names.PROTOCOLS`, or `exemplars`, of which those that the run trained for are
+            taken; or other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls,
+            and all if the run trained visual prompts.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.

@@ -51,8 +51,7 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
     """
     if not is_evaluated(folder):
         raise InputError(
-            f"{folder} was never evaluated on its test split: run python scripts/evaluate.py "
-            f"--ckpt {folder}/checkpoints/best.ckpt"
+            f"{folder} was never evaluated on its test split: run trex2 evaluate --ckpt {folder}/checkpoints/best.ckpt"
         )
     return read_json(folder / "evaluation.json")
 

@@ -13,7 +13,7 @@ from trex2_lightning.data.opening import is_there
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate, trained_protocols
 from trex2_lightning.evaluation.report import EvaluationReport
-from trex2_lightning.prompting.protocols import FROM_REFERENCES
+from trex2_lightning.prompting.protocol_names import FROM_REFERENCES
 from trex2_lightning.training.module import DetectionModule
 
 log = logging.getLogger(__name__)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.ops.boxes import xyxy_to_cxcywh
-from trex2_lightning.ops.padding import stack_exemplars
 from trex2_lightning.structures import Exemplar, ExemplarKind, Prompts, PromptTokens
-from trex2_lightning.training.module import DetectionModule
+
+if TYPE_CHECKING:  # who marks without PyTorch reads no marks with it
+    from torch import Tensor
 
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
 
@@ -40,7 +40,7 @@ def check_kinds(images: Iterable[Marks]) -> None:
                     raise InputError(f"'{name}' has a {first} and a {exemplar.kind}: give exemplars of one kind")
 
 
-def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) -> Tensor:
+def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) -> NDArray[np.float32]:
     """The exemplars of the category `name`, to (M, 4) cxcywh in [0, 1]; a point becomes a box without area.
 
     Args:
@@ -60,22 +60,29 @@ def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) ->
                 f"{exemplar} of '{name}' is no {exemplar.kind} in its image of {width} x {height} pixels: write "
                 f"{exemplar.form}, from 0,0 to {width},{height}"
             )
-    return xyxy_to_cxcywh(torch.tensor(corners, dtype=torch.float32) / torch.tensor([width, height, width, height]))
+    shares = np.array(corners, np.float32) / np.array([width, height, width, height], np.float32)
+    low, high = shares[:, :2], shares[:, 2:]
+    return np.concatenate([(low + high) / 2, high - low], -1)
 
 
-def check_learned(module: DetectionModule, phrases: Collection[str], images: Sequence[Marks]) -> None:
+def check_learned(learned: bool, known: bool, phrases: Collection[str], images: Sequence[Marks]) -> None:
     """What is marked means something to the detector.
+
+    Args:
+        learned: it was trained with exemplars.
+        known: it was, or compares their appearance.
+        phrases, images: what it is asked with.
 
     Raises:
         InputError: it was trained with text alone, and compares no appearance, or has a phrase of the same name, which
             could not go into a mean with what it has not learned.
     """
-    if not images or module.visual_trained:
+    if not images or learned:
         return
-    if not module.knows_exemplars:
+    if not known:
         raise InputError(
             "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
-            "stage 2, or leave them out, or let scripts/calibrate.py add model.appearance.name=backbone"
+            "stage 2, or leave them out, or let trex2 calibrate add model.appearance.name=backbone"
         )
     if both := [name for name in phrases if any(name in marks for marks in images)]:
         raise InputError(
@@ -97,10 +104,14 @@ def read_marks(
     Returns:
         Of each category the vector (D,) and the appearance of its m exemplars (m, A); A = 0: none.
     """
+    import torch
+
+    from trex2_lightning.ops.padding import stack_exemplars
+
     read: dict[str, tuple[Tensor, Tensor]] = {}
     for kind in dict.fromkeys(values[0].kind for values in exemplars.values()):
         marked = {name: values for name, values in exemplars.items() if values[0].kind == kind}
-        boxes = [to_boxes(name, values, size) for name, values in marked.items()]
+        boxes = [torch.from_numpy(to_boxes(name, values, size)) for name, values in marked.items()]
         tokens = encode(Prompts(exemplars=stack_exemplars([dict(enumerate(boxes))], kind)[1]))
         seen = tokens.appearance
         for place, (name, values) in enumerate(marked.items()):

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.pictures import draw_boxes
-from trex2_lightning.inference.predictor import Detection
+from trex2_lightning.structures import Detection
 
 
 def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
@@ -55,8 +55,13 @@ def write_prediction(
         exemplars,
     )
     drawn.save(picture)
-    content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
-    if present is not None:
-        content["present"] = present
-    values.write_text(json.dumps(content, indent=2) + "\n")
+    values.write_text(json.dumps(prediction_values(image, detections, present), indent=2) + "\n")
     return picture, values
+
+
+def prediction_values(
+    image: Path, detections: Sequence[Detection], present: Mapping[str, float] | None = None
+) -> dict[str, object]:
+    """What JSON has of an image: its path, the detections, and what is present where the detector says it."""
+    content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
+    return content if present is None else content | {"present": present}

@@ -1,4 +1,4 @@
-"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind scripts/predict.py.
+"""All ways to prompt a trained detector (T-Rex2, section 3.4): the Python API behind trex2 predict.
 
 C categories, M exemplars of one of them in one image, n reference images, D model width.
 """
@@ -8,68 +8,50 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, overload
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
-from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.config import Config, Precision
-from trex2_lightning.data.images.transforms import eval_transform, read_image
-from trex2_lightning.data.sampling.collate import pad
+from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
+from trex2_lightning.inference.encoding import AnyImage, EncodedImage, padded_batches
+from trex2_lightning.inference.inputs import Picture, as_phrases, as_picture
 from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
-from trex2_lightning.models.calibration import SOURCES
+from trex2_lightning.inference.pretrained import load_pretrained
+from trex2_lightning.inference.search import Search, Threshold, asked_of, thresholds_of
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors
-from trex2_lightning.ops.scores import rank, to_pixels, without
-from trex2_lightning.prompting.finding import find_objects
+from trex2_lightning.prompting.prompt_file import check_wanted, repeated
 from trex2_lightning.prompting.prompt_set import (
     PromptSet,
-    check_wanted,
     fingerprint,
     from_one_source,
     load_prompts,
-    repeated,
+    network_fingerprint,
     rows_of,
     save_prompts,
     sources_of,
     without_exemplars,
 )
-from trex2_lightning.structures import FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Images, Prompts, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
-from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 
 Mix = Literal["half", "mean"]
 
 
-class Detection(NamedTuple):
-    """One object that was found."""
-
-    name: str
-    score: float  # in [0, 1]
-    box: tuple[float, float, float, float]  # xyxy in pixels of the original image
-
-
-class EncodedImage(NamedTuple):
-    """What a detector has seen of an image, for any prompts."""
-
-    features: FeatureMaps  # B = 1
-    size: tuple[int, int]  # height and width of the original image
-
-
-AnyImage = Path | Image.Image | EncodedImage
 Reference = tuple[AnyImage, Marks]
 
 
 class Predictor:
     """A trained, frozen detector: prompts from phrases, exemplars and files, and detections with them.
 
-    An image is a file, a PIL image, or what `encode` has made of one, which is faster where it is prompted repeatedly.
-    Pixels are those of a file as viewers show it, turned by its EXIF orientation; a PIL image is taken as it is.
+    An image is what `inference.inputs` takes, or what `encode` has made of one, which is faster where it is prompted
+    repeatedly. Pixels are those of a file as viewers show it, turned by its EXIF orientation; others are as they are.
 
     Args:
         config: the run.
@@ -100,45 +82,51 @@ class Predictor:
             compile_parts(module.detector)
         self.module = module
         self._config = config
-        self._transform = eval_transform(config.data, module.detector.backbone.pixels)
+        self.transform = eval_transform(config.data, module.detector.backbone.pixels)
         self._last: tuple[PromptSet, PromptTokens] | None = None
 
     @classmethod
-    def from_checkpoint(
-        cls,
-        path: Path,
-        *,
-        precision: Precision | None = None,
-        compile: bool = False,
+    def from_pretrained(
+        cls, what: str | Path, *, precision: Precision | None = None, compile: bool = False
     ) -> Predictor:
-        """Rebuild the detector from a checkpoint, on the GPU where there is one."""
-        config, module = load_checkpoint(path)
+        """The detector of a checkpoint, a run's folder, or a Grounding DINO of the hub, on the GPU where there is one.
+
+        Raises:
+            InputError: as `load_pretrained`.
+        """
+        config, module = load_pretrained(what)
         module = module.to("cuda" if torch.cuda.is_available() else "cpu")
         return cls(config, module, precision=precision, compile=compile)
+
+    from_checkpoint = from_pretrained  # its former name
 
     def autocast(self) -> torch.autocast:
         """The context in which the detector is called: of its precision."""
         return torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._half)
 
-    @torch.no_grad()
-    def encode(self, image: Path | Image.Image) -> EncodedImage:
+    def encode(self, image: Picture) -> EncodedImage:
         """See an image, for any number of prompts.
 
         Raises:
-            InputError: an unreadable file.
+            InputError: an unreadable file, or no image.
         """
-        picture = read_image(image) if isinstance(image, Path) else image.convert("RGB")
-        size, device = (picture.height, picture.width), self.module.device
-        images = pad([self._transform(picture)], [size])
+        picture = as_picture(image)
+        [batch] = padded_batches([picture], self.transform)
+        return EncodedImage(self.see(batch.images), (picture.height, picture.width))
+
+    @torch.no_grad()
+    def see(self, images: Images) -> FeatureMaps:
+        """See a batch of images, on any device, that `transform` has made of pictures."""
+        device = self.module.device
         images = images._replace(pixels=images.pixels.to(device), valid=images.valid.to(device))
         with self.autocast():
-            return EncodedImage(self.module.detector.encode_image(images), size)
+            return self.module.detector.encode_image(images)
 
-    def text(self, phrases: tuple[str, ...]) -> PromptSet:
-        """Each phrase on its own; its category is named by it.
+    def text(self, phrases: str | Sequence[str]) -> PromptSet:
+        """Each phrase on its own, or a single one; its category is named by it.
 
         Raises:
-            InputError: a phrase is empty, given twice or too long.
+            InputError: a phrase is empty, given twice, too long, or a sentence of several names.
         """
         return self.mixed(phrases, ())
 
@@ -159,7 +147,7 @@ class Predictor:
         return self.mixed((), references)
 
     @torch.no_grad()
-    def mixed(self, phrases: tuple[str, ...], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
+    def mixed(self, phrases: str | Sequence[str], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
         """Categories of phrases and of exemplars; one that has both, under one name, gets their mean.
 
         Where the detector reads words, a phrase's vector is their mean. That goes into a mean with exemplars and into
@@ -175,10 +163,12 @@ class Predictor:
             InputError: a phrase as in `text`; exemplars that do not lie in their image, or are boxes and points of one
                 category (T-Rex issue 85); an unreadable image; or exemplars for a checkpoint of text alone.
         """
+        phrases = as_phrases(phrases)
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
-        check_kinds(exemplars for _, exemplars in references)
-        check_learned(self.module, phrases, [exemplars for _, exemplars in references])
+        marked = [exemplars for _, exemplars in references]
+        check_kinds(marked)
+        check_learned(self.module.visual_trained, self.module.knows_exemplars, phrases, marked)
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
         written = []
         if phrases:
@@ -192,41 +182,55 @@ class Predictor:
         appearance = {name: torch.cat(rows).cpu() for name, rows in seen.items() if rows and rows[0].numel()}
         return PromptSet(names, prompts.embed[0].cpu(), sources_of(text, visual), appearance)
 
-    @torch.no_grad()
+    @overload
     def detect(
-        self, image: AnyImage, prompts: PromptSet, threshold: float | None = None, negative: Collection[str] = ()
-    ) -> list[Detection]:
+        self, image: AnyImage, prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
+    ) -> list[Detection]: ...
+
+    @overload
+    def detect(
+        self, image: list[Picture], prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
+    ) -> list[list[Detection]]: ...
+
+    def detect(
+        self, image: Any, prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
+    ) -> list[Detection] | list[list[Detection]]:
         """Find what the prompts ask for.
 
         An object that looks like several categories is found as each of them. A negative category takes away the
         objects that look like it more than like any other, and nothing else.
 
         Args:
-            image: to look at.
+            image: to look at; of a list, those of one size are looked at as one batch, which must fit into memory.
             prompts: what to look for.
-            threshold: lowest score that is kept; None: the checkpoint's own for each kind of prompt.
+            threshold: lowest score that is kept, of all categories or by name; None, and for other names: the
+                checkpoint's own for each kind of prompt.
             negative: names among those of `prompts` whose objects are not wanted.
 
         Returns:
-            Best first, at most `eval.max_detections`.
+            Best first, at most `eval.max_detections`; of a list of images, a list for each.
 
         Raises:
-            InputError: an unreadable image, no category to look for, or a negative that is none of them.
+            InputError: an unreadable image, no category to look for, or a negative or a threshold that is none of them.
         """
+        search = self.search(prompts, threshold, negative)
+        if not isinstance(image, list):
+            encoded = self._encoded(image)
+            return search(encoded.features, torch.tensor([encoded.size]))[0]
+        found: dict[int, list[Detection]] = {}
+        for places, images in padded_batches([as_picture(picture) for picture in image], self.transform):
+            found |= zip(places, search(self.see(images), images.sizes), strict=True)
+        return [found[place] for place in range(len(image))]
+
+    @torch.no_grad()
+    def search(
+        self, prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = (), nms: float | None = None
+    ) -> Search:
+        """What is looked for in many images, prepared once; arguments as of `detect` and of `Search`."""
         check_wanted(prompts.names, negative)
-        encoded, detector, tokens = self._encoded(image), self.module.detector, self._asked(prompts)
-        sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=self.module.device)
-        most = self._config.eval.max_detections
-        with self.autocast():
-            found = find_objects(detector, encoded.features, tokens, sources, self._proposing, most)
-        unwanted = torch.tensor([name in negative for name in prompts.names], device=self.module.device)
-        best = rank(without(unwanted, found.scores), found.boxes, most)
-        boxes = to_pixels(best.boxes, torch.tensor([encoded.size], device=self.module.device))
-        compared = torch.tensor([name in prompts.appearance for name in prompts.names], device=self.module.device)
-        least = detector.calibration.threshold[compared.long(), sources]
-        kept = best.scores[0] >= (least[best.labels[0]] if threshold is None else threshold)
-        rows = zip(boxes[0, kept].tolist(), best.scores[0, kept].tolist(), best.labels[0, kept].tolist(), strict=True)
-        return [Detection(prompts.names[label], score, (box[0], box[1], box[2], box[3])) for box, score, label in rows]
+        least = thresholds_of(self.module, prompts, threshold)
+        most, asked = self._config.eval.max_detections, self._asked(prompts)
+        return Search(self.module.detector, prompts, asked, self._proposing, most, least, self.autocast, negative, nms)
 
     @torch.no_grad()
     def present(self, image: AnyImage, prompts: PromptSet) -> dict[str, float]:
@@ -264,9 +268,7 @@ class Predictor:
 
     @cached_property
     def _network(self) -> str:
-        """Of the network that compares appearance: its name, its settings and its weights."""
-        appearance = self.module.detector.appearance
-        return "" if appearance is None else f"{appearance.made_by} {fingerprint(appearance.model)}"
+        return network_fingerprint(self.module.detector)
 
     @cached_property
     def _proposing(self) -> PromptTokens | None:
@@ -289,11 +291,7 @@ class Predictor:
     def _asked(self, prompts: PromptSet) -> PromptTokens:
         """What the detector is asked with; of the last set it is kept, as one is asked of many images."""
         if self._last is None or self._last[0] is not prompts:
-            self._last = prompts, self.module.detector.prepared(self._tokens(prompts))
+            reads_words = self._config.model.granularity == "word"
+            asked = asked_of(prompts, self.module.device, self._encode_prompts if reads_words else None)
+            self._last = prompts, self.module.detector.prepared(asked)
         return self._last[1]
-
-    def _tokens(self, prompts: PromptSet) -> PromptTokens:
-        words = None
-        if self._config.model.granularity == "word" and prompts.written:
-            words = self._encode_prompts(Prompts(prompts.written))
-        return prompts.tokens(self.module.device, words)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor, Reference

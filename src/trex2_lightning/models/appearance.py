@@ -19,6 +19,7 @@ from trex2_lightning.config import AppearanceConfig, BackboneConfig
 from trex2_lightning.models.backbone import any_size_model, returns_channels_last
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
+from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.ops.pixels import renormalize
 from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemplars, Images
 
@@ -76,10 +77,9 @@ class Appearance(nn.Module):
         if self.scale != 1:
             size = [max(1, round(side * self.scale / WHOLE_CELLS)) * WHOLE_CELLS for side in pixels.shape[-2:]]
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        valid = images.valid.float()
-        extent = torch.stack([valid[:, 0].mean(1), valid[:, :, 0].mean(1)], -1)
         maps = self.model(pixels)
-        return AppearanceMaps(tuple(x.permute(0, 3, 1, 2) for x in maps) if self.channels_last else (*maps,), extent)
+        maps = tuple(x.permute(0, 3, 1, 2) for x in maps) if self.channels_last else (*maps,)
+        return AppearanceMaps(maps, unpadded_share(images.valid))
 
     @torch.no_grad()
     def exemplars(self, exemplars: Exemplars, maps: AppearanceMaps) -> ExemplarAppearance:

@@ -15,6 +15,7 @@ from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.weights import load_backbone_weights, pixel_statistics, timm_model
 from trex2_lightning.ops.deformable import level_table
+from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
 
@@ -165,7 +166,7 @@ class Neck(nn.Module):
             positions.append(map_embedding(level_valid, x.shape[1]).to(x.dtype) + self.level_embedding[level])
             valids.append(level_valid.flatten(1))
             shapes.append((x.shape[2], x.shape[3]))
-            ratios.append(torch.stack([level_valid[:, 0].float().mean(1), level_valid[:, :, 0].float().mean(1)], -1))
+            ratios.append(unpadded_share(level_valid))
         joined = torch.cat(tokens, 1)
         return FeatureMaps(
             tokens=joined,

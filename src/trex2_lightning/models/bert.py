@@ -107,6 +107,16 @@ class WordPieces(nn.Module):
             self._known[text] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return self._known[text]
 
+    @property
+    def library(self) -> Tokenizer:
+        """What makes the tokens, for a file of its own.
+
+        Raises:
+            InputError: no vocabulary was read.
+        """
+        self._require_vocabulary()
+        return self._tokenizer
+
     def special(self, piece: str) -> int:
         """The number of one of `SPECIAL`."""
         self._require_vocabulary()

@@ -33,6 +33,8 @@ class PhraseError(InputError):
 class TextEncoder(nn.Module, ABC):
     """C phrases -> PromptTokens of batch size 1, trained with the rest of the detector."""
 
+    without_word = 0  # tokens at the start of a row that see nothing, so that they are no word
+
     def __init__(
         self, tower: nn.Module, tower_width: int, width: int, granularity: Literal["phrase", "word"], norm: bool
     ) -> None:
@@ -49,10 +51,22 @@ class TextEncoder(nn.Module, ABC):
             PhraseError: a phrase is empty or longer than the tower's context.
         """
         _require_words(phrases)
+        rows, device = self.rows(phrases), self.projection.weight.device
+        lengths = [len(row) for row in rows]
+        tokens = pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device, non_blocking=True)
+        found = self.encode(tokens, torch.tensor(lengths).to(device, non_blocking=True))
         if self.granularity == "phrase":
-            return from_vectors(self.norm(self.projection(self.pooled(phrases)))[None])
-        states, lengths = self.words(phrases)
-        return from_words(self.norm(self.projection(states)), lengths)
+            return from_vectors(found[None])
+        return from_words(found, [length - self.without_word for length in lengths])
+
+    def encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """What `forward` makes of token ids (R, L) int64, of which (R,) in each row are real, with zeros behind them.
+
+        Returns:
+            A vector for each row (R, D); or for each of its words and what closes it, (R, L - `without_word`, D), of no
+            meaning behind its length.
+        """
+        return self.norm(self.projection(self.read(tokens, lengths)))
 
     def check(self, phrases: Sequence[str]) -> None:
         """Whether all phrases can be encoded; a million take a second or two, as short ones need no look.
@@ -75,12 +89,12 @@ class TextEncoder(nn.Module, ABC):
         """The tower's tokens of a phrase; raises PhraseError."""
 
     @abstractmethod
-    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
-        """One vector per phrase: (C, W)."""
+    def rows(self, phrases: tuple[str, ...]) -> list[list[int]]:
+        """What the tower reads of C phrases: a row for each, or as well those that stand around all words."""
 
     @abstractmethod
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
-        """Vectors (R, L, W) of every word and of the token that closes a name, and R lengths, as `from_words`."""
+    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """As `encode`, of the tower's width."""
 
     def _require_room(self, phrase: str, length: int) -> None:
         if length > self.context_length:
@@ -94,15 +108,12 @@ class ClipEncoder(TextEncoder):
     """A CLIP text tower. The phrase's vector is the output at the end-of-text token, which the paper calls [CLS]."""
 
     tower: TextTransformer
+    without_word = 1  # start-of-text
 
     def __init__(self, config: TextConfig, width: int, granularity: Literal["phrase", "word"]) -> None:
         tower = text_tower(config)
         super().__init__(tower, tower.output_dim, width, granularity, config.norm)
         tower.attn_mask = None  # made for the length at hand; as a buffer its infinities average to NaN under EMA
-
-    def tokenize(self, phrases: tuple[str, ...]) -> Tensor:
-        """Token ids (C, longest phrase): the causal tower needs no padding beyond the longest phrase."""
-        return _padded([self.tokens(phrase) for phrase in phrases], self.projection.weight.device)
 
     @property
     def context_length(self) -> int:
@@ -114,24 +125,19 @@ class ClipEncoder(TextEncoder):
         self._require_room(phrase, len(tokens))
         return tokens
 
-    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
-        states, end_of_text = self._states(phrases)
-        return states[torch.arange(len(states), device=states.device), end_of_text] @ self.tower.text_projection
+    def rows(self, phrases: tuple[str, ...]) -> list[list[int]]:
+        """The causal tower needs no padding beyond the longest phrase."""
+        return [self.tokens(phrase) for phrase in phrases]
 
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """The tower is causal: a word knows those before it, and end-of-text, which closes the name, all of them."""
-        states, _ = self._states(phrases)
-        lengths = [len(self.tokens(phrase)) - 1 for phrase in phrases]
-        return states[:, 1:] @ self.tower.text_projection, lengths  # start-of-text sees nothing
-
-    def _states(self, phrases: tuple[str, ...]) -> tuple[Tensor, Tensor]:
-        """(C, L, W) and the place of end-of-text (C,)."""
-        tower, tokens = self.tower, self.tokenize(phrases)
-        length = tokens.shape[1]
+        tower, length = self.tower, tokens.shape[1]
         x = tower.token_embedding(tokens) + tower.positional_embedding[:length]
         causal = nn.Transformer.generate_square_subsequent_mask(length, device=x.device)
-        x = tower.ln_final(tower.transformer(x, attn_mask=causal))
-        return x, tokens.argmax(-1)  # end-of-text is the largest id of the vocabulary
+        x = tower.ln_final(tower.transformer(x, attn_mask=causal))  # (C, L, W)
+        if self.granularity == "word":
+            return x[:, 1:] @ tower.text_projection
+        return x[torch.arange(len(x), device=x.device), lengths - 1] @ tower.text_projection
 
 
 class BertEncoder(TextEncoder):
@@ -150,14 +156,16 @@ class BertEncoder(TextEncoder):
         super().__init__(tower, tower.width, width, granularity, config.norm)
         self.tokenizer = WordPieces(tower.words.num_embeddings)
 
-    def pooled(self, phrases: tuple[str, ...]) -> Tensor:
-        start, end = self.tokenizer.special("[CLS]"), self.tokenizer.special("[SEP]")
-        return self._states([[start, *self.tokens(phrase), end] for phrase in phrases])[0][:, 0]
-
-    def words(self, phrases: tuple[str, ...]) -> tuple[Tensor, list[int]]:
+    def rows(self, phrases: tuple[str, ...]) -> list[list[int]]:
         names = [self.tokens(phrase) for phrase in phrases]
         start, end, dot = (self.tokenizer.special(piece) for piece in ("[CLS]", "[SEP]", "."))
-        return self._states([[start], *([*name, dot] for name in names), [end]])
+        if self.granularity == "phrase":
+            return [[start, *name, end] for name in names]
+        return [[start], *([*name, dot] for name in names), [end]]
+
+    def read(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        states = self.tower(tokens, lengths)
+        return states[:, 0] if self.granularity == "phrase" else states
 
     @property
     def context_length(self) -> int:
@@ -170,15 +178,6 @@ class BertEncoder(TextEncoder):
             raise PhraseError(f"the phrase '{phrase[:60]}' has no word that BERT knows: write it in letters")
         self._require_room(phrase, len(pieces) + 2)
         return pieces
-
-    def _states(self, rows: list[list[int]]) -> tuple[Tensor, list[int]]:
-        device, lengths = self.projection.weight.device, [len(row) for row in rows]
-        return self.tower(_padded(rows, device), torch.tensor(lengths).to(device, non_blocking=True)), lengths
-
-
-def _padded(rows: list[list[int]], device: torch.device) -> Tensor:
-    """(R, L) int64, zeros behind the shorter ones."""
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True).to(device, non_blocking=True)
 
 
 def _require_words(phrases: Iterable[str]) -> None:

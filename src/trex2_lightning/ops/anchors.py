@@ -17,8 +17,9 @@ def token_centres(shapes: Sequence[tuple[int, int]], valid_ratios: Tensor) -> Te
     """
     centres = []
     for level, (height, width) in enumerate(shapes):
-        y = torch.linspace(0.5, height - 0.5, height, device=valid_ratios.device) / height
-        x = torch.linspace(0.5, width - 0.5, width, device=valid_ratios.device) / width
+        # Not `linspace`, whose number of steps an exported graph would keep.
+        y = (torch.arange(height, device=valid_ratios.device) + 0.5) / height
+        x = (torch.arange(width, device=valid_ratios.device) + 0.5) / width
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)  # (H * W, 2)
         centres.append(grid / valid_ratios[:, level, None])
     return torch.cat(centres, 1)

@@ -1,4 +1,4 @@
-"""Exemplars of different categories and numbers to one batch."""
+"""Exemplars of different categories and numbers to one batch, and how much of a batch is padding."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def stack_exemplars(
     boxes, valid = pad_boxes([image.get(category, nothing) for image in shown for category in categories])
     layout = (len(shown), len(categories), -1)
     return torch.tensor(categories, device=device), Exemplars(boxes.view(*layout, 4), valid.view(layout), kind)
+
+
+def unpadded_share(valid: Tensor) -> Tensor:
+    """Share of width and height that is not padding, of maps (B, H, W): (B, 2)."""
+    return torch.stack([valid[:, 0].float().mean(1), valid[:, :, 0].float().mean(1)], -1)
 
 
 def pad_boxes(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

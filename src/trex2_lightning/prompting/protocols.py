@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -28,7 +28,8 @@ from trex2_lightning.ops.prompt_tokens import (
     stack,
     together,
 )
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS, wrong_phrases
+from trex2_lightning.prompting.protocol_names import EXEMPLAR_KINDS, OWN_EXEMPLARS
+from trex2_lightning.prompting.wrong_phrases import wrong_phrases
 from trex2_lightning.structures import (
     Batch,
     ExemplarKind,
@@ -40,16 +41,6 @@ from trex2_lightning.structures import (
     PromptTokens,
     Targets,
 )
-
-EXEMPLAR_KINDS = get_args(ExemplarKind)
-TEXT_PROTOCOLS = ("text", *TEXT_CONTROLS, "hinted_text")
-PROTOCOLS = (
-    *(*TEXT_PROTOCOLS, *(f"interactive_{kind}" for kind in EXEMPLAR_KINDS), "wrong_pictures"),
-    *("generic", "mixed", "mixed_mean", "region_classification"),
-)
-OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
-FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
-BY_LEARNED_VECTORS = {"mixed", "mixed_mean", "region_classification"}  # of exemplars, whatever their appearance
 
 Aggregation = Literal["mean", "weighted", "best"]
 
@@ -85,7 +76,7 @@ def promptings(
     A control that these names do not allow is left out, and the log says so.
 
     Args:
-        protocols: some of `PROTOCOLS`.
+        protocols: some of `protocol_names.PROTOCOLS`.
         names: C category names.
         seed: of all draws.
         references: of batch size N, as `ReferenceEncoder` gives them; None: no protocol of `FROM_REFERENCES`.

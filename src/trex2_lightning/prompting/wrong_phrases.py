@@ -8,12 +8,11 @@ from collections.abc import Collection
 
 from trex2_lightning.data.sampling.foreign import foreign_in_place
 
-TEXT_CONTROLS = ("random_phrases", "foreign_phrases")
 log = logging.getLogger(__name__)
 
 
 def wrong_phrases(protocols: Collection[str], names: tuple[str, ...], seed: int) -> dict[str, tuple[str, ...]]:
-    """For each of the `TEXT_CONTROLS` among the protocols its phrases; the log tells of those that cannot be.
+    """For each of the text controls among the protocols its phrases; the log tells of those that cannot be.
 
     - `random_phrases`: the names in another order, which a set of one name does not have.
     - `foreign_phrases`: names of things that are not there, and that training never draws; a set of thousands of names

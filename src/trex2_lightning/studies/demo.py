@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import shutil
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 
 from trex2_lightning.config import Config, load
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.curves import curve
@@ -22,15 +21,14 @@ from trex2_lightning.evaluation.report import EvaluationReport, write_results
 from trex2_lightning.evaluation.tables import ap_table, console
 from trex2_lightning.inference.pictures import contact_sheet, draw_boxes
 from trex2_lightning.inference.predictor import Predictor
+from trex2_lightning.inference.sheets import NUM_PICTURES, some_images, write_text_sheet
 from trex2_lightning.prompting.prompt_set import PromptSet
-from trex2_lightning.prompting.protocols import PROTOCOLS
-from trex2_lightning.prompting.wrong_phrases import TEXT_CONTROLS
+from trex2_lightning.prompting.protocol_names import PROTOCOLS, TEXT_CONTROLS
 from trex2_lightning.structures import Box
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
 
-NUM_PICTURES = 12
 NUM_REFERENCES = 4  # pictured references of a generic prompt
 THRESHOLD = 0.3  # lowest score that is drawn
 
@@ -49,7 +47,7 @@ def demo(overrides: list[str]) -> None:
 
     text = evaluate(stage1, train(stage1), "test")
     write_results(text, output)
-    write_text_sheet(text, output / "detections_text.png")
+    write_text_sheet(text, output / "detections_text.png", THRESHOLD)
     write_curve(stage1, output / "ap_curve.png")
     stage1_minutes = minutes_since(started)
 
@@ -120,23 +118,6 @@ def minutes_since(started: float) -> float:
     return round((time.monotonic() - started) / 60, 2)
 
 
-def write_text_sheet(report: EvaluationReport, path: Path) -> None:
-    """Pictures of the split drawn at random, true boxes beside those that the names have found."""
-    names = report.records.names
-    by_id = {result.image_id: result for result in report.rows["text"].results}
-    pictures, titles = [], []
-    for image in some_images(report.records, NUM_PICTURES):
-        result = by_id[image.id]
-        kept = result.scores >= THRESHOLD
-        pixels = read_image(image.path)
-        pictures.append(draw_boxes(pixels, image.boxes, [names[label] for label in image.labels]))
-        titles.append("truth")
-        labels = [names[label] for label in result.labels[kept]]
-        pictures.append(draw_boxes(pixels, result.boxes[kept], labels, result.scores[kept]))
-        titles.append("detected")
-    contact_sheet(pictures, titles, path, columns=6)
-
-
 def write_visual_sheets(config: Config, predictor: Predictor, records: Records, folder: Path) -> None:
     """Prompts beside what they find: one box on the same picture, and boxes on pictures of the reference split.
 
@@ -178,11 +159,6 @@ def found(predictor: Predictor, image: ImageRecord, prompts: PromptSet) -> Image
         [detection.name for detection in detections],
         torch.tensor([detection.score for detection in detections]),
     )
-
-
-def some_images(records: Records, count: int) -> list[ImageRecord]:
-    """Drawn at random, the same in every run."""
-    return random.Random(0).sample(records.images, min(count, len(records.images)))
 
 
 def write_curve(config: Config, path: Path) -> None:

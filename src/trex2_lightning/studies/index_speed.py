@@ -119,14 +119,14 @@ def _alone(function: Callable[..., ProcessCost], *arguments: Path) -> ProcessCos
 
 
 def _cost(function: Callable[[], object]) -> ProcessCost:
-    before, start = _memory("VmRSS"), perf_counter()
+    before, start = memory("VmRSS"), perf_counter()
     kept = function()
-    seconds, added = perf_counter() - start, _memory("VmRSS") - before
+    seconds, added = perf_counter() - start, memory("VmRSS") - before
     del kept
-    return ProcessCost(seconds, added, _memory("VmHWM"))
+    return ProcessCost(seconds, added, memory("VmHWM"))
 
 
-def _memory(kind: str) -> float:
+def memory(kind: str) -> float:
     """MiB of this process, now (VmRSS) or at its highest (VmHWM); `resource` would begin with the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024

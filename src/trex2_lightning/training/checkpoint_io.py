@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+
+# Of a checkpoint, what only a run that goes on needs; the weights that are not averaged are among it.
+TO_RESUME = (
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "callbacks",
+    "current_model_state",
+    "averaging_state",
+    "memory_bank",
+)
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -22,3 +34,36 @@ class WholeCheckpointIO(TorchCheckpointIO):
         part = place.with_name(f"{place.name}.part")
         torch.save(checkpoint, part)
         part.replace(place)
+
+
+class RunCheckpointIO(WholeCheckpointIO):
+    """Of `best.ckpt` the weights alone are kept, and of `last.ckpt` the one before it too, as `previous.ckpt`.
+
+    `ModelCheckpoint(save_weights_only=True)` would leave out callbacks, and so take the weights that are not averaged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last_step = -1  # of the `last.ckpt` that this process has written
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, **options: Any) -> None:  # type: ignore[override]
+        place = Path(path)
+        if place.name == "best.ckpt":
+            checkpoint = {name: value for name, value in checkpoint.items() if name not in TO_RESUME}
+        if place.name == "last.ckpt":
+            # After an evaluation at a step that it is saved at anyway it is written twice.
+            if place.is_file() and checkpoint["global_step"] != self._last_step:
+                _keep(place, place.with_name("previous.ckpt"))
+            self._last_step = checkpoint["global_step"]
+        super().save_checkpoint(checkpoint, place, **options)
+
+
+def _keep(place: Path, copy: Path) -> None:
+    """At no moment is `place` not there, nor `copy` half written."""
+    part = copy.with_name(f"{copy.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        part.hardlink_to(place)
+    except OSError:  # a file system without links
+        shutil.copy2(place, part)
+    part.replace(copy)

@@ -10,14 +10,14 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from trex2_lightning.config import Config, save
+from trex2_lightning.config import Config, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
-from trex2_lightning.training.checkpoint import resume_from, start_from
+from trex2_lightning.training.checkpoint import read_checkpoint, resume_from, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
@@ -50,8 +50,8 @@ def train(
             configuration, the data or the weights are wrong.
     """
     last = config.folder / "checkpoints" / "last.ckpt"
-    if last.exists() and not resume:
-        raise InputError(f"{config.folder} already has a run: add --resume to go on with it, or give another name=")
+    if not resume:
+        require_new(config.folder)
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     L.seed_everything(config.seed, workers=True, verbose=False)
@@ -101,6 +101,21 @@ def train(
     return module
 
 
+def require_new(folder: Path) -> None:
+    """Raises InputError: the folder has a run."""
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        raise InputError(f"{folder} already has a run: add --resume to go on with it, or give another name=")
+
+
+def kept_of(config: Config) -> str:
+    """What there is of a run that was stopped, and how to go on."""
+    last = config.folder / "checkpoints" / "last.ckpt"
+    if not last.is_file():
+        return f"{config.folder} has no checkpoint yet: start the run again"
+    step = read_checkpoint(last)["global_step"]
+    return f"{last} has the first {step:,} of {config.train.max_steps:,} steps: the same line with --resume goes on"
+
+
 def known_names(names: Sequence[str]) -> tuple[str, ...]:
     """What boxes are found by where exemplars prompt a detector that has learned text alone: up to `KNOWN` names."""
     return (*names[:: -(-len(names) // KNOWN) or 1],)
@@ -119,6 +134,6 @@ def _how_to_make(checkpoint: Path) -> str:
     """The runs of experiments/ are called like their files and are written to `runs`."""
     name = checkpoint.parent.parent
     file = Path("experiments", *name.parts[1:]).with_suffix(".yaml")
-    if name.parts[:1] == ("runs",) and file.is_file():
-        return f"python scripts/train.py {file} data.root=FOLDER trains it"
+    if name.parts[:1] == ("runs",) and experiment_file(file).is_file():
+        return f"trex2 train {file} data.root=FOLDER trains it"
     return "train the run that writes it"

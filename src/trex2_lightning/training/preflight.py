@@ -80,10 +80,10 @@ def preflight(config: Config, steps: int) -> PreflightReport:
         ranks = from_every_rank(figures)  # no rank leaves before all have written
         if _rank():
             return PreflightReport()
-        sizes = [(trial.folder / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last")]
+        best, last = ((trial.folder / "checkpoints" / f"{name}.ckpt").stat().st_size for name in ("best", "last"))
         shutil.rmtree(folder)
-        disk = DiskSpace(sizes, _free(Path(config.output)))
-        return judge(config, RunFigures(watch, ranks, checkpoint, disk, data.num_val_images, _num_cores()))
+        disk = DiskSpace(best, last, _free(Path(config.output)))
+        return judge(config, RunFigures(watch, ranks, checkpoint, disk, data.num_val_images, num_cores()))
     except (RuntimeError, MemoryError, OSError) as error:
         report = _explained(error, config, watch)
         if report is None:
@@ -162,6 +162,6 @@ def _free(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else torch.multiprocessing.cpu_count()

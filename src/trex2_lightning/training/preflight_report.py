@@ -29,7 +29,8 @@ class RankFigures(NamedTuple):
 class DiskSpace(NamedTuple):
     """Bytes."""
 
-    checkpoints: Sequence[int]  # of best.ckpt and last.ckpt
+    best: int  # of best.ckpt
+    last: int  # of last.ckpt, and of the one before it
     free: int  # at `output`
 
 
@@ -217,10 +218,10 @@ def _checkpoint(found: RunFigures) -> tuple[str, str]:
 
 
 def _disk(config: Config, disk: DiskSpace) -> tuple[str, str]:
-    needed = sum(disk.checkpoints) + max(disk.checkpoints)  # a new one is written beside the one before
+    needed = disk.best + 3 * disk.last  # a new one is written beside the two before
     line = (
-        f"disk         {_gib(needed)} for best.ckpt, last.ckpt and one that is written, {_gib(disk.free)} free at "
-        f"output={config.output}"
+        f"disk         {_gib(needed)} for best.ckpt, last.ckpt, previous.ckpt and one that is written, "
+        f"{_gib(disk.free)} free at output={config.output}"
     )
     if needed > disk.free:
         return (

@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
     ModelCheckpoint,
-    RichProgressBar,
+    ProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
@@ -24,8 +24,9 @@ from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
+from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
-from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
+from trex2_lightning.training.checkpoint_io import RunCheckpointIO
 
 
 def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Trainer:
@@ -46,7 +47,7 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
         check_val_every_n_epoch=None,
         log_every_n_steps=min(config.logging.every, train.max_steps),
         logger=_loggers(config),
-        callbacks=[*_callbacks(config), *watching],
+        **_shown([*_callbacks(config), *watching]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -64,7 +65,7 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         precision=config.train.precision,
         logger=False,
         enable_checkpointing=False,
-        callbacks=[RichProgressBar(), Acceleration(config.train)],
+        **_shown([progress(), Acceleration(config.train)]),
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
@@ -72,6 +73,8 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
     """A W&B run whose files are written to `folder`, or else to `config.folder`."""
+    import wandb  # a second, and nothing that a run without it needs
+
     settings = config.logging
     return WandbLogger(
         name=config.name,
@@ -82,6 +85,7 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         job_type=settings.job_type,
         tags=[config.model.fusion, config.model.granularity, config.data.format, *settings.tags],
         config=to_dict(config),
+        settings=wandb.Settings(silent=settings.wandb == "offline"),  # docs/wandb.md says how to upload it
     )
 
 
@@ -125,7 +129,7 @@ def _devices(config: Config) -> dict[str, Any]:
         "devices": train.devices,
         "num_nodes": train.nodes,
         "strategy": strategy,
-        "plugins": [WholeCheckpointIO(), *_slurm()],
+        "plugins": [RunCheckpointIO(), *_slurm()],
         # Under SLURM Lightning loads a checkpoint of its own that lies here over any weights; its default is the folder
         # that the command was called in, which all runs share.
         "default_root_dir": config.folder,
@@ -143,10 +147,15 @@ def _slurm() -> list[SLURMEnvironment]:
     return [SLURMEnvironment(auto_requeue=False)]
 
 
+def _shown(callbacks: list[Callback]) -> dict[str, Any]:
+    """The callbacks, and that Lightning adds no bar of its own where none of them is one."""
+    return {"callbacks": callbacks, "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks)}
+
+
 def _callbacks(config: Config) -> list[Callback]:
     checkpoints: dict[str, Any] = {"dirpath": config.folder / "checkpoints", "enable_version_counter": False}
     callbacks: list[Callback] = [
-        RichProgressBar(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
+        progress(10 if config.train.accelerator == "gpu" else 1),  # the loss it shows is waited for
         Acceleration(config.train),
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),

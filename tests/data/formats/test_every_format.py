@@ -83,7 +83,7 @@ def test_the_command_that_is_named_where_a_set_is_missing_is_one(tmp_path: Path,
     sets = {"a": SetConfig("a", text=1, format=name)}
     with pytest.raises(InputError) as caught:
         read_mixture(DataConfig(root=str(tmp_path), sets=sets), RhythmConfig())
-    [command] = re.findall(r"prepare_data\.py (.*)", str(caught.value))
+    [command] = re.findall(r"trex2 prepare (.*)", str(caught.value))
     assert _parser("prepare_data.py").parse_args(command.split()).output == tmp_path / "a"
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from trex2_lightning.data.images.archives import ImageStore, image_size, open_image
-from trex2_lightning.data.images.transforms import ImageError, read_image
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.errors import InputError
 
 

@@ -11,7 +11,8 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
 from trex2_lightning.config import AugmentConfig, DataConfig
-from trex2_lightning.data.images.transforms import ImageError, eval_transform, read_image, train_transform
+from trex2_lightning.data.images.image_files import ImageError, read_image
+from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.structures import PixelStatistics
 
 RED = (200, 40, 80)

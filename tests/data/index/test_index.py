@@ -130,7 +130,7 @@ def test_a_killed_build_does_not_look_finished(tmp_path: Path) -> None:
     os.waitpid(pid, 0)
     [left] = tmp_path.iterdir()
     assert left.name.endswith(".unfinished")
-    with pytest.raises(InputError, match=r"no index is there; make it with scripts/prepare_data\.py"):
+    with pytest.raises(InputError, match=r"no index is there; make it with trex2 prepare"):
         Index(left)
 
 

@@ -144,8 +144,8 @@ def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Pa
     }
     with pytest.raises(InputError) as caught:
         read_mixture(DataConfig(root=str(tmp_path), sets=sets), RHYTHM)
-    assert f"prepare_data.py objects365 ANNOTATIONS IMAGES {tmp_path}/indexes/o365" in str(caught.value)
-    assert f"prepare_data.py goldg ANNOTATIONS IMAGES {tmp_path}/indexes/flickr" in str(caught.value)
+    assert f"trex2 prepare objects365 ANNOTATIONS IMAGES {tmp_path}/indexes/o365" in str(caught.value)
+    assert f"trex2 prepare goldg ANNOTATIONS IMAGES {tmp_path}/indexes/flickr" in str(caught.value)
     assert f"{tmp_path}/a.json is a file of the format coco to be put there" in str(caught.value)
     assert "unused" not in str(caught.value)
 

@@ -47,14 +47,30 @@ def json_object(path: Path, report: Report) -> dict[str, Any]:
     Raises:
         InputError: it cannot be opened, or is no JSON object.
     """
-    with report.open(path) as file:
-        try:
-            content = json.loads(file.read())
-        except (ValueError, RecursionError, *BROKEN) as error:
-            raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
+    content = _json(path, report)
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object; fetch it again")
     return content
+
+
+def json_list(path: Path, report: Report) -> list[Any]:
+    """The whole of a file of moderate size.
+
+    Raises:
+        InputError: it cannot be opened, or is no JSON list.
+    """
+    content = _json(path, report)
+    if not isinstance(content, list):
+        raise InputError(f"{path}: not a JSON list; fetch it again")
+    return content
+
+
+def _json(path: Path, report: Report) -> Any:
+    with report.open(path) as file:
+        try:
+            return json.loads(file.read())
+        except (ValueError, RecursionError, *BROKEN) as error:
+            raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
 
 
 def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -18,7 +18,7 @@ from trex2_lightning.data.annotations.json_files import json_object
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 
 OBJECT = "object"  # the one category of a counting benchmark: what it is, the exemplars show

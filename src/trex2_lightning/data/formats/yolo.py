@@ -36,10 +36,10 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     Raises:
         InputError: the file, the split, its images or all of their labels are not there.
     """
-    content = _parse(data, report)
+    content = read_data_yaml(data, report)
     names = report.declare(_names(content, data))
     points = _key_points(content, data)
-    files = [file for place in _places(content, data, split) for file in _images(place, report)]
+    files = [file for place in split_places(content, data, split) for file in _images(place, report)]
     if not files:
         raise InputError(f"{data}: its '{split}' has no images; correct the path there")
     unique = list(dict.fromkeys(files))
@@ -90,7 +90,12 @@ FORMAT = Format(
 )
 
 
-def _parse(data: Path, report: Report) -> dict[str, Any]:
+def read_data_yaml(data: Path, report: Report) -> dict[str, Any]:
+    """What the file says, all of it as text.
+
+    Raises:
+        InputError: it cannot be read, or is no mapping.
+    """
     with report.open(data) as file:
         try:
             content = yaml.load(file.read(), yaml.BaseLoader)  # which takes all for text and runs nothing
@@ -118,7 +123,12 @@ def _key_points(content: dict[str, Any], data: Path) -> int:
     raise InputError(f"{data}: kpt_shape is not two numbers; write [number of points, 2 or 3]")
 
 
-def _places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
+def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
+    """Folders or lists of images that `data.yaml`, whose content is given, names for a split, there or not.
+
+    Raises:
+        InputError: it names none.
+    """
     given = content.get(split)
     if split == "val" and given in NOTHING:
         given = content.get("valid")

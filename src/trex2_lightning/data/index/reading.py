@@ -185,8 +185,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         summary = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
         raise InputError(
-            f"{folder}: no index is there; make it with scripts/prepare_data.py (docs/data.md has the command of each "
-            "format)"
+            f"{folder}: no index is there; make it with trex2 prepare (docs/data.md has the command of each format)"
         ) from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error}); prepare the data set again") from error

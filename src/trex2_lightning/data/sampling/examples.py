@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.tv_tensors import BoundingBoxes
 
-from trex2_lightning.data.images.transforms import ImageError, read_image
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.data.sampling.collate import Example
 from trex2_lightning.data.sampling.mixture import TrainSet

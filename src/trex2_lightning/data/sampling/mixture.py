@@ -169,7 +169,7 @@ def image_counts(records: Records | TrainSet) -> NDArray[np.int64]:
 def _preparation(place: Path, form: Format) -> str:
     if form.is_direct(place) or not form.indexed:
         return f"{place} is a file of the format {form.name} to be put there"
-    return f"python scripts/prepare_data.py {form.name} {form.usage} {place}"
+    return f"trex2 prepare {form.name} {form.usage} {place}"
 
 
 def known_images(sets: Sequence[TrainSet], limit: int, seed: int) -> tuple[list[ImageRecord], list[str]]:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 
-from trex2_lightning.data.images.transforms import read_image
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.metrics.detection import ImageResult
 
@@ -69,6 +68,8 @@ def wandb_boxes(record: ImageRecord, result: ImageResult, names: Sequence[str]) 
 
 
 def _row(record: ImageRecord, result: ImageResult, names: Sequence[str]) -> list[Any]:
+    import wandb  # only where a run logs to it
+
     return [
         record.path.name,
         wandb.Image(read_image(record.path, (record.height, record.width)), boxes=wandb_boxes(record, result, names)),

@@ -1,0 +1,194 @@
+"""Label many pictures, or the frames of a video."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from trex2_lightning.commands.prompt_options import add_prompt_options, marked
+from trex2_lightning.commands.terminal import add_model, console, if_stopped
+from trex2_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from trex2_lightning.inference.labelling.label_pictures import Written
+    from trex2_lightning.inference.labelling.sources import Shard, Source
+
+FORMATS = ("coco", "label_studio", "voc", "yolo")
+QUIET = 10.0  # seconds between two lines of progress where there is no terminal
+NAMED = 5  # skipped pictures that are named on the terminal; the file has all
+
+
+def main(arguments: list[str], prog: str = "label.py") -> None:
+    """`label.py PICTURES --model MODEL --text PHRASE ... [--format coco] [--output FOLDER]`"""
+    options = _parser(prog).parse_args(arguments)
+    references, (general, single) = marked(options), _thresholds(options.threshold)
+
+    from trex2_lightning.inference.labelling.journal import pictures_in
+    from trex2_lightning.inference.labelling.label_pictures import Work, label_pictures, write_labels
+    from trex2_lightning.inference.labelling.labeller import Labeller, LabelRequest
+    from trex2_lightning.inference.labelling.sources import leave_out
+
+    request = LabelRequest(
+        model=options.model,
+        phrases=tuple(options.text),
+        references=tuple((Path(file), exemplars) for file, exemplars in references.items()),
+        prompt_files=tuple(map(Path, options.prompts)),
+        mix=options.mix,
+        negative=tuple(options.negative),
+        threshold=general,
+        thresholds=single,
+        nms=options.nms,
+    )
+    source, work = _source(options), Work(options.batch_size, options.workers, _shard(options.shard))
+    source = leave_out(source, pictures_in(options.other) if options.other else (), options.limit)
+    labeller = Labeller(request)
+    kept = f"what was labelled so far is in {options.output}; the same command goes on from there"
+    with if_stopped(lambda: kept), _progress("pictures") as told:
+        label_pictures(labeller, source, options.output, work, told)
+    if options.shard:
+        console.print(f"shard {options.shard} is done; when all are, the same command without --shard writes the files")
+        return
+    _tell(write_labels(labeller, source, options.output, options.format, work))
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog,
+        description="Label many pictures: find in each of them what phrases name, what looks like exemplars, and what "
+        "a prompt file holds. Stopped or killed, the same command goes on where it was.",
+    )
+    parser.add_argument(
+        "pictures",
+        metavar="PICTURES",
+        help="folder, with those in it; pattern in quotes; .txt file with a picture a line; or video",
+    )
+    add_model(parser)
+    add_prompt_options(parser, ("--text", "--reference", "--prompts", "--negative"))
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="[NAME=]SCORE",
+        help="lowest score that is kept, of all categories or of one; default: the checkpoint's for each kind",
+    )
+    parser.add_argument(
+        "--nms",
+        type=float,
+        metavar="IOU",
+        help="of two boxes of one category above this IoU keep the better (default: both)",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="coco", help="of the labels (default: coco)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("runs/label"),
+        help="folder for labels, uncertain.png and the journal (default: runs/label)",
+    )
+    parser.add_argument("--limit", type=_count, metavar="N", help="label the first N pictures alone")
+    parser.add_argument(
+        "--except",
+        dest="other",
+        type=Path,
+        metavar="FOLDER",
+        help="--output of an earlier call: leave its pictures out",
+    )
+    parser.add_argument(
+        "--every", type=_count, default=1, metavar="N", help="of a video take every Nth frame (default: 1)"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="label the Ith of N parts; when all are done, call it once without this"
+    )
+    parser.add_argument(
+        "--batch-size", type=_count, default=8, help="pictures that are looked at together (default: 8)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that read pictures; 0: none (default: 2)")
+    return parser
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def _thresholds(texts: list[str]) -> tuple[float | None, dict[str, float]]:
+    """Of all categories, and of single ones by name."""
+    general, single = None, {}
+    for text in texts:
+        name, given, score = text.rpartition("=")
+        try:
+            value = float(score)
+        except ValueError:
+            raise InputError(f"--threshold {text}: write --threshold 0.3 or --threshold NAME=0.3") from None
+        if given:
+            single[name.strip()] = value
+        else:
+            general = value
+    return general, single
+
+
+def _shard(text: str | None) -> Shard:
+    from trex2_lightning.inference.labelling.sources import Shard
+
+    if text is None:
+        return Shard()
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise InputError(f"--shard {text}: write --shard I/N, from 1/N to N/N")
+    return Shard(int(number), int(count))
+
+
+def _source(options: argparse.Namespace) -> Source:
+    """The pictures; those of a video are written first."""
+    from trex2_lightning.inference.labelling.sources import find_pictures
+    from trex2_lightning.inference.labelling.video import is_video, write_frames
+
+    video = Path(options.pictures)
+    if not is_video(video):
+        return find_pictures(options.pictures)
+    folder = options.output / "frames"
+    with _progress("frames") as told:
+        write_frames(video, folder, options.every, lambda number: told(number + 1, None))
+    return find_pictures(str(folder))
+
+
+def _tell(written: Written) -> None:
+    """What there is now, and what is missing."""
+    counts = ", ".join(f"{count:,} {name}" for name, count in sorted(written.counts.items())) or "nothing"
+    files = ", ".join(map(str, written.files))
+    told = [f"{written.pictures - len(written.skipped):,} pictures: {counts}; written to {files}"]
+    if written.skipped:
+        named = ", ".join(name for name, _ in written.skipped[:NAMED])
+        more = ", ..." if len(written.skipped) > NAMED else ""
+        told.append(f"{len(written.skipped):,} skipped, as they cannot be read: {named}{more}")
+    for line in told:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal, and elsewhere a line every few seconds; told how many are done, and of how many."""
+    aside = Console(stderr=True)
+    if aside.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=aside) as progress:
+            task = progress.add_task(what, total=None)
+            yield lambda done, total: progress.update(task, completed=done, total=total)
+        return
+    last = monotonic()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal last
+        if monotonic() - last >= QUIET or done == total:
+            last = monotonic()
+            aside.print(f"{done:,} of {total:,} {what}" if total else f"{done:,} {what}", highlight=False)
+
+    yield tell

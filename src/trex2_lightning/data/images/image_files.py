@@ -1,0 +1,63 @@
+"""Image files to upright RGB, whatever they hold."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from trex2_lightning.data.images.archives import UNREADABLE, open_image
+from trex2_lightning.errors import InputError
+
+
+class ImageError(InputError):
+    """An image file cannot be used; the message is one line which names the file.
+
+    It stays one line where a DataLoader's worker raised it, which wraps the message into a traceback.
+    """
+
+    def __str__(self) -> str:
+        return super().__str__().rstrip().rsplit(f"{type(self).__name__}: ", 1)[-1]
+
+
+def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image.Image:
+    """RGB image, turned upright by its EXIF orientation.
+
+    Args:
+        path: a file of any format and colour mode that Pillow reads, or an archive's member (`data.images.archives`);
+            or the bytes of one.
+        size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
+
+    Raises:
+        ImageError: the file is missing, unreadable, truncated or of another size.
+    """
+    opened = BytesIO(path) if isinstance(path, bytes) else None
+    called = "bytes of an image" if isinstance(path, bytes) else path
+    try:
+        with opened or open_image(called) as file, Image.open(file) as stored:
+            image = ImageOps.exif_transpose(stored)
+            if size and image.size != size[::-1] and stored.size == size[::-1]:
+                image = stored
+            image = _to_rgb(image)
+    except FileNotFoundError:
+        raise ImageError(f"{called}: no such image file") from None
+    except UNREADABLE as error:
+        raise ImageError(f"{called}: cannot be read ({_reason(error)})") from error
+    if size and image.size != size[::-1]:
+        raise ImageError(f"{called}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
+    return image
+
+
+def _reason(error: BaseException) -> str:
+    """Without the place in memory that Pillow tells of bytes."""
+    return str(error).splitlines()[0].partition(" <_io")[0] if str(error) else type(error).__name__
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    return image.convert("RGB")

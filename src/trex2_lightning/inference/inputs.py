@@ -1,0 +1,77 @@
+"""What people have of images and phrases, to what the detector reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from trex2_lightning.data.images.image_files import read_image
+from trex2_lightning.errors import InputError
+
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
+# A sentence of several names, as Grounding DINO is asked elsewhere: "red . blue ." or "a cat. a remote control."
+SENTENCE = re.compile(r".*\s\.(\s.*)?|.*\w\.\s+\S.*\.", re.DOTALL)
+
+
+def as_picture(image: Picture) -> Image.Image:
+    """An image in RGB.
+
+    Args:
+        image: a file, by its path or by its bytes; a PIL image of any mode; an array (H, W, 3) or (H, W) of uint8; or
+            a tensor (3, H, W) or (1, H, W), of uint8, or of floats in [0, 1].
+
+    Raises:
+        InputError: an unreadable file, or another array.
+    """
+    if isinstance(image, str | Path):
+        return read_image(Path(image))
+    if isinstance(image, bytes):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, Tensor):
+        return Image.fromarray(_channels_last(image)).convert("RGB")
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or not image.size:
+            raise InputError(
+                f"an array {image.shape} of {image.dtype} is no image: give (height, width, 3) of uint8, in RGB"
+            )
+        return Image.fromarray(image).convert("RGB")
+    raise InputError(f"a {type(image).__name__} is no image: give a path, a PIL image, an array or a tensor")
+
+
+def as_phrases(phrases: str | Sequence[str]) -> tuple[str, ...]:
+    """Phrases, of which a single one may be a text.
+
+    Raises:
+        InputError: one is a sentence of several names.
+    """
+    phrases = (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    for phrase in phrases:
+        if SENTENCE.fullmatch(phrase):
+            names = [name.strip() for name in re.split(r"\.(?:\s|$)", phrase) if name.strip()]
+            raise InputError(
+                f"'{phrase}' would be one name, dots included: give each on its own, without the dots: "
+                f"{', '.join(map(repr, names))}"
+            )
+    return phrases
+
+
+def _channels_last(image: Tensor) -> NDArray[np.uint8]:
+    """(3 or 1, H, W) to (H, W, 3) or (H, W)."""
+    values = image.detach().cpu()
+    if values.is_floating_point() and values.numel() and values.min() >= 0 and values.max() <= 1:
+        values = (values * 255).round().byte()
+    if values.dim() != 3 or values.shape[0] not in (1, 3) or values.dtype != torch.uint8 or not values.numel():
+        raise InputError(
+            f"a tensor {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')} is no image: give (3, height, "
+            "width) of uint8, or of floats from 0 to 1"
+        )
+    return values.permute(1, 2, 0).squeeze(2).numpy()

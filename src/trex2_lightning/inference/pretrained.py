@@ -1,0 +1,55 @@
+"""A detector by whatever names it: a checkpoint, a run's folder, or a Grounding DINO of the hub."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from trex2_lightning.config import Config
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.hub.settings import model_config
+from trex2_lightning.training.build import build_module
+from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.module import DetectionModule
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # as the hub names them
+
+
+def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
+    """The settings and the module, frozen by nobody yet, in evaluation mode.
+
+    Args:
+        what: a checkpoint; the folder of a run, for its best one; or a Grounding DINO or MM-Grounding-DINO, as a folder
+            in the hub's format or a repository there.
+
+    Raises:
+        InputError: there is nothing of that name, or it is none of these.
+    """
+    checkpoint = checkpoint_of(what)
+    if checkpoint is not None:
+        return load_checkpoint(checkpoint)
+    model = replace(model_config(str(what)), init_from=str(what))
+    config = Config(name=Path(what).resolve().name, model=model)
+    return config, build_module(config).eval()
+
+
+def checkpoint_of(what: str | Path) -> Path | None:
+    """The file itself, or the best checkpoint of a run's folder; None of what is in the hub's format.
+
+    Raises:
+        InputError: there is nothing of that name here, and the hub has none such; or a folder has neither.
+    """
+    path = Path(what)
+    if path.is_dir():
+        kept = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+        found = next((file for file in kept if file.is_file()), None)
+        if found is None and not (path / "config.json").is_file():
+            raise InputError(
+                f"{path} has neither checkpoints/best.ckpt, as runs have, nor config.json, as folders of the hub have: "
+                "give another folder, or a checkpoint"
+            )
+        return found
+    if path.exists() or path.suffix == ".ckpt" or not REPOSITORY.fullmatch(str(what)):
+        return path
+    return None

@@ -1,0 +1,114 @@
+"""What prompts ask for, prepared once and looked for in any number of images.
+
+B images, C categories, n detections of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms
+
+from trex2_lightning.errors import InputError
+from trex2_lightning.models.calibration import SOURCES
+from trex2_lightning.models.detector import PromptedDetector
+from trex2_lightning.ops.scores import rank, to_pixels, without
+from trex2_lightning.prompting.finding import find_objects
+from trex2_lightning.prompting.prompt_set import PromptSet
+from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.training.module import DetectionModule
+
+Threshold = float | Mapping[str, float] | None  # of all categories, of some by name, or the checkpoint's own
+
+
+class Search:
+    """Looks for what prompts ask for.
+
+    Args:
+        detector: in evaluation mode.
+        prompts: of C categories, some of which are wanted.
+        asked: the same as the detector is asked (`asked_of`).
+        proposing: what finds boxes in place of exemplars, as of `find_objects`.
+        most: detections of an image.
+        thresholds: of each category (`thresholds_of`).
+        autocast: makes the context in which the detector is called.
+        negative: names whose objects are not wanted.
+        nms: IoU above which the worse of two boxes of one category goes; None: nothing does.
+    """
+
+    def __init__(
+        self,
+        detector: PromptedDetector,
+        prompts: PromptSet,
+        asked: PromptTokens,
+        proposing: PromptTokens | None,
+        most: int,
+        thresholds: Mapping[str, float],
+        autocast: Callable[[], torch.autocast],
+        negative: Collection[str] = (),
+        nms: float | None = None,
+    ) -> None:
+        self._detector, self._names, self._asked, self._proposing = detector, prompts.names, asked, proposing
+        self._most, self._autocast, self._nms = most, autocast, nms
+        device = asked.embed.device
+        self._sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=device)
+        self._unwanted = torch.tensor([name in negative for name in prompts.names], device=device)
+        self._least = torch.tensor([thresholds[name] for name in prompts.names], device=device)
+
+    @torch.no_grad()
+    def __call__(self, features: FeatureMaps, sizes: Tensor) -> list[list[Detection]]:
+        """Of each image what is found, best first; `sizes` (B, 2) are the images' heights and widths."""
+        with self._autocast():
+            found = find_objects(self._detector, features, self._asked, self._sources, self._proposing, self._most)
+        best = rank(without(self._unwanted, found.scores), found.boxes, self._most)
+        boxes = to_pixels(best.boxes, sizes.to(best.boxes.device))
+        kept = (best.scores >= self._least[best.labels]) & (best.scores > 0)  # 0: not asked for, or padding
+        return [self._listed(*row) for row in zip(boxes, best.scores, best.labels, kept, strict=True)]
+
+    def _listed(self, boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor) -> list[Detection]:
+        """Of one image, from (n, 4), (n,), (n,) and (n,) bool."""
+        boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
+        if self._nms is not None:
+            chosen = batched_nms(boxes, scores, labels, self._nms)
+            boxes, scores, labels = boxes[chosen], scores[chosen], labels[chosen]
+        rows = zip(boxes.tolist(), scores.tolist(), labels.tolist(), strict=True)
+        return [Detection(self._names[label], score, (box[0], box[1], box[2], box[3])) for box, score, label in rows]
+
+
+def asked_of(
+    prompts: PromptSet, device: torch.device, encode_words: Callable[[Prompts], PromptTokens] | None
+) -> PromptTokens:
+    """The vector of each category, or the words of its name where it was made from a phrase and they are read.
+
+    Args:
+        prompts: the categories.
+        device: of the detector.
+        encode_words: phrases to tokens, of a detector that reads words; None: of one that does not.
+    """
+    words = encode_words(Prompts(prompts.written)) if encode_words and prompts.written else None
+    return prompts.tokens(device, words)
+
+
+def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Threshold = None) -> dict[str, float]:
+    """The lowest score of each category that is kept.
+
+    Args:
+        module: whose checkpoint has one for each kind of prompt.
+        prompts: the categories.
+        threshold: for all of them; or by name, the others by the checkpoint; None: all by the checkpoint.
+
+    Raises:
+        InputError: a threshold of a name that is none of the categories.
+    """
+    if isinstance(threshold, float | int):
+        return dict.fromkeys(prompts.names, float(threshold))
+    given = {} if threshold is None else threshold
+    if strange := [name for name in given if name not in prompts.names]:
+        raise InputError(f"the threshold of '{strange[0]}' is for none of the categories {', '.join(prompts.names)}")
+    own = module.detector.calibration.threshold.tolist()  # without and with appearance, by source
+    return {
+        name: given.get(name, own[name in prompts.appearance][SOURCES.index(source)])
+        for name, source in zip(prompts.names, prompts.sources, strict=True)
+    }

@@ -1,0 +1,71 @@
+"""All that people have of images gives the same detections, and what is none is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trex2_lightning.errors import InputError
+from trex2_lightning.inference.inputs import as_phrases, as_picture
+from trex2_lightning.inference.predictor import Predictor
+
+
+def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
+    picture = Image.open(image).convert("RGB")
+    pixels = np.asarray(picture)
+    assert pixels.shape[0] != pixels.shape[1]  # height and width are told apart
+    channels_first = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    for same in (image, str(image), picture, picture.convert("RGBA"), pixels, channels_first, channels_first / 255):
+        assert np.array_equal(np.asarray(as_picture(same)), pixels)
+    grey = np.asarray(picture.convert("L"))
+    for same in (picture.convert("L"), grey, torch.from_numpy(grey.copy())[None]):
+        assert np.array_equal(np.asarray(as_picture(same)), np.repeat(grey[..., None], 3, 2))
+
+
+def test_floats_are_rounded() -> None:
+    assert as_picture(torch.full((3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (np.zeros((3, 8, 9), np.uint8), r"an array \(3, 8, 9\) of uint8 is no image: give \(height, width, 3\)"),
+        (np.zeros((8, 9, 3), np.float32), r"an array \(8, 9, 3\) of float32 is no image"),
+        (np.zeros((0, 9, 3), np.uint8), r"an array \(0, 9, 3\)"),
+        (
+            torch.zeros(8, 9, 3, dtype=torch.uint8),
+            r"a tensor \(8, 9, 3\) of uint8 is no image: give \(3, height",
+        ),
+        (torch.full((3, 8, 9), 1.5), r"a tensor \(3, 8, 9\) of float32 is no image: .* floats from 0 to 1"),
+        (torch.zeros(3, 8, 9, dtype=torch.int64), r"of int64 is no image"),
+        (torch.zeros(1, 3, 8, 9), r"a tensor \(1, 3, 8, 9\)"),
+        (b"jpeg", r"bytes of an image: cannot be read \(cannot identify image file\)"),
+        (3, r"a int is no image: give a path, a PIL image, an array or a tensor"),
+        ("gone.jpg", r"gone\.jpg: no such image file"),
+    ],
+)
+def test_what_is_no_image(wrong: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        as_picture(wrong)
+
+
+def test_a_lone_text_is_one_phrase(predictor: Predictor) -> None:
+    assert predictor.text("red block").names == ("red block",)
+    assert torch.equal(predictor.text("red block").vectors, predictor.text(["red block"]).vectors)
+
+
+@pytest.mark.parametrize("phrase", ["red . blue .", "a cat. a remote control.", "red .", "red . blue"])
+def test_a_sentence_of_names_is_answered_with_the_names(phrase: str, predictor: Predictor) -> None:
+    names = [repr(part.strip()) for part in phrase.split(".") if part.strip()]
+    with pytest.raises(InputError, match=f"without the dots: {', '.join(names)}$"):
+        predictor.text(phrase)
+
+
+@pytest.mark.parametrize("phrase", ["St. Bernard", "Washington D.C.", "cat.", "No. 5 bottle", "a 2.5 l bottle"])
+def test_names_may_have_dots(phrase: str) -> None:
+    assert as_phrases(phrase) == (phrase,)
