@@ -57,7 +57,7 @@ class OnnxDetector:
         self.settings = ExportedDetector.read(folder)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3  # errors
+        options.log_severity_level = 4  # what fails is raised
         # A graph that nobody asks is not loaded.
         self._session = cache(
             lambda name: onnxruntime.InferenceSession(folder / f"{name}.onnx", options, providers=[*providers])
