@@ -69,3 +69,10 @@ def test_a_sentence_of_names_is_answered_with_the_names(phrase: str, predictor: 
 @pytest.mark.parametrize("phrase", ["St. Bernard", "Washington D.C.", "cat.", "No. 5 bottle", "a 2.5 l bottle"])
 def test_names_may_have_dots(phrase: str) -> None:
     assert as_phrases(phrase) == (phrase,)
+
+
+@pytest.mark.parametrize("size", [(3000, 2), (1, 1)])
+def test_a_picture_of_any_shape_is_looked_at(predictor: Predictor, size: tuple[int, int]) -> None:
+    found = predictor.detect(Image.new("RGB", size), predictor.text("cell"), threshold=0.0)
+    assert all(0 <= left <= right <= size[0] for left, _, right, _ in (detection.box for detection in found))
+    assert found

@@ -33,7 +33,7 @@ def shortest_side(image: NDArray[np.uint8], size: int, longest: int) -> NDArray[
     """An image (h, w, 3) whose shorter side is `size`, or less where the longer one would exceed `longest`."""
     height, width = image.shape[:2]
     share = min(size / min(height, width), longest / max(height, width))
-    return resized(image, int(height * share), int(width * share))
+    return resized(image, max(int(height * share), 1), max(int(width * share), 1))
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

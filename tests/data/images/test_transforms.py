@@ -142,6 +142,37 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     assert read_image(tmp_path / "image.png").getpixel((0, 0)) == (128, 128, 128)
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        (np.array([[0, 200]], np.uint16), [0, 200]),  # 8 bits in 16
+        (np.array([[0, 4095]], np.uint16), [0, 255]),  # 12 bits in 16
+        (np.array([[256, 2048]], np.int32), [16, 128]),
+        (np.array([[0, 65535]], np.int32), [0, 255]),
+        (np.array([[0, 2**20 - 1]], np.int32), [0, 255]),
+        (np.array([[0, 0.5]], np.float32), [0, 128]),
+        (np.array([[-3, 200]], np.float32), [0, 200]),
+        (np.array([[np.nan, 1]], np.float32), [0, 255]),
+        (np.array([[np.inf, 0]], np.float32), [0, 0]),
+    ],
+)
+def test_any_depth_is_scaled_by_what_it_holds(tmp_path: Path, values: np.ndarray, shown: list[int]) -> None:
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    image = read_image(tmp_path / "image.tif")
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(value,) * 3 for value in shown]
+
+
+@pytest.mark.parametrize("size", [(2000, 2), (1, 3000)])
+def test_a_very_long_picture_keeps_a_pixel_of_its_shorter_side(size: tuple[int, int]) -> None:
+    picture = Image.new("RGB", size, RED)
+    for transform in (
+        eval_transform(DataConfig(size=32, max_size=64), PLAIN),
+        train_transform(DataConfig(size=32, max_size=64, augment=AugmentConfig(horizontal_flip=0.0)), PLAIN),
+    ):
+        pixels, _ = transform(picture, target([[0, 0, 1, 1]], [0], size[::-1]))
+        assert sorted(pixels.shape[-2:]) == [1, 64]
+
+
 def test_palette_with_transparency_is_silent(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     picture = Image.new("P", (4, 4))
     picture.putpalette([*RED] * 256)

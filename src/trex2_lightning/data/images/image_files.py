@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from trex2_lightning.data.images.archives import UNREADABLE, open_image
 from trex2_lightning.errors import InputError
+
+DEPTHS = (8, 12, 16)  # bits that numbers of 16 or 32 may hold
 
 
 class ImageError(InputError):
@@ -50,14 +54,27 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
     return image
 
 
+def _in_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Whole numbers or floats, scaled by what a camera means by them: the least of `DEPTHS` that holds the brightest.
+
+    Floats up to 1 are shares of white; numbers beyond the last depth are scaled by the brightest.
+    """
+    light = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
+    most = light.max(initial=0)
+    if np.issubdtype(values.dtype, np.floating) and most <= 1:
+        return (light * 255).round().astype(np.uint8)
+    steps = next((2.0 ** (bits - 8) for bits in DEPTHS if most < 2**bits), (most + 1) / 256)
+    return (light / steps).astype(np.uint8)
+
+
 def _reason(error: BaseException) -> str:
     """Without the place in memory that Pillow tells of bytes."""
     return str(error).splitlines()[0].partition(" <_io")[0] if str(error) else type(error).__name__
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits instead of scaling them
+        return Image.fromarray(_in_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
     return image.convert("RGB")

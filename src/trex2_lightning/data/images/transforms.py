@@ -56,9 +56,17 @@ class _Crop(torch.nn.Module):
         return (self.portrait if height > width else self.landscape)(image, target)
 
 
+class _ShortestSide(v2.RandomShortestSize):
+    """Of a picture so long that its shorter side would round to 0, that side keeps a pixel."""
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        height, width = super().make_params(flat_inputs)["size"]
+        return {"size": (max(height, 1), max(width, 1))}
+
+
 def _resize_and_normalize(sizes: list[int], max_size: int, statistics: PixelStatistics) -> list[v2.Transform]:
     return [
-        v2.RandomShortestSize(sizes, max_size),
+        _ShortestSide(sizes, max_size),
         v2.ToDtype(torch.float32, scale=True),
         v2.Normalize(statistics.mean, statistics.std),
     ]
