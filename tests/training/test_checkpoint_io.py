@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from trex2_lightning.config import Config
+from trex2_lightning.errors import InputError
 from trex2_lightning.training.checkpoint_io import RunCheckpointIO
 from trex2_lightning.training.fit import train
 
@@ -48,7 +49,12 @@ def test_one_that_is_broken_off_leaves_the_one_before(tiny_config: TinyConfig, m
 
 
 def test_the_best_has_weights_alone_the_averaged_ones(tmp_path: Path) -> None:
-    checkpoint = {"state_dict": {"a": 1}, "current_model_state": {"a": 2}, "optimizer_states": [3], "config": {}}
+    checkpoint = {
+        "state_dict": {"a": torch.ones(1)},
+        "current_model_state": {"a": 2},
+        "optimizer_states": [3],
+        "config": {},
+    }
     writer = RunCheckpointIO()
     for name in ("best", "last"):
         writer.save_checkpoint({"global_step": 5, **checkpoint}, tmp_path / f"{name}.ckpt")
@@ -76,3 +82,57 @@ def test_the_one_before_the_last_is_of_another_step(
 
 def unsupported(*_: Any) -> None:
     raise OSError
+
+
+@pytest.mark.parametrize("left", [b"", None])
+def test_a_run_goes_on_from_the_one_before_where_the_last_is_broken(
+    tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture, left: bytes | None
+) -> None:
+    config = tiny_config("train.save_every=1", "train.max_steps=3", "train.val_every=3")
+    train(config)
+    last = config.folder / "checkpoints" / "last.ckpt"
+    whole = torch.load(last, weights_only=True)
+    last.write_bytes(last.read_bytes()[:5000] if left is None else left)
+    last.with_name("last.ckpt.part").write_bytes(b"half")
+    train(config, resume=True)
+    assert f"going on from {last.with_name('previous.ckpt')}, the one before it" in caplog.text
+    again = torch.load(last, weights_only=True)
+    assert again["global_step"] == 3
+    assert all(torch.equal(tensor, again["state_dict"][name]) for name, tensor in whole["state_dict"].items())
+    assert torch.load(last.with_name("previous.ckpt"), weights_only=True)["global_step"] == 2
+    assert not last.with_name("last.ckpt.part").exists()
+
+
+def test_without_a_whole_one_the_last_is_named(tiny_config: TinyConfig) -> None:
+    config = tiny_config("train.max_steps=1")
+    train(config)
+    last = config.folder / "checkpoints" / "last.ckpt"
+    last.write_bytes(b"")
+    with pytest.raises(InputError, match=rf"^{last} is not a checkpoint: it is damaged"):
+        train(config, resume=True)
+
+
+def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer, place = RunCheckpointIO(), tmp_path / "last.ckpt"
+    writer.save_checkpoint({"global_step": 1, "state_dict": {}}, place)
+    save = torch.save
+
+    def full(checkpoint: dict[str, Any], file: Path) -> None:
+        save(checkpoint, file)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    message = rf"^{place}: cannot be written \(.*No space left on device.*\); what was there before is kept: make room"
+    with pytest.raises(InputError, match=message):
+        writer.save_checkpoint({"global_step": 2, "state_dict": {}}, place)
+    assert torch.load(place, weights_only=True)["global_step"] == 1
+    assert not place.with_name("last.ckpt.part").exists()
+
+
+def test_weights_that_are_no_numbers_replace_nothing(tmp_path: Path) -> None:
+    writer, place = RunCheckpointIO(), tmp_path / "last.ckpt"
+    good, bad = {"a": torch.ones(2), "n": torch.tensor(1)}, {"a": torch.tensor([1, float("nan")])}
+    writer.save_checkpoint({"global_step": 1, "state_dict": good}, place)
+    with pytest.raises(InputError, match=r"^step 2: training has diverged, a is not finite any more"):
+        writer.save_checkpoint({"global_step": 2, "state_dict": bad}, place)
+    assert torch.load(place, weights_only=True)["global_step"] == 1

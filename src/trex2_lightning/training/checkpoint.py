@@ -157,6 +157,26 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def resumable(folder: Path) -> Path:
+    """The newest checkpoint of a run's `checkpoints` that can be read; what a kill has left half written goes.
+
+    Raises:
+        InputError: none can be.
+    """
+    for part in folder.glob("*.part"):
+        part.unlink(missing_ok=True)
+    last, previous = folder / "last.ckpt", folder / "previous.ckpt"
+    try:
+        read_checkpoint(last)
+    except InputError as error:
+        if not previous.is_file():
+            raise
+        read_checkpoint(previous)
+        log.warning("%s: going on from %s, the one before it", error, previous)
+        return previous
+    return last
+
+
 def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:
     """Fill a module with all of its tensors.
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor
+
+from trex2_lightning.errors import InputError, reason_of
 
 # Of a checkpoint, what only a run that goes on needs; the weights that are not averaged are among it.
 TO_RESUME = (
@@ -25,15 +31,25 @@ class WholeCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there once it is whole.
 
     Lightning writes to the machine's temporary folder. Where that is on another disk than the run, as on a cluster, the
-    move is a copy over the checkpoint before, and a job that is killed in it has neither.
+    move is a copy over the checkpoint before, and a job that is killed in it has neither. A machine that fails has
+    either of them too, as the file is on the disk before it is moved.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, **_: Any) -> None:  # type: ignore[override]
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         part = place.with_name(f"{place.name}.part")
-        torch.save(checkpoint, part)
-        part.replace(place)
+        try:
+            torch.save(checkpoint, part)
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(place)
+        except (OSError, RuntimeError) as error:  # PyTorch's own writer raises the second where the disk is full
+            part.unlink(missing_ok=True)
+            kept = "what was there before is kept" if place.is_file() else "there was none before"
+            raise InputError(
+                f"{place}: cannot be written ({reason_of(error)}); {kept}: make room, and go on with --resume"
+            ) from error
 
 
 class RunCheckpointIO(WholeCheckpointIO):
@@ -48,14 +64,27 @@ class RunCheckpointIO(WholeCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, **options: Any) -> None:  # type: ignore[override]
         place = Path(path)
+        if strange := not_finite(checkpoint.get("state_dict", {})):
+            raise InputError(
+                f"step {checkpoint['global_step']:,}: training has diverged, {strange} is not finite any more, so "
+                f"{place} is not written; what was there before is kept: set a lower optim.lr and go on from it by "
+                "train.init_from="
+            )
         if place.name == "best.ckpt":
             checkpoint = {name: value for name, value in checkpoint.items() if name not in TO_RESUME}
         if place.name == "last.ckpt":
             # After an evaluation at a step that it is saved at anyway it is written twice.
-            if place.is_file() and checkpoint["global_step"] != self._last_step:
+            # A broken one, that a run goes on in place of, does not take the place of the whole one before it.
+            if zipfile.is_zipfile(place) and checkpoint["global_step"] != self._last_step:
                 _keep(place, place.with_name("previous.ckpt"))
             self._last_step = checkpoint["global_step"]
         super().save_checkpoint(checkpoint, place, **options)
+
+
+def not_finite(state: Mapping[str, Tensor]) -> str:
+    """The name of a tensor that has a number which is none; "": all have numbers alone."""
+    floats = ((name, tensor) for name, tensor in state.items() if torch.is_floating_point(tensor))
+    return next((name for name, tensor in floats if not tensor.isfinite().all()), "")
 
 
 def _keep(place: Path, copy: Path) -> None:

@@ -17,7 +17,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
-from trex2_lightning.training.checkpoint import read_checkpoint, resume_from, start_from
+from trex2_lightning.training.checkpoint import read_checkpoint, resumable, resume_from, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
@@ -41,7 +41,7 @@ def train(
 
     Args:
         config: the run.
-        resume: go on from `last.ckpt` of that folder.
+        resume: go on from `last.ckpt` of that folder, or from `previous.ckpt` where that one is broken.
         data: what to train on in place of the run's own data.
         watching: further callbacks.
 
@@ -54,6 +54,7 @@ def train(
         require_new(config.folder)
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
+    last = resumable(last.parent) if resume else last
     L.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, watching)
     start = config.train.init_from if not resume else ""
