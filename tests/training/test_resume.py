@@ -55,6 +55,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
     assert_same_end(whole, broken)
 
 
+@pytest.mark.parametrize("kills", [(13, 13), (12, 13, 13), (7, 13, 14)])
+def test_a_run_that_is_killed_again_and_again_equals_one_that_is_not(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, kills: tuple[int, ...]
+) -> None:
+    """Also right after it has gone on, between the two batches of a step whose number is one to save at."""
+    settings = ("train.max_steps=8", "train.save_every=3", "train.val_every=8", "data.augment.crop=0.5")
+    whole, broken = tiny_config("name=whole", *settings), tiny_config("name=broken", *settings)
+    assert whole.accumulate == 2
+    train(whole)
+    for number, batch in enumerate(kills):
+        with monkeypatch.context() as patch:
+            recorded_losses(patch, stop_at=batch)
+            with pytest.raises(CrashError):
+                train(broken, resume=number > 0)
+    train(broken, resume=True)
+    assert_same_end(whole, broken)
+
+
 def test_a_run_whose_optimizer_had_other_groups_goes_on_with_its_moments(
     tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

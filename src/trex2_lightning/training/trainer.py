@@ -23,6 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
+from trex2_lightning.training.callbacks.between_steps import BetweenSteps
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -162,8 +163,8 @@ def _callbacks(config: Config) -> list[Callback]:
         PredictionTable(),
         ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
-        ModelCheckpoint(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
-        ModelCheckpoint(filename="last", **checkpoints),
+        BetweenSteps(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
+        BetweenSteps(filename="last", **checkpoints),
     ]
     if config.train.ema_decay:
         callbacks.insert(0, RampedAveraging(config.train.ema_decay))
