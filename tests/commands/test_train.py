@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from trex2_lightning.commands.terminal import TERMINATED
 from trex2_lightning.commands.train import main as train_command
 from trex2_lightning.training.module import DetectionModule
 
@@ -125,3 +127,21 @@ def test_a_run_that_is_stopped_says_what_it_has_and_goes_on(
     stop_at = -1
     call(train_command, experiment, *steps, "--resume")
     assert "written to" in capsys.readouterr().out
+
+
+def test_a_run_that_a_scheduler_ends_fails_and_says_what_it_has(
+    call: Callable[..., None], experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that `train && next` does not go on."""
+
+    def end(module: DetectionModule, *_: Any) -> None:
+        if module.trainer.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(DetectionModule, "on_train_batch_start", end)
+    with pytest.raises(SystemExit) as ended:
+        call(train_command, experiment, "train.max_steps=4", "train.save_every=4", "train.val_every=4")
+    assert ended.value.code == TERMINATED == 143
+    printed = capsys.readouterr()
+    assert "last.ckpt has the first 2 of 4 steps: the same line with --resume goes on" in printed.err.splitlines()[-1]
+    assert printed.out == ""

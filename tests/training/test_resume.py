@@ -73,6 +73,30 @@ def test_a_run_that_is_killed_again_and_again_equals_one_that_is_not(
     assert_same_end(whole, broken)
 
 
+@pytest.mark.parametrize(("batch", "saved"), [(6, 4), (7, 4)])
+def test_a_run_that_a_scheduler_ends_is_saved_when_its_step_is_done(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, batch: int, saved: int
+) -> None:
+    """What goes on equals a run that was not ended."""
+    settings = ("train.max_steps=6", "train.save_every=3", "train.val_every=6")
+    whole, broken = tiny_config("name=whole", *settings), tiny_config("name=broken", *settings)
+    train(whole)
+    step = DetectionModule.training_step
+
+    def ended(self: DetectionModule, example: Batch, batch_idx: int) -> Any:
+        if batch_idx == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, example, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionModule, "training_step", ended)
+        with pytest.raises(SystemExit):
+            train(broken)
+    assert read(last_of(broken))["global_step"] == saved
+    train(broken, resume=True)
+    assert_same_end(whole, broken)
+
+
 def test_a_run_whose_optimizer_had_other_groups_goes_on_with_its_moments(
     tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

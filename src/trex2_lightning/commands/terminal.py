@@ -20,7 +20,7 @@ from rich.markup import escape
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
-STOPPED = 130  # as a shell counts SIGINT
+STOPPED, TERMINATED = 130, 143  # as a shell counts SIGINT and SIGTERM
 # Warnings of libraries that are true of every run, and nothing that anybody could mend.
 NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",
@@ -41,11 +41,12 @@ def command(function: Callable[[list[str]], None]) -> None:
         aside.print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
-        if not _was_stopped(end):
+        status = _status_of(end)
+        if not status:
             raise
         kept = " ".join(getattr(end, "__notes__", ["nothing was written; start it again"]))
         aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
-        sys.exit(STOPPED)
+        sys.exit(status)
 
 
 def _log_aside() -> None:
@@ -62,18 +63,23 @@ def _log_aside() -> None:
 
 @contextmanager
 def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
-    """Where the user stops what is done within, tell by `kept()` what there is of it, and how to go on."""
+    """Where the user or a scheduler stops what is done within, tell by `kept()` what there is, and how to go on."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
-        if _was_stopped(end):
+        if _status_of(end):
             end.add_note(kept())
         raise
 
 
-def _was_stopped(end: BaseException) -> bool:
-    """Whether the user did it; Lightning then ends the process by itself."""
-    return isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt)
+def _status_of(end: BaseException) -> int:
+    """What a process ends with that the user or a scheduler has stopped; 0: nobody has.
+
+    After SIGINT Lightning ends the process by itself; after SIGTERM it raises a SystemExit without a status.
+    """
+    if isinstance(end, KeyboardInterrupt) or isinstance(end.__context__, KeyboardInterrupt):
+        return STOPPED
+    return TERMINATED if type(end).__name__ == "SIGTERMException" else 0
 
 
 def parse(

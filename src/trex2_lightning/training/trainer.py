@@ -23,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
-from trex2_lightning.training.callbacks.between_steps import BetweenSteps
+from trex2_lightning.training.callbacks.between_steps import BetweenSteps, LastAtSigterm
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -165,6 +165,7 @@ def _callbacks(config: Config) -> list[Callback]:
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
         BetweenSteps(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
         BetweenSteps(filename="last", **checkpoints),
+        LastAtSigterm(config.folder / "checkpoints" / "last.ckpt"),
     ]
     if config.train.ema_decay:
         callbacks.insert(0, RampedAveraging(config.train.ema_decay))

@@ -2,10 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+
+class LastAtSigterm(Callback):
+    """Where a scheduler ends the run (SIGTERM), lets a single process finish its step, and saves `last.ckpt`.
+
+    Several processes end with the batch that they are at, together, and save where that is the last of a step.
+
+    Args:
+        file: to write.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._asked = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.world_size == 1:  # Lightning looks at its mark after this
+            self._asked |= trainer.received_sigterm
+            is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+            trainer._signal_connector.received_sigterm = self._asked and is_done
+
+    def on_exception(self, trainer: Trainer, _: LightningModule, exception: BaseException) -> None:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current
+        between = done.ready == done.completed and done.completed % trainer.accumulate_grad_batches == 0
+        if isinstance(exception, SIGTERMException) and trainer.training and between and done.completed:
+            trainer.save_checkpoint(self.file)
 
 
 class BetweenSteps(ModelCheckpoint):
