@@ -24,7 +24,7 @@ class LastAtSigterm(Callback):
         self._asked = False
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         if trainer.world_size == 1:  # Lightning looks at its mark after this
             self._asked |= trainer.received_sigterm
