@@ -4,6 +4,7 @@ and prompt scope. Small are only sizes, steps, devices and data; pretrained weig
 from __future__ import annotations
 
 import csv
+import json
 import math
 import os
 import subprocess
@@ -79,8 +80,10 @@ def sizes(shipped: Config, root: Path, output: Path) -> list[str]:
 
 
 def index_sets(config: Config, root: Path) -> None:
-    """The sets of a mixture, each an index of the same few pictures."""
+    """The sets of a mixture, each an index of the same few pictures, unless it is read from files."""
     for some in config.data.sets.values():
+        if some.images:
+            continue
         report = Report()
         report.nameless = some.kind == "nameless"
         images = read_coco(root / "train.json", ImageStore([root / "train"]), report)
@@ -110,6 +113,11 @@ def root(tiny_coco: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for split in ("train", "val"):
         (tiny_coco / "annotations" / f"instances_{split}2017.json").symlink_to(tiny_coco / f"{split}.json")
         (tiny_coco / f"{split}2017").symlink_to(tiny_coco / split)
+    for name in ("groceries", "logos"):
+        (tiny_coco / name).symlink_to(tiny_coco)
+    content = json.loads((tiny_coco / "train.json").read_text())
+    images = [image | {"file_name": f"train/{image['file_name']}"} for image in content["images"]]
+    (tiny_coco / "reference.json").write_text(json.dumps(content | {"images": images}))
     few = {"val": 2, "test": 4, "reference": 2}
     monkeypatch.setitem(PRESETS, "easy", replace(PRESETS["easy"], num_images=few))
     monkeypatch.setattr(nameless, "STAR_IMAGES", 4)
