@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from trex2_lightning.commands.export import main
-from trex2_lightning.config import Config, load
+from trex2_lightning.config import Config, load, override
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.export import Graph, export, graphs, input_names, settings
 from trex2_lightning.inference.exported import ExportedDetector
@@ -261,6 +261,9 @@ def test_what_cannot_be_exported_is_refused(late: Exported, tmp_path: Path) -> N
             export(late.config, late.module, tmp_path)
     finally:
         detector.appearance_input = None
+    swin = override(late.config, ["model.backbone.name=swin_tiny_patch4_window7_224"])
+    with pytest.raises(InputError, match=r"^model\.backbone\.name=swin_tiny.*: a Swin's windows have no graph"):
+        export(swin, late.module, tmp_path)
     with pytest.raises(InputError, match="trex2 export writes one"):
         OnnxPredictor(tmp_path)
 

@@ -24,7 +24,6 @@ from trex2_lightning.studies.detector_speed import (
 )
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_startup, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
@@ -56,16 +55,6 @@ def test_fusion_finds_the_same(small: Setting) -> None:
     rows = fusion(small)
     assert [row.what for row in rows[::3]] == [f"256 image and {length} prompt tokens" for length in (82, 195, 254)]
     assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
-
-
-@pytest.mark.ci
-def test_exported_graphs_are_timed_and_find_the_same(small: Setting, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    detectors(tmp_path, small)
-    rows = exported(tmp_path, small)
-    assert [row.what.split(",")[0] for row in rows[::2]] == ["image.onnx", "decode.onnx"]
-    assert all(float(row.figure) < 1e-3 for row in rows[1::2])
 
 
 def test_the_start_of_commands_is_measured_and_its_section_renewed(

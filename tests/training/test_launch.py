@@ -132,7 +132,7 @@ def test_the_line_that_is_told_joins_two_nodes(tiny_config: TinyConfig, tmp_path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    line = refused.stdout[refused.stdout.index("be one:") + len("be one:") :]
+    line = refused.stderr[refused.stderr.index("be one:") + len("be one:") :]
     command = shlex.split(line.replace(f"{socket.gethostname()}:29500", f"127.0.0.1:{port}"))
     nodes = [
         subprocess.Popen(

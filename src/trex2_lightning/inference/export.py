@@ -85,6 +85,11 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
             "a detector that was trained with model.appearance.input=true cannot be exported: what its decoder reads "
             "of the network that compares appearance has no graph"
         )
+    if "swin" in config.model.backbone.name:
+        raise InputError(
+            f"model.backbone.name={config.model.backbone.name}: a Swin's windows have no graph for images of any size; "
+            "export a detector with a convolutional backbone"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
         write_graph(name, graph, folder)

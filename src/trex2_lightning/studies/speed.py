@@ -19,7 +19,6 @@ from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.onnx_speed import exported
 from trex2_lightning.studies.startup_speed import startup
 from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
@@ -42,7 +41,6 @@ def measure_speed(target: Path, threads: int) -> None:
             f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
-            "Exported to ONNX, (phrase, late), beside PyTorch": exported(Path(folder), Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
             "Index of a data set, one core": index(Path(folder), Setting()),
             "Labelling, `trex2 label` with `experiments/small_coco.yaml`": labelling(Path(folder, "label"), Setting()),
