@@ -88,3 +88,14 @@ def test_overlapping_boxes_go_within_their_category_alone(
 
     assert found(None) == found(0.61) == [("cell", 0.9), ("cell", 0.8), ("dust", 0.7), ("cell", 0.6)]
     assert found(0.59) == [("cell", 0.9), ("dust", 0.7), ("cell", 0.6)]
+
+
+def test_what_pads_a_shorter_list_of_boxes_is_not_found(
+    predictor: Predictor, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of a batch keep different numbers of boxes; whatever score is asked for, padding has none."""
+    boxes, scores = torch.full((1, 2, 4), 0.5), torch.tensor([[[0.5, 0.25], [0.0, 0.0]]])
+    monkeypatch.setattr("trex2_lightning.inference.search.find_objects", lambda *_: Found(scores, boxes))
+    prompts, features = predictor.text(("cell", "dust")), predictor.encode(image).features
+    [found] = predictor.search(prompts, 0.0)(features, torch.tensor([[100, 200]]))
+    assert [(detection.name, detection.score) for detection in found] == [("cell", 0.5), ("dust", 0.25)]
