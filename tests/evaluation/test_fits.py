@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from trex2_lightning.data.sampling.mixture import TrainSet, known_images
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import fits
 from trex2_lightning.evaluation.evaluate import evaluate
-from trex2_lightning.evaluation.fits import is_known, is_right
+from trex2_lightning.evaluation.fits import calibrate, is_known, is_right
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.structures import AppearanceMaps, Batch, ExemplarAppearance, FeatureMaps, Images, Prompts, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.checkpoint import load_checkpoint
@@ -88,7 +89,7 @@ def test_an_image_is_asked_for_what_it_lacks_by_one_exemplar(
     batch = Batch(Images(*[torch.zeros(3)] * 3), Prompts(("a", "b", "c")), targets)
     features = maps(torch.zeros(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), ((2, 2),))
     detector = build_detector(tiny_config().model)
-    asked = fits.Absent(references._replace(appearance=seen), 0)(detector, batch, features)
+    asked = fits.OneCategory(references._replace(appearance=seen), 0, "interactive")(detector, batch, features)
     shown = asked.appearance
     assert shown is not None
     assert shown.vectors.shape == (3, 2, 5)
@@ -101,6 +102,43 @@ def test_an_image_is_asked_for_what_it_lacks_by_one_exemplar(
         own = (references.embed[:, category] == asked.embed[image, category]).all(-1)
         assert torch.equal(shown.vectors[image, place], seen.vectors[own, category][0])
         assert references.valid[own, category].all()
+
+
+def test_references_ask_for_one_category_alone_that_may_be_there(
+    tiny_config: Callable[..., Config], maps: Callable[..., FeatureMaps]
+) -> None:
+    references = from_vectors(torch.randn(4, 3, 8))
+    targets = tuple(Targets(torch.arange(3), torch.zeros(3, 4), number) for number in range(20))
+    batch = Batch(Images(*[torch.zeros(20)] * 3), Prompts(("a", "b", "c")), targets)
+    features = maps(torch.zeros(20, 4, 8), torch.ones(20, 4, dtype=torch.bool), ((2, 2),))
+    detector = build_detector(tiny_config().model)
+    asked = fits.OneCategory(references, 0, "generic")(detector, batch, features).valid
+    assert asked.sum(1).tolist() == [1] * 20
+    assert asked.any(0).all()
+    assert not torch.equal(asked, fits.OneCategory(references, 1, "generic")(detector, batch, features).valid)
+    assert not fits.OneCategory(references, 0, "interactive")(detector, batch, features).valid.any()
+
+
+def test_all_together_and_one_alone_are_asked_equally_often(
+    visual_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Prompting] = []
+    begin = fits.EvidenceCollector.__init__
+
+    def noted(self: Any, module: Any, prompting: Sequence[Prompting], *rest: Any) -> None:
+        asked.extend(prompting)
+        begin(self, module, prompting, *rest)
+
+    monkeypatch.setattr(fits.EvidenceCollector, "__init__", noted)
+    config, module = load_checkpoint(visual_checkpoint)
+    config.eval.references = [1, 2]
+    calibrate(config, module)
+    kinds = [(type(one).__name__, one.source) for one in asked if one.source in ("generic", "interactive")]
+    assert sorted(kinds) == sorted(
+        [("Fixed", "generic")] * 2
+        + [("OneCategory", "generic")] * 2
+        + [("Interactive", "interactive"), ("OneCategory", "interactive")]
+    )
 
 
 def test_known_boxes_are_pooled_once_for_each_image(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -88,7 +88,10 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     rows = promptings(wanted.values(), data.names, config.seed, references, config.eval.references)
     asked: list[Prompting] = [*rows.values()]
     if references is not None:
-        asked.append(Absent(references, config.seed))
+        asked.append(OneCategory(references, config.seed, "interactive"))
+        # As often as all categories are asked for together.
+        draws = range(len(config.eval.references))
+        asked += [OneCategory(references, config.seed + draw, "generic") for draw in draws]
     collector = EvidenceCollector(module, asked, data.val_records.images, config.eval.max_detections)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
     kept: dict[PromptSource, float] = {}
@@ -177,28 +180,30 @@ class EvidenceCollector(L.LightningModule):
                 self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right[best].cpu()))
 
 
-class Absent(Prompting):
-    """In each image something that it does not have, by the exemplars of one reference: nothing that is found is right.
+class OneCategory(Prompting):
+    """In each image one category alone, by the exemplars of one reference.
 
-    Exemplars of the image itself alone would teach that whatever is found is what they show.
+    Interactive prompts: one that the image does not have, so that nothing that is found is right; exemplars of the
+    image itself alone would teach that whatever is found is what they show. Generic ones: any category; where all were
+    asked for together, the best of them would be right, and of one that is asked for alone whatever is found.
 
     Args:
         references: of batch size N, with C categories.
         seed: of the draw, which depends on the image too.
+        source: what the prompts stand for.
     """
 
-    source = "interactive"
-
-    def __init__(self, references: PromptTokens, seed: int) -> None:
+    def __init__(self, references: PromptTokens, seed: int, source: Literal["interactive", "generic"]) -> None:
         self._references = references
         self._seed = seed
+        self.source = source
 
     def __call__(self, _detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
         references, device = self._references, features.tokens.device
         places = references.valid.nonzero().tolist()  # of a reference and a category that it shows
         chosen: list[tuple[int, int, int]] = []  # of an image, a reference and a category
         for image, target in enumerate(batch.targets):
-            has = {*target.labels.tolist()}
+            has = {*target.labels.tolist()} if self.source == "interactive" else set()
             others = [place for place in places if place[1] not in has]
             if others:
                 reference, category = random.Random(f"{self._seed} {target.image_id}").choice(others)

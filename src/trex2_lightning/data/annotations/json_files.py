@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.errors import InputError
@@ -19,6 +19,8 @@ from trex2_lightning.errors import InputError
 BLANK = re.compile(r"[ \t\n\r]*")
 WINDOW = 2**20  # characters that are read at once
 LONGEST = 2**26  # characters of one entry: more is no entry but a broken file
+
+Whole = TypeVar("Whole", dict[str, Any], list[Any])
 
 
 def json_lists(path: Path, report: Report, expected: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
@@ -41,36 +43,20 @@ def json_lists(path: Path, report: Report, expected: Sequence[str] = ()) -> Iter
             report.defect(f"no list '{key}': taken to be empty", "its object")
 
 
-def json_object(path: Path, report: Report) -> dict[str, Any]:
-    """The whole of a file of moderate size.
+def json_whole(path: Path, report: Report, kind: type[Whole]) -> Whole:
+    """The whole of a file of moderate size, which holds a `kind`: a dict or a list.
 
     Raises:
-        InputError: it cannot be opened, or is no JSON object.
+        InputError: it cannot be opened, or is no JSON of that kind.
     """
-    content = _json(path, report)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object; fetch it again")
-    return content
-
-
-def json_list(path: Path, report: Report) -> list[Any]:
-    """The whole of a file of moderate size.
-
-    Raises:
-        InputError: it cannot be opened, or is no JSON list.
-    """
-    content = _json(path, report)
-    if not isinstance(content, list):
-        raise InputError(f"{path}: not a JSON list; fetch it again")
-    return content
-
-
-def _json(path: Path, report: Report) -> Any:
     with report.open(path) as file:
         try:
-            return json.loads(file.read())
+            content = json.loads(file.read())
         except (ValueError, RecursionError, *BROKEN) as error:
             raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
+    if not isinstance(content, kind):
+        raise InputError(f"{path}: not a JSON {'object' if kind is dict else 'list'}; fetch it again")
+    return content
 
 
 def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,7 @@ import numpy as np
 from trex2_lightning.data.annotations.cleaning import Annotated, annotate
 from trex2_lightning.data.annotations.coco_columns import Dialect
 from trex2_lightning.data.annotations.declaration import Argument, Format
-from trex2_lightning.data.annotations.json_files import json_object
+from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.images.archives import ImageStore
@@ -33,8 +33,8 @@ def read_fsc147(annotations: Path, store: ImageStore, report: Report) -> Iterato
         InputError: a file is missing or broken, or an image of which no file says the size is.
     """
     split = annotations.stem.removeprefix("instances_")
-    objects = json_object(annotations.with_name("annotation_FSC147_384.json"), report)
-    files = json_object(annotations.with_name("Train_Test_Val_FSC_147.json"), report)
+    objects = json_whole(annotations.with_name("annotation_FSC147_384.json"), report, dict)
+    files = json_whole(annotations.with_name("Train_Test_Val_FSC_147.json"), report, dict)
     try:
         counted = [
             (str(name), [_corners(shown) for shown in entry["box_examples_coordinates"]], len(entry["points"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trex2_lightning.data.annotations.cleaning import Annotated
 from trex2_lightning.data.annotations.declaration import Argument, Format
-from trex2_lightning.data.annotations.json_files import json_object
+from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
 from trex2_lightning.data.formats.fsc147 import COUNTED, with_count
@@ -25,7 +25,7 @@ def read_fscd_lvis(annotations: Path, store: ImageStore, report: Report) -> Iter
         InputError: a file is missing or broken, or the two do not fit.
     """
     beside = annotations.with_name(annotations.name.replace("instances", "count"))
-    content = json_object(beside, report)
+    content = json_whole(beside, report, dict)
     try:
         counted = {
             item["image_id"]: ([_corners(*map(float, box)) for box in item["boxes"]], len(item["points"]))

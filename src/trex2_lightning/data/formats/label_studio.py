@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, as_id, dicts, locate
 from trex2_lightning.data.annotations.declaration import Argument, Format
-from trex2_lightning.data.annotations.json_files import json_list
+from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
@@ -28,7 +28,7 @@ def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> I
     Raises:
         InputError: the file is no JSON list, or no task has an image.
     """
-    tasks = [task for task in json_list(annotations, report) if isinstance(task, dict)]
+    tasks = [task for task in json_whole(annotations, report, list) if isinstance(task, dict)]
     tasks = [task for task in tasks if isinstance(task.get("data"), dict)]
     if not tasks:
         raise InputError(f"{annotations}: has no tasks with data; export from Label Studio as JSON, not as JSON-MIN")
