@@ -49,9 +49,11 @@ def test_a_batch_that_was_being_written_is_as_if_it_had_never_been(tmp_path: Pat
             assert list(journal.rows([row.name for row in ROWS])) == ROWS
 
 
-def test_a_kill_within_the_first_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", ["", '{"head": {"phr'])
+def test_a_kill_within_the_first_line(tmp_path: Path, written: str) -> None:
     (tmp_path / "journal").mkdir()
-    (tmp_path / "journal" / "1-of-1.jsonl").write_text('{"head": {"phr')
+    (tmp_path / "journal" / "1-of-1.jsonl").write_text(written)
+    assert pictures_in(tmp_path) == set()
     with Journal(tmp_path, HEAD, Shard()) as journal:
         journal.add(ROWS)
     assert pictures_in(tmp_path) == {Path("/pictures", row.name) for row in ROWS}

@@ -32,6 +32,12 @@ def test_a_list_is_relative_to_its_folder_and_keeps_its_order(pictures: Pictures
     assert find_pictures(str(tmp_path / "few.txt")) == Source(folder / "x", ("y/c.jpg", "a.jpg"))
 
 
+def test_a_list_may_lead_out_of_its_folder(pictures: Pictures) -> None:
+    folder = pictures("x/a.jpg", "y/b.jpg")
+    (folder / "x" / "few.txt").write_text("a.jpg\n../y/b.jpg\n../x/a.jpg\n")
+    assert find_pictures(str(folder / "x" / "few.txt")) == Source(folder, ("x/a.jpg", "y/b.jpg"))
+
+
 def test_a_single_picture(pictures: Pictures) -> None:
     folder = pictures("a.jpg")
     assert find_pictures(str(folder / "a.jpg")) == Source(folder, ("a.jpg",))

@@ -112,8 +112,9 @@ def pictures_in(folder: Path) -> set[Path]:
         raise InputError(f"{folder}: nothing was labelled there; give the --output of an earlier call")
     found: set[Path] = set()
     for file in files:
-        head, *lines = (json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n")
-        found |= {Path(head["head"][ROOT], row["name"]) for line in lines for row in line["rows"]}
+        whole = [json.loads(line) for line in file.read_bytes().splitlines(keepends=True) if line[-1:] == b"\n"]
+        for head, *lines in [whole] if whole else []:  # nothing whole: killed as it began
+            found |= {Path(head["head"][ROOT], row["name"]) for line in lines for row in line["rows"]}
     return found
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES
 from trex2_lightning.errors import InputError
 
+SHEET, LINKS = "uncertain.png", "yolo"  # of the output, which hold pictures
+
 
 class Source(NamedTuple):
     """Pictures, each once; the same ones have the same order on every machine."""
@@ -28,11 +30,12 @@ class Shard(NamedTuple):
         return f"{self.number}-of-{self.parts}"
 
 
-def find_pictures(given: str) -> Source:
+def find_pictures(given: str, output: Path | None = None) -> Source:
     """The pictures of a folder and of those in it, of a pattern such as `photos/**/*.jpg`, or of a list.
 
     Args:
         given: a folder, a picture, a pattern, or a `.txt` file with a path a line, relative to the file's folder.
+        output: folder of labels, whose own pictures are none to label.
 
     Raises:
         InputError: there is no such thing, or no picture in it.
@@ -46,6 +49,8 @@ def find_pictures(given: str) -> Source:
         source = _relative([path])
     else:
         source = _relative(file for file in sorted(_matching(path)) if _is_picture(file.name))
+    if output is not None:
+        source = _without_output(source, output)
     if not source.names:
         raise InputError(
             f"{given}: there is no picture; give a folder, a pattern in quotes, a video, or a .txt file with a picture "
@@ -72,9 +77,19 @@ def leave_out(source: Source, files: Collection[Path], most: int | None) -> Sour
     return source._replace(names=names[:most])
 
 
+def _without_output(source: Source, output: Path) -> Source:
+    root, output = source.root.resolve(), output.resolve()
+    if not output.is_relative_to(root):
+        return source
+    sheet, links = ((output / name).relative_to(root).as_posix() for name in (SHEET, LINKS))
+    names = (name for name in source.names if name != sheet and not name.startswith(f"{links}/"))
+    return source._replace(names=tuple(names))
+
+
 def _relative(files: Iterable[Path]) -> Source:
     """Relative to the folder that holds them all."""
-    absolute = [file.absolute() for file in files]
+    # With `..` in it a file would have several names, and one that leads out of the folder.
+    absolute = [file.parent.resolve() / file.name if ".." in file.parts else file.absolute() for file in files]
     if not absolute:
         return Source(Path(), ())
     root = Path(os.path.commonpath([file.parent for file in absolute]))
