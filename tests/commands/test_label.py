@@ -96,6 +96,9 @@ def test_stopped_by_the_user(
         ([], "there is nothing to look for: give a phrase, "),
         (["--reference", "cell=gone.jpg:1,2,3,4"], "gone.jpg: "),
         (["--except", "gone", *RED], "gone: nothing was labelled there"),
+        (["--threshold", "30", *RED], "the threshold 30 is no score: give one from 0 to 1"),
+        (["--threshold", "red block=nan", *RED], "the threshold nan is no score"),
+        (["--nms", "70", *RED], "the IoU 70 of NMS is none: give one from 0 to 1"),
     ],
 )
 def test_wrong_input(
@@ -106,10 +109,25 @@ def test_wrong_input(
     arguments: list[str],
     message: str,
 ) -> None:
+    """Nothing is begun, so that the mended command may have the same folder."""
     common = [tiny_coco / "train", "--ckpt", visual_checkpoint, "--output", tmp_path / "out"]
     assert message in error_line(label_command, *common, *arguments)
+    assert not (tmp_path / "out").exists()
 
 
-def test_a_number_that_is_none(label: Callable[..., Path]) -> None:
-    with pytest.raises(SystemExit):
-        label(*RED, "--limit", 0)
+@pytest.mark.parametrize("arguments", [("--limit", 0), ("--workers", "-1"), ("--every", "1.5")])
+def test_a_number_that_is_none(
+    label: Callable[..., Path], arguments: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        label(*RED, *arguments)
+    assert end.value.code == 2
+    assert f"argument {arguments[0]}: {arguments[1]}: write a whole number from" in capsys.readouterr().err
+
+
+def test_what_is_written_among_the_pictures_is_not_labelled_itself(label: Callable[..., Path], tiny_coco: Path) -> None:
+    for _ in range(2):
+        folder = label(*RED, "--threshold", 0, "--format", "yolo", output=tiny_coco / "train" / "out")
+        label(*RED, "--threshold", 0, output=tiny_coco / "train" / "out")
+        assert (folder / "uncertain.png").is_file()
+        assert names_in(folder) == [f"{number}.jpg" for number in range(1, 7)]

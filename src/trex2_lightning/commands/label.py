@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -106,17 +107,22 @@ def _parser(prog: str) -> argparse.ArgumentParser:
         "--shard", metavar="I/N", help="label the Ith of N parts; when all are done, call it once without this"
     )
     parser.add_argument(
-        "--batch-size", type=_count, default=8, help="pictures that are looked at together (default: 8)"
+        "--batch-size", type=_count, default=8, metavar="N", help="pictures that are looked at together (default: 8)"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes that read pictures; 0: none (default: 2)")
+    parser.add_argument(
+        "--workers",
+        type=partial(_count, least=0),
+        default=2,
+        metavar="N",
+        help="processes that read pictures; 0: none (default: 2)",
+    )
     return parser
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: write a whole number from {least} on")
+    return int(text)
 
 
 def _thresholds(texts: list[str]) -> tuple[float | None, dict[str, float]]:
@@ -153,7 +159,7 @@ def _source(options: argparse.Namespace) -> Source:
 
     video = Path(options.pictures)
     if not is_video(video):
-        return find_pictures(options.pictures)
+        return find_pictures(options.pictures, options.output)
     folder = options.output / "frames"
     with _progress("frames") as told:
         write_frames(video, folder, options.every, lambda number: told(number + 1, None))

@@ -36,6 +36,9 @@ class Search:
         autocast: makes the context in which the detector is called.
         negative: names whose objects are not wanted.
         nms: IoU above which the worse of two boxes of one category goes; None: nothing does.
+
+    Raises:
+        InputError: no IoU.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class Search:
         negative: Collection[str] = (),
         nms: float | None = None,
     ) -> None:
+        if nms is not None and not 0 <= nms <= 1:
+            raise InputError(f"the IoU {nms:g} of NMS is none: give one from 0 to 1")
         self._detector, self._names, self._asked, self._proposing = detector, prompts.names, asked, proposing
         self._most, self._autocast, self._nms = most, autocast, nms
         device = asked.embed.device
@@ -100,11 +105,13 @@ def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Thresh
         threshold: for all of them; or by name, the others by the checkpoint; None: all by the checkpoint.
 
     Raises:
-        InputError: a threshold of a name that is none of the categories.
+        InputError: a threshold that is no score, or of a name that is none of the categories.
     """
-    if isinstance(threshold, float | int):
-        return dict.fromkeys(prompts.names, float(threshold))
+    if threshold is not None and not isinstance(threshold, Mapping):
+        threshold = dict.fromkeys(prompts.names, float(threshold))
     given = {} if threshold is None else threshold
+    if none := [score for score in given.values() if not 0 <= score <= 1]:
+        raise InputError(f"the threshold {none[0]:g} is no score: give one from 0 to 1")
     if strange := [name for name in given if name not in prompts.names]:
         raise InputError(f"the threshold of '{strange[0]}' is for none of the categories {', '.join(prompts.names)}")
     own = module.detector.calibration.threshold.tolist()  # without and with appearance, by source
