@@ -17,6 +17,7 @@ import pytest
 
 from trex2_lightning.__main__ import run
 from trex2_lightning.data.images.image_files import read_image
+from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.label_pictures import Work, Written, label_pictures, write_labels
 from trex2_lightning.inference.labelling.labeller import Labeller
 from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
@@ -142,6 +143,25 @@ def test_a_picture_that_came_later_is_labelled_too(
     assert done(labeller, more, tmp_path / "out").pictures == 11
     content = json.loads((tmp_path / "out" / "labels.json").read_text())
     assert "3b.jpg" in [image["file_name"] for image in content["images"]]
+
+
+def test_files_of_others_are_not_replaced(labeller: Labeller, source: Source, tmp_path: Path) -> None:
+    truth = tmp_path / "VOC" / "Annotations" / "1.xml"
+    truth.parent.mkdir(parents=True)
+    truth.write_text("ground truth")
+    with pytest.raises(InputError, match="Annotations is from elsewhere, and labels would replace it: give another"):
+        label_pictures(labeller, source, tmp_path / "VOC", WORK, ignored)
+    assert [path.name for path in (tmp_path / "VOC").iterdir()] == ["Annotations"]
+
+
+def test_a_folder_of_another_calibration_is_refused(
+    no_sheet: None, labeller: Labeller, source: Source, tmp_path: Path
+) -> None:
+    """`trex2 calibrate` leaves the weights as they are."""
+    done(labeller, source, tmp_path / "out")
+    labeller.predictor.module.detector.calibration.threshold += 0.1
+    with pytest.raises(InputError, match="was begun with other calibration: give another folder"):
+        label_pictures(labeller, source, tmp_path / "out", WORK, ignored)
 
 
 def test_the_sheet_shows_the_nearest_scores(tmp_path: Path, pictures: Pictures) -> None:

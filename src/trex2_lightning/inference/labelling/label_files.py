@@ -124,6 +124,8 @@ WRITERS: dict[str, Callable[[Labels, Path], Path]] = {
     "yolo": write_yolo,
 }
 
+TARGETS = ("labels.json", "label_config.xml", "Annotations", "yolo")  # what they write, in the folder
+
 
 class _Stems:
     """Names of files that stay different without their suffixes, as labels lie beside pictures by their stems."""

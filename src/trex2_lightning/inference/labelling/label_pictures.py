@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.decoding import decoded_groups
-from trex2_lightning.inference.labelling.journal import ROOT, Journal
-from trex2_lightning.inference.labelling.label_files import WRITERS, Labels
+from trex2_lightning.inference.labelling.journal import FOLDER, ROOT, Journal
+from trex2_lightning.inference.labelling.label_files import TARGETS, WRITERS, Labels
 from trex2_lightning.inference.labelling.labeller import Labeller
-from trex2_lightning.inference.labelling.sources import Shard, Source, groups_of
+from trex2_lightning.inference.labelling.sources import SHEET, Shard, Source, groups_of
 from trex2_lightning.inference.labelling.uncertain import most_uncertain, write_sheet
+
+SKIPPED = "skipped.txt"
 
 
 class Work(NamedTuple):
@@ -49,7 +52,8 @@ def label_pictures(
         told: given the number of pictures that are done and of all, at the start and after each batch.
 
     Raises:
-        InputError: the folder was begun with something else, or as `Labeller`.
+        InputError: the folder was begun with something else, or has files of others that would be replaced; or as
+            `Labeller`, and then nothing is begun.
     """
     with _journal(labeller, source, folder, work) as journal:
         groups = groups_of(source, work.batch_size, work.shard, journal)
@@ -74,7 +78,7 @@ def write_labels(labeller: Labeller, source: Source, folder: Path, form: str, wo
                 skipped.append((row.name, row.skipped))
         labels = Labels(source, labeller.names, journal)
         files = [WRITERS[form](labels, folder)]
-        sheet, left_out = folder / "uncertain.png", folder / "skipped.txt"
+        sheet, left_out = folder / SHEET, folder / SKIPPED
         if write_sheet(source.root, most_uncertain(labels.rows(), labeller.thresholds), labeller.thresholds, sheet):
             files.append(sheet)
         left_out.unlink(missing_ok=True)
@@ -85,9 +89,8 @@ def write_labels(labeller: Labeller, source: Source, folder: Path, form: str, wo
 
 
 def _journal(labeller: Labeller, source: Source, folder: Path, work: Work) -> Journal:
-    head = labeller.request.described() | {
-        "weights": labeller.weights,
-        ROOT: str(source.root.resolve()),
-        "batch size": work.batch_size,
-    }
+    there = [folder / name for name in (*TARGETS, SHEET, SKIPPED) if (folder / name).exists()]
+    if there and not (folder / FOLDER).is_dir():
+        raise InputError(f"{there[0]} is from elsewhere, and labels would replace it: give another folder by --output")
+    head = labeller.described() | {ROOT: str(source.root.resolve()), "batch size": work.batch_size}
     return Journal(folder, head, work.shard)

@@ -15,7 +15,7 @@ from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.predictor import Mix, Predictor
 from trex2_lightning.inference.search import Search, thresholds_of
-from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join
+from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, network_fingerprint
 
 NEAR = 0.5  # share of its threshold from which on a score is a doubt, and not nothing
 
@@ -98,10 +98,22 @@ class Labeller:
         """The detector of this process."""
         return Predictor.from_pretrained(self.request.model)
 
-    @cached_property
-    def weights(self) -> str:
-        """The detector's `fingerprint`."""
-        return fingerprint(self.predictor.module.detector)
+    def described(self) -> dict[str, Any]:
+        """All that decides what is found, as JSON has it: the request, the weights, and what was fitted to them.
+
+        Raises:
+            InputError: as for a picture.
+        """
+        detector, _ = self.predictor.module.detector, self._search
+        compared = {} if detector.appearance is None else dict(detector.appearance.named_buffers(recurse=False))
+        fitted = hashlib.sha256()
+        for name, values in (detector.calibration.fits() | compared).items():
+            fitted.update(name.encode() + values.cpu().contiguous().numpy().tobytes())
+        return self.request.described() | {
+            "weights": fingerprint(detector),
+            "network": network_fingerprint(detector),
+            "calibration": fitted.hexdigest(),
+        }
 
     @cached_property
     def prompts(self) -> PromptSet:
