@@ -30,7 +30,7 @@ def exported_text(encoder: TextEncoder) -> ExportedText:
 
 
 def tokenizer_of(encoder: TextEncoder) -> Tokenizer:
-    """The same tokens by the tokenizers library; of CLIP's, of text that is clean (`phrase_rows.clean`)."""
+    """The same tokens by the tokenizers library; of CLIP's, of text that is clean (`phrase_rows.cleaned`)."""
     return encoder.tokenizer.library if isinstance(encoder, BertEncoder) else _clip_tokenizer()
 
 
