@@ -255,12 +255,13 @@ def test_the_page_s_snippet_runs_without_pytorch(late: Exported, tmp_path: Path)
 
 def test_what_cannot_be_exported_is_refused(late: Exported, tmp_path: Path) -> None:
     detector = late.module.detector
-    detector.appearance_input = nn.Identity()  # type: ignore[assignment]
-    try:
-        with pytest.raises(InputError, match=r"appearance\.input"):
-            export(late.config, late.module, tmp_path)
-    finally:
-        detector.appearance_input = None
+    for key, part in (("input", "appearance_input"), ("learned_weight", "appearance_term")):
+        setattr(detector, part, nn.Identity())
+        try:
+            with pytest.raises(InputError, match=rf"appearance\.{key}=true"):
+                export(late.config, late.module, tmp_path)
+        finally:
+            setattr(detector, part, None)
     swin = override(late.config, ["model.backbone.name=swin_tiny_patch4_window7_224"])
     with pytest.raises(InputError, match=r"^model\.backbone\.name=swin_tiny.*: a Swin's windows have no graph"):
         export(swin, late.module, tmp_path)

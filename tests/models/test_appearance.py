@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 
 from trex2_lightning.config import AppearanceConfig, BackboneConfig, ConfigError
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.appearance import Appearance
+from trex2_lightning.models.appearance import Appearance, AppearanceTerm
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.structures import AppearanceMaps, Exemplars
 
@@ -162,11 +162,27 @@ def test_exemplars_are_their_boxes_and_points_their_surroundings(appearance: App
     torch.testing.assert_close(shown.vectors[0, 1, 1], torch.tensor(0.5**0.5))  # the point lies in the right half
 
 
-def test_an_input_needs_a_network() -> None:
-    with pytest.raises(ConfigError, match=r"model\.appearance\.input=true needs a network"):
-        AppearanceConfig(input=True)
+@pytest.mark.parametrize("key", ["input", "learned_weight"])
+def test_what_learns_by_a_network_needs_one(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.appearance\.{key}=true needs a network"):
+        AppearanceConfig(**{key: True})
 
 
 def test_a_scale_is_above_zero() -> None:
     with pytest.raises(ConfigError, match=r"model\.appearance\.scale"):
         AppearanceConfig("backbone", scale=0.0)
+
+
+def test_a_learned_weight_begins_at_nothing_and_counts_where_there_are_exemplars() -> None:
+    term = AppearanceTerm()
+    similarity = torch.tensor([[[0.5, -torch.inf, 0.1]]])  # (B, N, C): the second category has none
+    category, temperature = torch.tensor([0, 0, 1, -1, 2]), torch.tensor(0.05)
+    assert term(similarity, temperature, category).tolist() == [[[0] * 5]]
+    with torch.no_grad():
+        term.weight.fill_(0.3)
+        term.bias.fill_(-1)
+    found = term(similarity, temperature, category)
+    torch.testing.assert_close(found, torch.tensor([[[2.0, 2.0, 0.0, 0.0, -0.4]]]))
+    found.sum().backward()
+    torch.testing.assert_close(term.weight.grad, torch.tensor(22.0))
+    torch.testing.assert_close(term.bias.grad, torch.tensor(3.0))

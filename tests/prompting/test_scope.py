@@ -9,8 +9,8 @@ from torch import Tensor, distributed, multiprocessing
 from trex2_lightning.config import AlignmentConfig
 from trex2_lightning.losses.alignment import alignment_loss, relation_loss
 from trex2_lightning.ops.prompt_tokens import from_vectors, with_vectors
-from trex2_lightning.prompting.scope import SharedPrompts, share_prompts, vectors_of_step
-from trex2_lightning.structures import PromptTokens
+from trex2_lightning.prompting.scope import SharedPrompts, share_appearance, share_prompts, vectors_of_step
+from trex2_lightning.structures import ExemplarAppearance, PromptTokens
 
 PHRASES = ("dog", "cat", "cow")
 VALID = torch.tensor([[True, True, False], [True, False, False]])
@@ -44,6 +44,21 @@ def test_a_world_of_one_process_is_the_batch() -> None:
     assert shared.prompts.valid.tolist() == [[True, False, True]]
     assert shared.prompts.category.tolist() == [0, 1, 2]
     assert shared.prompts.attend.shape == (3, 3)
+
+
+def test_an_image_is_compared_with_other_images_where_they_have_the_category() -> None:
+    shown = ExemplarAppearance(
+        torch.arange(8.0).reshape(2, 4, 1),
+        torch.tensor([[True, False, True, False], [True, True, False, False]]),
+        torch.tensor([0, 0, 1, 2]),
+    )
+    found = share_appearance(prompts()._replace(appearance=shown), torch.tensor([2, 0, 1]))
+    assert found is not None
+    assert found.vectors[..., 0].tolist() == [[*range(8)]] * 2
+    # Of the first category the other's; of the second that of the first image, which has no other either.
+    assert [found.vectors[i, found.valid[i], 0].tolist() for i in range(2)] == [[2, 4, 5], [0, 2]]
+    assert found.category.tolist() == [2, 2, 0, 1] * 2
+    assert share_appearance(prompts(), torch.arange(3)) is None
 
 
 @pytest.mark.parametrize("scope", ["image", "batch", "world"])

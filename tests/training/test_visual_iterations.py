@@ -40,6 +40,28 @@ def test_kept_vectors_may_stand_for_what_a_batch_shows() -> None:
     torch.testing.assert_close(found, own[0].embed[0, places[0]].expand(2, -1))
 
 
+@pytest.mark.parametrize("fusion", ["late", "early"])
+def test_how_much_boxes_look_like_exemplars_counts_as_much_as_is_learned(fusion: str) -> None:
+    settings = "model.appearance={name: backbone, learned_weight: true}", f"model.fusion={fusion}"
+    module, plain = module_of(*settings), module_of(*settings[1:])
+    missing = module.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert {"detector.appearance_term.weight", "detector.appearance_term.bias"} < {*missing}
+    batch, nothing = batch_of("box", [[0, 1], [1]]), batch_of("text", [[0, 1], [1]])
+    first, second = (one.loss_terms(batch, 0).terms["queries/classification"] for one in (module, plain))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    first.backward()
+    term = module.detector.appearance_term
+    assert term is not None
+    assert term.weight.grad is not None
+    assert term.weight.grad != 0
+    assert not any(one.requires_grad for one in module.detector.appearance.model.parameters())  # type: ignore[union-attr]
+    with torch.no_grad():
+        term.weight.fill_(1.0)
+    assert module.loss_terms(batch, 0).terms["queries/classification"] != second
+    of_text = [one.loss_terms(nothing, 0).terms["queries/classification"] for one in (module, plain)]
+    torch.testing.assert_close(*of_text, rtol=0, atol=0)
+
+
 def test_in_the_first_steps_the_visual_prompt_encoder_alone_is_trained() -> None:
     module = module_of("optim.visual_first=2")
     optimizer = module.configure_optimizers()["optimizer"]

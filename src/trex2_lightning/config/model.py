@@ -96,10 +96,12 @@ class AppearanceConfig:
     options: dict[str, Any] = field(default_factory=dict)  # further keyword arguments of the timm model
     scale: float = 1.0  # of the sides of the image that it sees: 2 shows small objects larger, at four times the cost
     input: bool = False  # its features are an input of visual prompts and of queries' classification, which learn by it
+    learned_weight: bool = False  # how much boxes look like exemplars counts in logits too, as visual iterations learn
 
     def __post_init__(self) -> None:
-        if self.input and not self.name:
-            raise ConfigError("model.appearance.input=true needs a network: set model.appearance.name=backbone")
+        for key in ("input", "learned_weight"):
+            if getattr(self, key) and not self.name:
+                raise ConfigError(f"model.appearance.{key}=true needs a network: set model.appearance.name=backbone")
         if not 0 < self.scale < inf:
             raise ConfigError(f"model.appearance.scale={self.scale} must lie above 0: 1 is the image as it is")
 

@@ -80,11 +80,12 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
     """
     require_onnx()
     detector = module.to("cpu").eval().detector
-    if detector.appearance_input is not None:
-        raise InputError(
-            "a detector that was trained with model.appearance.input=true cannot be exported: what its decoder reads "
-            "of the network that compares appearance has no graph"
-        )
+    for key, learned in (("input", detector.appearance_input), ("learned_weight", detector.appearance_term)):
+        if learned is not None:
+            raise InputError(
+                f"a detector that was trained with model.appearance.{key}=true cannot be exported: what its decoder "
+                "reads of the network that compares appearance has no graph"
+            )
     if "swin" in config.model.backbone.name:
         raise InputError(
             f"model.backbone.name={config.model.backbone.name}: a Swin's windows have no graph for images of any size; "

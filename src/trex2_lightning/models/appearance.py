@@ -169,6 +169,24 @@ class AppearanceInput(nn.Module):
                 nn.init.zeros_(module.bias)
 
 
+class AppearanceTerm(nn.Module):
+    """What a box's likeness to the exemplars counts in its logits, learned in training; nothing at the beginning."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.bias = nn.Parameter(torch.zeros(()))
+
+    def forward(self, similarity: Tensor, temperature: Tensor, category: Tensor) -> Tensor:
+        """Terms (B, N, T) of the tokens of `category` (T,), by `Appearance.similarity` (B, N, C); 0 without exemplars.
+
+        In units of the temperature, as whatever else is learned of likeness begins far from its scale.
+        """
+        of_tokens = similarity[..., category.clamp(min=0)] / temperature
+        shown = (category >= 0) & (of_tokens > -torch.inf)
+        return (self.weight * of_tokens.masked_fill(~shown, 0) + self.bias) * shown
+
+
 def box_means(features: Tensor, corners: Tensor) -> Tensor:
     """The mean of a map over boxes, as the mean of RoIAlign's aligned cells (Mask R-CNN) gives it.
 

@@ -10,7 +10,7 @@ from torch import nn
 from trex2_lightning.config import ModelConfig
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
-from trex2_lightning.models.appearance import Appearance, AppearanceInput
+from trex2_lightning.models.appearance import Appearance, AppearanceInput, AppearanceTerm
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
@@ -81,6 +81,7 @@ def _assembled(config: ModelConfig) -> PromptedDetector:
         "appearance_input": None
         if appearance is None or not config.appearance.input
         else AppearanceInput(appearance.channels, config.width),
+        "appearance_term": AppearanceTerm() if config.appearance.learned_weight else None,
         "presence": PresenceHead(config.width, sizes.heads) if config.presence else None,
         "prompt_bias": config.prompt_bias,
     }

@@ -16,7 +16,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
 from trex2_lightning.layers.mlp import FeedForward
-from trex2_lightning.models.appearance import Appearance, AppearanceInput
+from trex2_lightning.models.appearance import Appearance, AppearanceInput, AppearanceTerm
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.models.presence import PresenceHead
@@ -43,6 +43,7 @@ class PromptedDetector(nn.Module, ABC):
         prior: initial score of every query; None: logits are plain dot products.
         appearance: compares what is found with exemplars; None: nothing does.
         appearance_input: adds what that sees to queries and visual prompts; None: nothing does.
+        appearance_term: adds how much boxes look like exemplars to logits; None: nothing does.
         presence: says whether a category is in the image at all; None: nothing does.
         prompt_bias: whether each prompt has a bias of its own in the logits.
     """
@@ -61,6 +62,7 @@ class PromptedDetector(nn.Module, ABC):
         prior: float | None,
         appearance: Appearance | None = None,
         appearance_input: AppearanceInput | None = None,
+        appearance_term: AppearanceTerm | None = None,
         presence: PresenceHead | None = None,
         *,
         prompt_bias: bool = False,
@@ -78,6 +80,7 @@ class PromptedDetector(nn.Module, ABC):
         self.noised_content = nn.Linear(decoder.width, decoder.width)
         self.appearance = appearance
         self.appearance_input = appearance_input
+        self.appearance_term = appearance_term
         self.calibration = ScoreCalibration()
         self.presence = presence
         self._frozen: frozenset[str] = frozenset()
@@ -157,6 +160,8 @@ class PromptedDetector(nn.Module, ABC):
         self.visual_encoder.requires_grad_(visual)
         if self.appearance_input is not None:
             self.appearance_input.of_exemplars.requires_grad_(visual)
+        if self.appearance_term is not None:
+            self.appearance_term.requires_grad_(visual)
 
     def freeze(self, parts: Collection[str]) -> None:
         """Keep parts as they are: without gradients of their own, and in evaluation mode whatever mode is set.
@@ -199,7 +204,8 @@ class PromptedDetector(nn.Module, ABC):
     def _seen(self, images: Images) -> FeatureMaps:
         """Backbone and neck; and what the frozen network sees, which training does not ask for."""
         features = self.neck(self.backbone(images.pixels), images.valid)
-        if self.appearance is None or (self.training and self.appearance_input is None):
+        learned = self.appearance_input is not None or self.appearance_term is not None
+        if self.appearance is None or (self.training and not learned):
             return features
         return features._replace(appearance=self.appearance(images))
 
@@ -224,10 +230,15 @@ class PromptedDetector(nn.Module, ABC):
             boxes = torch.cat([noised.boxes, boxes], 1)
             attend = attention_with_noised(noised)
         x, boxes = self.decoder(content, boxes, features, attend, prompts.embed, prompts.valid)
-        if self.appearance is not None and self.appearance_input is not None and features.appearance is not None:
-            seen = self.appearance_input.of_queries(self.appearance.vectors(features.appearance, boxes[-1].detach()))
-            x = torch.cat([x[:-1], (x[-1] + seen)[None]])
+        seen = self._appearance_of(boxes[-1].detach(), features)
+        if self.appearance_input is not None and seen is not None:
+            x = torch.cat([x[:-1], (x[-1] + self.appearance_input.of_queries(seen))[None]])
         logits = torch.stack([head(layer, prompts) for head, layer in zip(self.heads, x, strict=True)])
+        if self.appearance_term is not None and seen is not None and prompts.appearance is not None:
+            assert self.appearance is not None
+            similarity = self.appearance.similarity(seen, prompts.appearance, len(prompts.category))
+            term = self.appearance_term(similarity, self.appearance.temperature, prompts.category)
+            logits = torch.cat([logits[:-1], (logits[-1] + term)[None]])
         return DetectorOutput(
             queries=Detections(logits[:, :, num_noised:], boxes[:, :, num_noised:]),
             proposals=proposals,
@@ -235,6 +246,13 @@ class PromptedDetector(nn.Module, ABC):
             prompts=prompts,
             presence=None if self.presence is None else self.presence(features, prompts, proposals.logits[0]),
         )
+
+    def _appearance_of(self, boxes: Tensor, features: FeatureMaps) -> Tensor | None:
+        """Vectors (B, N, A) of boxes, where something learns by them."""
+        learns = self.appearance_input is not None or self.appearance_term is not None
+        if not learns or self.appearance is None or features.appearance is None:
+            return None
+        return self.appearance.vectors(features.appearance, boxes)
 
     def _noised_content(self, noised: NoisedQueries, prompts: PromptTokens) -> Tensor:
         """A noised query starts from the vector of the category that it claims to be: (B, N, D)."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from trex2_lightning.ops import distributed
 from trex2_lightning.ops.prompt_tokens import complete, from_vectors
-from trex2_lightning.structures import CategoryVectors, PromptTokens
+from trex2_lightning.structures import CategoryVectors, ExemplarAppearance, PromptTokens
 
 Scope = Literal["image", "batch", "world"]
 
@@ -61,6 +61,27 @@ def share_prompts(own: PromptTokens, phrases: tuple[str, ...], scope: Scope, *, 
         return SharedPrompts(complete(_mean(total - own.embed, rest), own), names, places)
     mean = _mean(total[None], count[None])
     return SharedPrompts(complete(own, mean) if scope == "image" else mean, names, places)
+
+
+def share_appearance(own: PromptTokens, places: Tensor) -> ExemplarAppearance | None:
+    """Exemplars of the batch that each image is compared with: another image's where one has the category.
+
+    Its own ones are in the image, so that to look like them would mean to be them.
+
+    Args:
+        own: of batch size B, with one vector per category, valid where the image has exemplars of it.
+        places: (C,) int64, numbers of the categories.
+    """
+    shown = own.appearance
+    if shown is None:
+        return None
+    size, count = shown.valid.shape  # B, R
+    category = shown.category.repeat(size)  # (B * R,)
+    image = torch.arange(size, device=category.device)
+    itself = image.repeat_interleave(count) == image[:, None]  # (B, B * R)
+    elsewhere = own.valid.sum(0) > own.valid.long()  # (B, C)
+    valid = shown.valid.flatten() & (itself != elsewhere[:, category])
+    return ExemplarAppearance(shown.vectors.flatten(0, 1).expand(size, -1, -1), valid, places[category])
 
 
 def vectors_of_step(own: PromptTokens, text: Tensor, phrases: tuple[str, ...]) -> CategoryVectors:

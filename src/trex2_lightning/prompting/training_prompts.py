@@ -17,7 +17,7 @@ from trex2_lightning.config import AlignmentConfig
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import category_vectors, fitting, owners, take, together, with_vectors
 from trex2_lightning.prompting.memory_bank import MemoryBank
-from trex2_lightning.prompting.scope import Scope, share_prompts, vectors_of_step
+from trex2_lightning.prompting.scope import Scope, share_appearance, share_prompts, vectors_of_step
 from trex2_lightning.structures import Batch, CategoryVectors, Exemplars, FeatureMaps, Prompts, PromptTokens, Targets
 
 
@@ -90,7 +90,7 @@ class TrainingPrompts:
         num_categories = prompts.embed.shape[1]
         if judged is not None:  # of what other ranks ask for nothing is known
             judged = judged.new_zeros(len(judged), num_categories).index_copy(1, places, judged)
-        return Asked(prompts, targets, judged, num_categories)
+        return Asked(prompts._replace(appearance=share_appearance(own, places)), targets, judged, num_categories)
 
 
 def trains_text(alignment: AlignmentConfig) -> bool:
@@ -124,7 +124,11 @@ def _fitted(asked: Asked, limit: int | None, generator: torch.Generator) -> Aske
         return torch.from_numpy(x).to(device, non_blocking=True)
 
     prompts = take(asked.prompts, back(places))
-    prompts = prompts._replace(category=back(numbers)[prompts.category])
+    shown = prompts.appearance
+    if shown is not None:
+        number = back(numbers)[shown.category]
+        shown = shown._replace(valid=shown.valid & (number >= 0), category=number.clamp(min=0))
+    prompts = prompts._replace(category=back(numbers)[prompts.category], appearance=shown)
     targets = []
     for target, own in zip(asked.targets, labels, strict=True):
         known = np.flatnonzero(numbers[own] >= 0)

