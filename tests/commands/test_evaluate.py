@@ -86,7 +86,7 @@ def test_evaluate_by_every_protocol_after_visual_training(
             "interactive_point",
             "wrong_pictures",
         ),
-        *("generic_1", "generic_2", "mixed", "mixed_mean"),
+        *("generic_1", "generic_2", "random_references", "mixed", "mixed_mean"),
     ]
     summary = json.loads((config.folder / "evaluation.json").read_text())
     assert list(summary["ap"]) == list(summary["ap50"]) == rows

@@ -175,6 +175,36 @@ def test_of_references_by_themselves_the_best_score_counts() -> None:
     assert row.of_categories(scores).tolist() == [[pytest.approx([0.5, 0.2, 0.3, 0.4])]]
 
 
+def test_the_control_of_generic_prompts_asks_with_another_category_s_references() -> None:
+    vectors = torch.eye(6)[:4].expand(3, 4, 6)
+    valid = torch.tensor([[True, True, True, False]]).expand(3, 4)
+    shown = ExemplarAppearance(torch.arange(12.0).reshape(3, 4, 1), valid, torch.arange(4))
+    references = from_vectors(vectors, valid)._replace(appearance=shown)
+    row = promptings(["random_references"], NAMES, 0, references, [1, 2])["random_references"]
+    found = row(Glass(), batch_of(IMAGES[0]), Glass().encode_image(batch_of(IMAGES[0]).images))  # type: ignore[arg-type]
+    theirs = found.embed[0].argmax(-1).tolist()
+    asked = [place for place in range(4) if found.valid[0, place]]
+    assert len(asked) == 3
+    assert {theirs[place] for place in asked} == {0, 1, 2}
+    assert all(theirs[place] != place for place in range(4) if place in asked)
+    assert found.appearance is not None
+    of_place = {
+        (place, value)
+        for value, place in zip(
+            found.appearance.vectors[0, :, 0].tolist(), found.appearance.category.tolist(), strict=True
+        )
+    }
+    assert {value % 4 for place, value in of_place if place in asked} == {0, 1, 2}
+    assert all(value % 4 == theirs[place] for place, value in of_place if place in asked)
+    assert max(value for _, value in of_place) < 8  # of the first two references alone
+
+
+def test_one_category_has_no_such_control(caplog: pytest.LogCaptureFixture) -> None:
+    references = from_vectors(torch.eye(6)[:1].expand(3, 1, 6))
+    assert not promptings(["random_references"], ("cat",), 0, references, [1])
+    assert "random_references left out" in caplog.text
+
+
 def test_references_may_be_weighted() -> None:
     vectors = torch.eye(6)[torch.tensor([0, 0, 5])][:, None].expand(3, 4, 6)
     rows = promptings(["generic"], NAMES, 0, from_vectors(vectors), [3], aggregation="weighted")
@@ -195,7 +225,7 @@ def test_rows_of_all_protocols() -> None:
             "interactive_point",
             "wrong_pictures",
         ),
-        *("generic_1", "generic_2", "generic_3", "mixed", "mixed_mean"),
+        *("generic_1", "generic_2", "generic_3", "random_references", "mixed", "mixed_mean"),
     ]
     generic = [ask(rows[f"generic_{count}"], batch_of(*IMAGES))[1][3][0] for count in (1, 2, 3)]
     assert generic == [1, 1.5, 3]

@@ -19,7 +19,16 @@ ROWS = {
     "interactive_point",
     "hinted_text",
 }
-ROWS |= {"wrong_pictures", "generic_1", "generic_4", "generic_16", "mixed", "mixed_mean", "text_word_early"}
+ROWS |= {
+    "wrong_pictures",
+    "generic_1",
+    "generic_4",
+    "generic_16",
+    "random_references",
+    "mixed",
+    "mixed_mean",
+    "text_word_early",
+}
 GROUPS = {"all", "seen", "frequent", "common", "rare", "composed", "novel"}
 
 

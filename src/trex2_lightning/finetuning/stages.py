@@ -26,7 +26,7 @@ BASE, BASE_STAGE_2 = SHIPPED / "photographs.yaml", SHIPPED / "photographs_stage2
 OWN_OF_A_RUN = ("format", "name", "train.init_from", "train.max_steps", "train.val_every")  # not of the recipe
 CHOICES, SHEET = "choices.md", "detections.png"
 BY_WORDS = ("text", "random_phrases", "foreign_phrases")  # with its controls
-BY_EXAMPLE = ("hinted_text", "interactive_box", "wrong_pictures", "generic")
+BY_EXAMPLE = ("hinted_text", "interactive_box", "wrong_pictures", "generic", "random_references")
 
 
 class FolderRun(NamedTuple):
@@ -111,6 +111,7 @@ def train_and_show(run: FolderRun, config: Config, *, resume: bool) -> None:
     tell("random_phrases and foreign_phrases are controls of text: a name must not be found by another's, so near 0")
     if module.knows_exemplars:
         tell("wrong_pictures is that of interactive_box, which is told what a picture has, as is hinted_text")
+        tell("random_references is that of generic prompts: a category must not be found by another's references")
     if config.data.test == config.data.val:
         tell("these figures are of val, by which best.ckpt was chosen: a test split would tell more")
     name = shlex.quote(report.records.names[0])

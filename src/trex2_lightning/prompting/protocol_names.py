@@ -11,8 +11,8 @@ TEXT_CONTROLS = ("random_phrases", "foreign_phrases")  # what stands in the name
 TEXT_PROTOCOLS = ("text", *TEXT_CONTROLS, "hinted_text")
 PROTOCOLS = (
     *(*TEXT_PROTOCOLS, *(f"interactive_{kind}" for kind in EXEMPLAR_KINDS), "wrong_pictures"),
-    *("generic", "mixed", "mixed_mean", "region_classification"),
+    *("generic", "random_references", "mixed", "mixed_mean", "region_classification"),
 )
 OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
-FROM_REFERENCES = {"generic", "mixed", "mixed_mean"}
+FROM_REFERENCES = {"generic", "random_references", "mixed", "mixed_mean"}
 BY_LEARNED_VECTORS = {"mixed", "mixed_mean", "region_classification"}  # of exemplars, whatever their appearance

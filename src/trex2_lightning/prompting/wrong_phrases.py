@@ -39,7 +39,12 @@ def wrong_phrases(protocols: Collection[str], names: tuple[str, ...], seed: int)
 
 def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
     """The names in another order, none at its own place: at least two."""
-    order = list(range(len(names)))
+    return tuple(names[place] for place in no_own_place(len(names), seed))
+
+
+def no_own_place(count: int, seed: int) -> list[int]:
+    """An order of `count` things, at least two, in which none is at its own place."""
+    order = list(range(count))
     random.Random(seed).shuffle(order)
     shifted = dict(zip(order, order[1:] + order[:1], strict=True))
-    return tuple(names[shifted[i]] for i in range(len(names)))
+    return [shifted[place] for place in range(count)]
