@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from trex2_lightning.commands.terminal import STOPPED, console, if_stopped
+from trex2_lightning.commands.terminal import STOPPED, if_stopped
 from trex2_lightning.commands.train import main as train_command
 from trex2_lightning.evaluation.tables import ap_table
 
@@ -19,14 +20,19 @@ command(lambda _: [console.print("line") for _ in range(100_000)])
 """
 
 
-def test_the_table_has_a_column_for_every_group(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {"text": {"all": 0.5, "rare": 0.25}, "random_phrases": {"all": 0.125}}
-    console.print(ap_table({"AP": rows}))
-    header, text, control = (
-        line.split() for line in capsys.readouterr().out.splitlines() if "A" in line or "all" in line
-    )
-    assert [word for word in header if word.isalpha()] == ["metric", "prompt", "all", "rare"]
-    assert ("0.500" in text, "0.250" in text, "0.125" in control, "-" in control) == (True, True, True, True)
+def test_the_table_has_a_block_for_every_metric_and_a_column_for_every_group(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    groups = ("all", "seen", "frequent", "common", "rare", "composed", "novel")
+    rows = {"text": dict.fromkeys(groups, 0.5) | {"rare": 0.25}, "region_classification": {"all": 0.125}}
+    Console(width=80).print(ap_table({"ap": rows, "ap50": rows}))
+    head, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert head == ["prompt", *groups]
+    block = [
+        ["text", "0.500", "0.500", "0.500", "0.500", "0.250", "0.500", "0.500"],
+        ["region_classification", "0.125", *["-"] * 6],
+    ]
+    assert lines == [["ap"], *block, ["ap50"], *block]
 
 
 def test_brackets_of_a_message_are_printed(error_line: Callable[..., str], tmp_path: Path) -> None:

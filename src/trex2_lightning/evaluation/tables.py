@@ -38,10 +38,19 @@ def flat(values: Mapping[str, Any], separator: str = "/") -> dict[str, Any]:
 
 
 def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt") -> Table:
-    """`{metric: {row: {group: value}}}` as a table with a column for every group."""
+    """`{metric: {row: {group: value}}}` as a block for every metric, with a column for every group.
+
+    Eight columns have room on a terminal of 80 characters.
+    """
     groups = list(dict.fromkeys(group for rows in blocks.values() for values in rows.values() for group in values))
-    table = Table("metric", row, *groups)
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column(
+        row, no_wrap=True, min_width=max((len(name) for rows in blocks.values() for name in rows), default=0)
+    )
+    for group in groups:
+        table.add_column(group, justify="right", no_wrap=True)
     for metric, rows in blocks.items():
+        table.add_row(f"[bold]{metric}[/bold]")
         for name, values in rows.items():
-            table.add_row(metric, name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
+            table.add_row(name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
