@@ -5,20 +5,23 @@ A set of crowds, a val split without boxes or phrases that no image judges train
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import zlib
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trex2_lightning.data.index.reading import Index
+from trex2_lightning.data.index.reading import COLUMNS, Index
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
+ANNOTATED = ("boxes", "labels", "crowd", "area", "judged", "names", "name_stops")  # columns of an index
 LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
 JUDGED_LOOKED_AT = 2000  # images of an index
 
@@ -38,6 +41,7 @@ class SetAudit(NamedTuple):
     negatives: int | None  # phrases that a batch can be asked for beside its own; None: not asked by text
     judges: bool  # whether any image knows what it does not have
     lost: Mapping[str, tuple[int, str]]  # of the reader: how many and where first, by reason
+    fingerprint: str = ""  # as of `fingerprint_of`
 
     @property
     def line(self) -> str:
@@ -96,7 +100,19 @@ def audit_split(
         negatives,
         _judges(records),
         records.lost,
+        fingerprint_of(records),
     )
+
+
+def fingerprint_of(records: Records) -> str:
+    """SHA-256 of what is annotated: boxes, categories and what is judged, in the order of the images.
+
+    Wherever it lies, and of a file as of the index that was made of it. An index of millions of images has the
+    checksums of its columns, and is not read for it.
+    """
+    summed = {name: checksum for name, checksum in _checksums(records) if name in ANNOTATED}
+    told = [len(records.images), *(summed[name] for name in ANNOTATED)]
+    return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
 def check(audits: list[SetAudit]) -> None:
@@ -157,3 +173,20 @@ def _judges(records: Records) -> bool:
     return any(
         image.judged is None or not set(image.judged.tolist()) <= set(image.labels.tolist()) for image in looked_at
     )
+
+
+def _checksums(records: Records) -> Iterator[tuple[str, int]]:
+    """CRC-32 of columns, as an index has them."""
+    if isinstance(records.images, Index):
+        yield from ((name, column["crc32"]) for name, column in records.images.summary["columns"].items())
+        return
+    images, names = records.images, [name.encode() for name in records.names]
+    parts: dict[str, list[Any]] = {
+        name: [getattr(image, name) for image in images] for name in ("boxes", "labels", "crowd", "area")
+    }
+    parts["judged"] = [image.judged for image in images if image.judged is not None]
+    for name, tensors in parts.items():
+        kind = COLUMNS[name][0]
+        yield name, zlib.crc32(b"".join(tensor.numpy().astype(kind).tobytes() for tensor in tensors))
+    yield "names", zlib.crc32(b"".join(names))
+    yield "name_stops", zlib.crc32(np.cumsum([len(name) for name in names], dtype=np.int64).tobytes())

@@ -16,6 +16,7 @@ from trex2_lightning.evaluation.costs import NUM_NAMES, Cost
 from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.evaluation.history import History, evaluation_of, read_history, read_json
 from trex2_lightning.evaluation.tables import flat, table
+from trex2_lightning.training.provenance import UNKNOWN, Provenance, read_provenance, told
 
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
 UNLIKE = ("name", "output", "format")  # in which runs differ anyway, or which is no setting
@@ -38,6 +39,7 @@ class RunFacts(NamedTuple):
     figures: dict[str, dict[str, dict[str, float]]]  # of `COMPARED`, by what images were asked with, and category group
     history: History
     latency: dict[str, float]  # milliseconds by step, as `costs.Cost`; empty where it was not measured
+    provenance: Provenance
 
 
 class Block(NamedTuple):
@@ -64,7 +66,8 @@ def compare(names: Sequence[str], output: Path) -> list[Block]:
     found = {name: facts(name) for name in names}
     output.mkdir(parents=True, exist_ok=True)
     figures = [figure_block(found, metric) for metric in COMPARED]
-    blocks = [block for block in (*figures, cost_block(found), settings_block(found)) if block.lines]
+    others = [cost_block(found), origin_block(found), settings_block(found)]
+    blocks = [block for block in (*figures, *others) if block.lines]
     text = "\n\n".join(f"## {block.title}\n\n{table(block.head, block.lines)}" for block in blocks)
     (output / "comparison.md").write_text(f"# Comparison of runs\n\n{text}\n")
     curve({name: _curve(one.history) for name, one in found.items()}, output / "ap.png", "AP on val")
@@ -113,6 +116,12 @@ def settings_block(runs: Mapping[str, RunFacts]) -> Block:
     return Block("Settings that differ", ["setting", *runs], lines)
 
 
+def origin_block(runs: Mapping[str, RunFacts]) -> Block:
+    """A line for each run, and one more for each that its weights went through before."""
+    lines = [[name, *told(entry).values()] for name, one in runs.items() for entry in one.provenance]
+    return Block("Where they come from", ["run", *told(UNKNOWN)], lines)
+
+
 def _of_folder(folder: Path) -> RunFacts:
     config, measures = folder / "config.yaml", folder / "measures.json"
     if not config.is_file():
@@ -121,7 +130,7 @@ def _of_folder(folder: Path) -> RunFacts:
     found, logged = evaluation_of(folder), {name: points[-1][1] for name, points in history.items()}
     figures = {metric: found.get(metric, {}) | _of_split(logged, "val", metric) for metric in COMPARED}
     latency = read_json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
-    return RunFacts(_settings(settings, config), figures, history, latency)
+    return RunFacts(_settings(settings, config), figures, history, latency, read_provenance(folder))
 
 
 def _of_wandb(name: str) -> RunFacts:
@@ -161,7 +170,7 @@ def _of_wandb(name: str) -> RunFacts:
         )
     keys = {step: f"latency/{NUM_NAMES}/{step}" for step in Cost._fields}
     latency = {step: float(summary[key]) for step, key in keys.items() if key in summary}
-    return RunFacts(settings, figures, history, latency)
+    return RunFacts(settings, figures, history, latency, [UNKNOWN])
 
 
 def _of_split(logged: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, float]]:

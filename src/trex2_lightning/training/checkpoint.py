@@ -16,6 +16,7 @@ from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
+from trex2_lightning.training.provenance import provenance_of
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     load_state(module, checkpoint["state_dict"], path)
     module.visual_trained = checkpoint["visual_trained"]
     module.known_names = (*checkpoint.get("known_names", ()),)
+    module.provenance = provenance_of(checkpoint)
     module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
     return config, module.eval()
 
@@ -71,8 +73,11 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
     WholeCheckpointIO().save_checkpoint(checkpoint, output)
 
 
-def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
+def resume_from(module: DetectionModule, config: Config, path: Path) -> int:
     """Start `module` from the weights of a run that goes on; its optimizer keeps the rates and parameters that it has.
+
+    Returns:
+        The step that the run is at.
 
     Raises:
         InputError: as `load_checkpoint`, or others are told.
@@ -89,12 +94,14 @@ def resume_from(module: DetectionModule, config: Config, path: Path) -> None:
                     "name= from its weights by train.init_from=FILE"
                 )
     load_state(module, checkpoint["state_dict"], path)
+    module.provenance = provenance_of(checkpoint)
     now, then = (
         _flat({part: to_dict(run)[part] for part in ("data", "loss", "optim", "train")}) for run in (config, before)
     )
     others = [f"{key}={value} (it had {then.get(key, 'none')})" for key, value in now.items() if then.get(key) != value]
     if others:
         log.warning("%s was trained with other settings; from here on: %s", path, ", ".join(others))
+    return int(checkpoint["global_step"])
 
 
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
@@ -126,6 +133,7 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         if before.model.appearance.learned_weight != config.model.appearance.learned_weight:
             state = _with_own(module, state, "detector.appearance_term.")
     load_state(module, state, path)
+    module.provenance = provenance_of(checkpoint)
     module.visual_trained |= checkpoint["visual_trained"]
 
 

@@ -21,6 +21,7 @@ from trex2_lightning.training.checkpoint import read_checkpoint, resumable, resu
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
+from trex2_lightning.training.provenance import gone_on, origin, write_provenance
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,8 @@ def train(
 ) -> DetectionModule:
     """Train to `train.max_steps`, evaluating on the val split on the way: with text, unless no step has any.
 
-    Writes `config.yaml`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to `config.folder`.
+    Writes `config.yaml`, `provenance.json`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to
+    `config.folder`.
 
     Args:
         config: the run.
@@ -66,13 +68,18 @@ def train(
     data = data or build_datamodule(config)
     data.prepare_data()
     data.setup("fit")
-    check(data.audits())
+    audits = data.audits()
+    check(audits)
     module = build_module(config)
     _check_phrases(module, data)
+    step = 0
     if resume:
-        resume_from(module, config, last)  # the trainer restores them too, but says less of a file that does not fit
+        step = resume_from(
+            module, config, last
+        )  # the trainer restores them too, but says less of a file that does not fit
     elif start:
         start_from(module, config, Path(start))
+    module.provenance = gone_on(module.provenance, origin(config, audits, step))
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:
         data.nearest = partial(nearest_phrases, module.detector)
@@ -82,6 +89,7 @@ def train(
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
         save(config, config.folder / "config.yaml")
+        write_provenance(module.provenance, config.folder)
         log.info(
             "total batch %d = %d devices x %d images x %d accumulated; %d training images; written to %s",
             config.train.total_batch,

@@ -81,6 +81,7 @@ class DetectionModule(L.LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.visual_trained = visual_trained
         self.known_names: tuple[str, ...] = ()  # that training asked for
+        self.provenance: list[dict[str, Any]] = []  # as `training.provenance` has it
         self._proposing: PromptTokens | None = None
         self.skipped_images = 0  # unreadable training images met so far on this rank
         self.left_out_categories = 0  # for which early fusion had no room, so far on this rank
@@ -226,6 +227,7 @@ class DetectionModule(L.LightningModule):
         checkpoint["config"] = self._resolved_config
         checkpoint["visual_trained"] = self.visual_trained
         checkpoint["known_names"] = [*self.known_names]
+        checkpoint["provenance"] = self.provenance
         checkpoint["calibration"] = self.detector.calibration.fits()
         if self.training_prompts.memory_bank is not None:
             checkpoint["memory_bank"] = self.training_prompts.memory_bank.state_dict()
