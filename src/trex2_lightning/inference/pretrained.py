@@ -1,4 +1,4 @@
-"""A detector by whatever names it: a checkpoint, a run's folder, or a Grounding DINO of the hub."""
+"""A detector by whatever names it: a checkpoint, a run's folder, a folder or repository of the hub."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from pathlib import Path
 
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.hub.settings import model_config
+from trex2_lightning.models.hub.settings import hub_folder, model_config
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
+from trex2_lightning.training.published import is_published
 
 REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # as the hub names them
 
@@ -20,8 +21,8 @@ def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
     """The settings and the module, frozen by nobody yet, in evaluation mode.
 
     Args:
-        what: a checkpoint; the folder of a run, for its best one; or a Grounding DINO or MM-Grounding-DINO, as a folder
-            in the hub's format or a repository there.
+        what: a checkpoint; the folder of a run, for its best one; or as a folder in the hub's format, or a repository
+            there, what `trex2 push` has published, or a Grounding DINO or MM-Grounding-DINO.
 
     Raises:
         InputError: there is nothing of that name, or it is none of these.
@@ -29,8 +30,12 @@ def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
     checkpoint = checkpoint_of(what)
     if checkpoint is not None:
         return load_checkpoint(checkpoint)
-    model = replace(model_config(str(what)), init_from=str(what))
-    config = Config(name=Path(what).resolve().name, model=model)
+    name, folder = Path(what).resolve().name, hub_folder(str(what))
+    if is_published(folder):
+        config, module = load_checkpoint(folder)
+        return replace(config, name=name), module
+    model = replace(model_config(str(folder)), init_from=str(folder))
+    config = Config(name=name, model=model)
     return config, build_module(config).eval()
 
 

@@ -193,7 +193,8 @@ def text_tower(config: TextConfig) -> TextTransformer:
             config.context_length, width=config.width, heads=config.heads, layers=config.layers, output_dim=config.width
         )
     try:
-        clip = open_clip.create_model(config.name, config.pretrained or None, force_custom_text=True)
+        device = torch.get_default_device()  # open_clip would move what is only outlined (meta) to the CPU
+        clip = open_clip.create_model(config.name, config.pretrained or None, device=device, force_custom_text=True)
     except Exception as error:  # open_clip, the hub and the network raise anything
         raise InputError(
             f"model.text.name={config.name}, model.text.pretrained={config.pretrained} cannot be had "

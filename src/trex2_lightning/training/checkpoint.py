@@ -17,6 +17,7 @@ from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.provenance import provenance_of
+from trex2_lightning.training.published import is_published, read_published
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, not a checkpoint of this project, or one of a newer version.
     """
+    if is_published(path):
+        return _checked(read_published(path), path)
     if not path.is_file():
         raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
     try:
@@ -161,6 +164,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     parts = [checkpoint.get(part) for part in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} is not a checkpoint of this project: it lacks `config` and `state_dict`")
+    return _checked(checkpoint, path)
+
+
+def _checked(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     migrate(checkpoint, path)
     if not isinstance(checkpoint.get("visual_trained"), bool):
         raise InputError(f"{path} is not a checkpoint of this project: it does not say whether it knows visual prompts")

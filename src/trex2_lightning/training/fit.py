@@ -22,6 +22,7 @@ from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
 from trex2_lightning.training.provenance import gone_on, origin, write_provenance
+from trex2_lightning.training.published import is_published
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def train(
     L.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, watching)
     start = config.train.init_from if not resume else ""
-    if start and not Path(start).is_file():
+    if start and not Path(start).is_file() and not is_published(Path(start)):
         raise InputError(
             f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
             "train.init_from=FILE takes another"
@@ -74,9 +75,8 @@ def train(
     _check_phrases(module, data)
     step = 0
     if resume:
-        step = resume_from(
-            module, config, last
-        )  # the trainer restores them too, but says less of a file that does not fit
+        # The trainer restores them too, but says less of a file that does not fit.
+        step = resume_from(module, config, last)
     elif start:
         start_from(module, config, Path(start))
     module.provenance = gone_on(module.provenance, origin(config, audits, step))

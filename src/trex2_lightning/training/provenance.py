@@ -18,6 +18,7 @@ import torch
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.inventory import SetAudit
+from trex2_lightning.models.appearance import BACKBONE
 
 Provenance = list[dict[str, Any]]
 UNKNOWN: dict[str, Any] = {}  # the entry of what was written before there were entries
@@ -52,10 +53,14 @@ def origin(config: Config, audits: Iterable[SetAudit], step: int = 0) -> dict[st
         "versions": {name: _version(name) for name in STACK},
         "device": f"{config.train.world_size} x {_device(config)}",
         "data": {
-            one.key: {"annotations": _annotations(config, one.key), "images": one.num_images, "sha256": one.fingerprint}
+            one.key: {
+                "annotations": annotations_of(config, one.key),
+                "images": one.num_images,
+                "sha256": one.fingerprint,
+            }
             for one in audits
         },
-        "weights": _weights(config),
+        "weights": weights_of(config),
     }
 
 
@@ -111,6 +116,29 @@ def commit_of(package: Path) -> tuple[str | None, bool | None]:
     return _git(package, "rev-parse", "HEAD"), None if changed is None else not changed
 
 
+def annotations_of(config: Config, key: str) -> str:
+    """The format and the annotations of a set, as the settings name them; not the place of `data.root`."""
+    data = config.data
+    name = key.removeprefix("data.sets.")
+    files = data.sets[name] if name != key else getattr(data, key.removeprefix("data."))
+    return f"{getattr(files, 'format', data.format)} {_end_of(files.annotations)}"
+
+
+def weights_of(config: Config) -> dict[str, str]:
+    """What training began with, by the settings that named it; what is not here was random."""
+    model, start = config.model, config.train.init_from
+    if start:  # whose checkpoint has entries of its own
+        return {"train.init_from": _end_of(start)}
+    named = {
+        "model.backbone": (model.backbone.name, model.backbone.weights),
+        "model.text": (model.text.name, model.text.pretrained),
+        "model.init_from": ("", model.init_from),
+    }
+    if model.appearance.name not in ("", BACKBONE):
+        named["model.appearance"] = (model.appearance.name, model.appearance.weights)
+    return {key: f"{name} {_end_of(weights)}".lstrip() for key, (name, weights) in named.items() if weights}
+
+
 def _is_entry(entry: Any) -> bool:
     """Whether it is as `origin` gives it: the file may be anybody's."""
     if entry == UNKNOWN:
@@ -121,6 +149,11 @@ def _is_entry(entry: Any) -> bool:
     of_texts = all(isinstance(value, str) for part in ("versions", "weights") for value in entry[part].values())
     whole = all(isinstance(one.get(key), kind) for one in sets for key, kind in SET.items())
     return of_texts and whole and len(sets) == len(entry["data"])
+
+
+def _end_of(place: str) -> str:
+    """A name as it is; of a path of this machine, which is nobody's business, the last folder and the file."""
+    return str(Path(*Path(place).parts[-2:])) if Path(place).is_absolute() else place
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -143,28 +176,3 @@ def _version(name: str) -> str:
 def _device(config: Config) -> str:
     on_gpu = config.train.accelerator == "gpu" and torch.cuda.is_available()
     return torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()})"
-
-
-def _annotations(config: Config, key: str) -> str:
-    """As the settings name them, with the format; not the place of `data.root`."""
-    data = config.data
-    if key.startswith("data.sets."):
-        files = data.sets[key.removeprefix("data.sets.")]
-        return f"{files.format} {files.annotations}"
-    return f"{data.format} {getattr(data, key.removeprefix('data.')).annotations}"
-
-
-def _weights(config: Config) -> dict[str, str]:
-    """What training began with, by the settings that named it; what is not here was random."""
-    model, start = config.model, config.train.init_from
-    if start:  # of all else nothing is left but what the network of appearance has, which has entries of its own
-        return {"train.init_from": start}
-    named = {
-        "model.backbone": (model.backbone.name, model.backbone.weights),
-        "model.text": (model.text.name, model.text.pretrained),
-        "model.init_from": (model.init_from, model.init_from),
-    }
-    network = model.appearance.name
-    if network not in ("", "backbone"):
-        named["model.appearance"] = (network, model.appearance.weights)
-    return {key: name if name == weights else f"{name} {weights}" for key, (name, weights) in named.items() if weights}
