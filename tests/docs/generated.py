@@ -1,5 +1,5 @@
 """Writes what the documents show of the code: in architecture.md the layers, from the table of the layering test, and
-the rooms; in data.md the formats.
+the rooms; in data.md the formats; in licences.md the terms, and which recipes they are of.
 
 `make docs` calls it; `test_generated.py` holds that the pages are what it writes.
 """
@@ -9,9 +9,15 @@ from __future__ import annotations
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
+from trex2_lightning.config import Config, load
 from trex2_lightning.data.formats import every_format
+from trex2_lightning.inference.publishing.licences import ingredients
+from trex2_lightning.inference.publishing.terms import TERMS
+from trex2_lightning.training.provenance import annotations_of, weights_of
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -38,6 +44,7 @@ def parts() -> dict[Path, dict[str, str]]:
     return {
         PAGE: {"picture": picture(LAYERS), "data": picture(ROOMS["data"]), "rooms": rooms()},
         ROOT / "docs" / "data.md": {"formats": formats()},
+        ROOT / "docs" / "licences.md": {"terms": terms(), "recipes": recipes()},
     }
 
 
@@ -77,6 +84,48 @@ def formats() -> str:
         places = ["an index"] * form.indexed + [f"`{form.direct}` files"] * bool(form.direct)
         lines.append(f"| `{form.name}` | {form.data_sets} | {form.judges} | {kinds} | {', '.join(places)} |")
     return "\n".join(lines)
+
+
+def terms() -> str:
+    """The table of licences."""
+    lines = ["| what | | licence | commercial use | note | read at |", "|---|---|---|---|---|---|"]
+    for one in TERMS:
+        cells = (one.name, one.kind, one.licence, one.commercial, one.why, one.source)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@cache
+def recipes() -> str:
+    """What each experiment file names of the table, with the runs that it starts from."""
+    lines = ["| recipe | not free for commercial use | its data |", "|---|---|---|"]
+    for file in sorted((ROOT / "experiments").glob("**/*.yaml")):
+        if "eval" in file.parts or file.name == "base.yaml":
+            continue
+        made_of = [part for config in _runs_of(file) for part in ingredients(made_of_what(config))]
+        bound = {one.terms.name: None for one in made_of if one.terms and one.terms.commercial != "yes"}
+        data = {one.terms.name if one.terms else "yours": None for one in made_of if one.what.startswith("data.")}
+        name = file.relative_to(ROOT)
+        lines.append(f"| `{name}` | {', '.join(bound) or 'nothing'} | {', '.join(data)} |")
+    return "\n".join(lines)
+
+
+def made_of_what(config: Config) -> dict[str, Any]:
+    """As an entry of a checkpoint's provenance, of data that are not there."""
+    steps = config.train.rhythm
+    used = [n for n, some in config.data.sets.items() if some.text * steps.text + some.visual * steps.visual]
+    keys = [f"data.sets.{name}" for name in used] or ["data.train"]
+    keys += ["data.nameless"] if config.data.nameless.share else []
+    return {"weights": weights_of(config), "data": {key: {"annotations": annotations_of(config, key)} for key in keys}}
+
+
+@cache
+def _runs_of(file: Path) -> list[Config]:
+    """The run of an experiment file, after those whose weights it starts from."""
+    config = load(file)
+    start = Path(config.train.init_from)
+    before = ROOT / "experiments" / Path(*start.parts[1:-2]).with_suffix(".yaml") if start.parts else None
+    return [*(_runs_of(before) if before and before.is_file() else []), config]
 
 
 def sentence(file: Path) -> str:

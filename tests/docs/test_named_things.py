@@ -55,8 +55,8 @@ def is_key(key: str) -> bool:
 
 
 def is_file(name: str) -> bool:
-    """data/records.py and train.json look like keys."""
-    return name.endswith((".py", ".json", ".tgz"))
+    """data/records.py, train.json and model.safetensors look like keys."""
+    return name.endswith((".py", ".json", ".tgz", ".safetensors"))
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda path: path.name)

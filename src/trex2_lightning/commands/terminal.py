@@ -98,7 +98,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--ckpt",
         required=True,
         metavar="MODEL",
-        help="checkpoint, folder of a run, or a Grounding DINO: a folder in the hub's format or a repository there",
+        help="checkpoint, folder of a run, a folder by trex2 push, or a Grounding DINO; or a repository of the hub",
     )
 
 

@@ -32,7 +32,7 @@ from trex2_lightning.training.module import DetectionModule
 
 MODEL_TYPE = "trex2_lightning"
 SETTINGS_FILE, WEIGHTS_FILE, VOCABULARY_FILE = "config.json", "model.safetensors", "vocab.txt"
-FILES = (SETTINGS_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
+PUBLISHED_FILES = (SETTINGS_FILE, WEIGHTS_FILE, VOCABULARY_FILE)
 KEPT = {  # settings, beside those of the model, that detection depends on
     "data": ("size", "max_size"),
     "eval": ("max_detections",),
@@ -71,7 +71,7 @@ def publish(config: Config, module: DetectionModule, folder: Path) -> list[Path]
         text[VOCABULARY_FILE] = "".join(f"{piece}\n" for piece in encoder.tokenizer.pieces)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
+        for name in PUBLISHED_FILES:
             (folder / name).unlink(missing_ok=True)  # of another detector
         save_file(tensors, folder / WEIGHTS_FILE, {"format": "pt"})
         (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors writes it for its owner alone
@@ -79,7 +79,7 @@ def publish(config: Config, module: DetectionModule, folder: Path) -> list[Path]
             (folder / name).write_bytes(content.encode())
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: cannot be written ({reason_of(error)}): give another folder") from error
-    return [folder / name for name in FILES if (folder / name).is_file()]
+    return [folder / name for name in PUBLISHED_FILES if (folder / name).is_file()]
 
 
 def is_published(folder: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trex2_lightning.inference.publishing.licences import allows_commerce, objections, parts
+from trex2_lightning.inference.publishing.licences import allows_commerce, ingredients, objections
 from trex2_lightning.inference.publishing.terms import NOT_VERIFIED, TERMS
 
 
@@ -33,15 +33,17 @@ def entry(weights: dict[str, str], *data: str) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_what_a_run_was_made_of_is_known(weights: dict[str, str], data: str, names: list[str | None]) -> None:
-    assert [part.terms and part.terms.name for part in parts(entry(weights, data))] == names
+    assert [part.terms and part.terms.name for part in ingredients(entry(weights, data))] == names
 
 
 def test_what_speaks_against_a_licence() -> None:
     stage1 = entry({"model.text": "ViT-B-32 openai"}, "objects365 objects365_train", "openimages x")
     stage2 = entry({"train.init_from": "x.ckpt"}, "objects365 objects365_train", "voc mine")
     clip, objects365, own = objections("apache-2.0", [stage1, stage2])
-    assert clip.startswith("model.text ViT-B-32 openai: apache-2.0 allows commercial use, CLIP by OpenAI may not: its")
-    assert objects365.startswith("data.sets.s0 objects365 objects365_train: apache-2.0 allows commercial use")
+    assert clip.startswith(
+        "model.text ViT-B-32 openai: CLIP by OpenAI may rule out commercial use, apache-2.0 does not: "
+    )
+    assert objects365.startswith("data.sets.s0 objects365 objects365_train: Objects365 may rule out commercial use")
     assert own == "data.sets.s1 voc mine: its licence is not known here; look whether it goes with apache-2.0"
     assert objections("cc-by-nc-4.0", [stage1, stage2]) == [own.replace("apache-2.0", "cc-by-nc-4.0")]
     assert objections("mit", [{}]) == [

@@ -13,7 +13,7 @@ from trex2_lightning.config import Config
 from trex2_lightning.evaluation.compare import COMPARED
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.evaluation.tables import table
-from trex2_lightning.inference.publishing.licences import parts
+from trex2_lightning.inference.publishing.licences import ingredients
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.provenance import Provenance, told
 
@@ -29,7 +29,7 @@ CONTROLS = {  # what each control is beside
 }
 
 
-class Measured(NamedTuple):
+class CardFigures(NamedTuple):
     """What one evaluation of the checkpoint found."""
 
     what: str  # was evaluated
@@ -37,7 +37,7 @@ class Measured(NamedTuple):
 
 
 def model_card(
-    config: Config, module: DetectionModule, steps: int, evaluations: list[Measured], licence: str, name: str
+    config: Config, module: DetectionModule, steps: int, evaluations: list[CardFigures], licence: str, name: str
 ) -> ModelCard:
     """The card of a trained detector.
 
@@ -68,7 +68,7 @@ def model_card(
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
 
-def evaluations_of(checkpoint: Path) -> list[Measured]:
+def evaluations_of(checkpoint: Path) -> list[CardFigures]:
     """What a run's folder says of a checkpoint, if it was evaluated since it was written; else it is told."""
     run = checkpoint.parent.parent
     found = []
@@ -82,7 +82,7 @@ def evaluations_of(checkpoint: Path) -> list[Measured]:
             continue
         own = file.parent == run
         what = f"the {values.get('split', 'test')} split of its own data" if own else file.parent.name
-        found.append(Measured(what, {metric: values[metric] for metric in COMPARED if metric in values}))
+        found.append(CardFigures(what, {metric: values[metric] for metric in COMPARED if metric in values}))
     return found
 
 
@@ -123,7 +123,7 @@ def _training(steps: int, entries: Provenance) -> str:
     return f"{steps:,} steps, after those of the runs before it, oldest first:\n\n{table([*told({})], lines)}"
 
 
-def _figures(evaluations: list[Measured]) -> Iterator[str]:
+def _figures(evaluations: list[CardFigures]) -> Iterator[str]:
     for what, metrics in evaluations:
         for metric, rows in metrics.items():
             groups = [*dict.fromkeys(group for row in rows.values() for group in row)]
@@ -136,7 +136,7 @@ def _figures(evaluations: list[Measured]) -> Iterator[str]:
 
 def _licence(licence: str, entries: Provenance) -> str:
     lines: dict[tuple[str, ...], None] = {}
-    for part in (part for entry in entries for part in parts(entry)):
+    for part in (part for entry in entries for part in ingredients(entry)):
         terms = part.terms
         told_of = (terms.name, terms.licence, terms.why) if terms else ("unknown", TO_FILL, "")
         lines[(part.what, *told_of)] = None

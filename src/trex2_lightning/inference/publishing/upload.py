@@ -18,7 +18,7 @@ from trex2_lightning.inference.publishing.model_card import (
     model_card,
 )
 from trex2_lightning.training.checkpoint import load_checkpoint, read_checkpoint
-from trex2_lightning.training.published import FILES, is_published, publish
+from trex2_lightning.training.published import PUBLISHED_FILES, is_published, publish
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def upload(folder: Path, repository: str, *, private: bool) -> str:
         done = api.upload_folder(
             repo_id=repository,
             folder_path=folder,
-            allow_patterns=[*FILES, CARD_FILE],
+            allow_patterns=[*PUBLISHED_FILES, CARD_FILE],
             commit_message="Publish by trex2 push",
         )
     except Exception as error:  # the hub and the network raise anything
