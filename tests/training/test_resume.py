@@ -211,35 +211,8 @@ def test_there_must_be_a_run_to_resume(tiny_config: TinyConfig) -> None:
 
 
 def test_a_run_of_another_architecture_cannot_be_resumed(tiny_config: TinyConfig, checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="has another architecture"):
+    with pytest.raises(InputError, match=r"^model\.num_queries=30: a resumed run keeps its 20"):
         train(tiny_config("train.max_steps=2", "model.num_queries=30"), resume=True)
-
-
-@pytest.mark.parametrize("setting", ["optim.lr=5e-4", "optim.lr_backbone=0", "optim.weight_decay=0"])
-def test_what_a_resumed_optimizer_keeps_cannot_be_told_anew(
-    tiny_config: TinyConfig, checkpoint: Path, setting: str
-) -> None:
-    key = setting.split("=")[0]
-    folder = checkpoint.parents[1]
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=rf"{key}=.*: a resumed run keeps its .*train\.init_from"):
-        train(tiny_config("train.max_steps=2", setting), resume=True)
-    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-
-
-def test_settings_that_are_others_now_are_told(
-    tiny_config: TinyConfig, checkpoint: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Defaults change too: a run that began before foreign names had none."""
-    state = read(checkpoint)
-    state["config"]["data"]["negatives"]["foreign"] = 0
-    torch.save(state, checkpoint)
-    train(tiny_config("train.max_steps=1", "data.negatives.foreign=16", "loss.l1=3"), resume=True)
-    told = "data.negatives.foreign=16 (it had 0), loss.l1=3.0 (it had 5.0)"
-    assert f"{checkpoint} was trained with other settings; from here on: {told}" in caplog.messages
-    caplog.clear()
-    train(tiny_config("train.max_steps=1"), resume=True)
-    assert all("loss" not in message for message in caplog.messages if "other settings" in message)
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])

@@ -26,6 +26,7 @@ NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",
     r"Found \d+ module\(s\) in eval mode",  # what is frozen
     r"Checkpoint directory .* exists and is not empty",  # a run that goes on
+    r"Be aware that when using `ckpt_path`, callbacks",  # a run that goes on with another train.save_every
     r"predict returned None",  # what it is called for is collected on the way
     r"The '\w+_dataloader' does not have many workers",
 )

@@ -21,7 +21,16 @@ from trex2_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
 
-ANNOTATED = ("boxes", "labels", "crowd", "area", "judged", "names", "name_stops")  # columns of an index
+ANNOTATED = (
+    "sizes",
+    "boxes",
+    "labels",
+    "crowd",
+    "area",
+    "judged",
+    "names",
+    "name_stops",
+)  # columns of an index, and the images
 LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
 JUDGED_LOOKED_AT = 2000  # images of an index
 
@@ -105,7 +114,7 @@ def audit_split(
 
 
 def fingerprint_of(records: Records) -> str:
-    """SHA-256 of what is annotated: boxes, categories and what is judged, in the order of the images.
+    """SHA-256 of what is annotated: images' sizes, boxes, categories and what is judged, in the order of the images.
 
     Wherever it lies, and of a file as of the index that was made of it. An index of millions of images has the
     checksums of its columns, and is not read for it.
@@ -176,11 +185,14 @@ def _judges(records: Records) -> bool:
 
 
 def _checksums(records: Records) -> Iterator[tuple[str, int]]:
-    """CRC-32 of columns, as an index has them."""
+    """CRC-32 of columns, as an index has them; of the images, height, width and number of boxes."""
     if isinstance(records.images, Index):
+        yield "sizes", zlib.crc32(records.images.extents().tobytes())
         yield from ((name, column["crc32"]) for name, column in records.images.summary["columns"].items())
         return
     images, names = records.images, [name.encode() for name in records.names]
+    sizes = np.asarray([(image.height, image.width, len(image.boxes)) for image in images], np.int64).reshape(-1, 3)
+    yield "sizes", zlib.crc32(sizes.T.tobytes())
     parts: dict[str, list[Any]] = {
         name: [getattr(image, name) for image in images] for name in ("boxes", "labels", "crowd", "area")
     }

@@ -74,37 +74,6 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
     WholeCheckpointIO().save_checkpoint(checkpoint, output)
 
 
-def resume_from(module: DetectionModule, config: Config, path: Path) -> int:
-    """Start `module` from the weights of a run that goes on; its optimizer keeps the rates and parameters that it has.
-
-    Returns:
-        The step that the run is at.
-
-    Raises:
-        InputError: as `load_checkpoint`, or others are told.
-    """
-    checkpoint = read_checkpoint(path)
-    before = from_dict(checkpoint["config"])
-    _check_pixels(config, before, path)
-    for section, keys in {"optim": ("lr", "lr_backbone", "lr_text", "weight_decay"), "train": ("frozen",)}.items():
-        for key in keys:
-            told, kept = (getattr(getattr(run, section), key) for run in (config, before))
-            if told != kept:
-                raise InputError(
-                    f"{section}.{key}={told}: a resumed run keeps its {kept}; leave it out, or start a run of another "
-                    "name= from its weights by train.init_from=FILE"
-                )
-    load_state(module, checkpoint["state_dict"], path)
-    module.provenance = provenance_of(checkpoint)
-    now, then = (
-        _flat({part: to_dict(run)[part] for part in ("data", "loss", "optim", "train")}) for run in (config, before)
-    )
-    others = [f"{key}={value} (it had {then.get(key, 'none')})" for key, value in now.items() if then.get(key) != value]
-    if others:
-        log.warning("%s was trained with other settings; from here on: %s", path, ", ".join(others))
-    return int(checkpoint["global_step"])
-
-
 def start_from(module: DetectionModule, config: Config, path: Path) -> None:
     """Start `module` from the weights of another run of the same architecture.
 
@@ -217,14 +186,6 @@ def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) ->
             f"{'; '.join(wrong[:3])}: take the model section of the config that the checkpoint was trained with"
         )
     module.load_state_dict(state)
-
-
-def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
-    """By their dotted keys."""
-    values: dict[str, Any] = {}
-    for name, value in settings.items():
-        values |= _flat(value, f"{before}{name}.") if isinstance(value, dict) else {f"{before}{name}": value}
-    return values
 
 
 def _check_pixels(config: Config, before: Config, path: Path) -> None:

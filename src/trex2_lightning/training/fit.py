@@ -17,12 +17,13 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.prompting.protocols import Interactive, Text
 from trex2_lightning.training.build import build_datamodule, build_metric, build_module
-from trex2_lightning.training.checkpoint import read_checkpoint, resumable, resume_from, start_from
+from trex2_lightning.training.checkpoint import load_state, read_checkpoint, resumable, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.optim import TOWERS, parted
-from trex2_lightning.training.provenance import gone_on, origin, write_provenance
+from trex2_lightning.training.provenance import gone_on, origin, provenance_of, write_provenance
 from trex2_lightning.training.published import is_published
+from trex2_lightning.training.resuming import resumption
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
 
 log = logging.getLogger(__name__)
@@ -49,8 +50,8 @@ def train(
         watching: further callbacks.
 
     Raises:
-        InputError: the folder already has a run and `resume` is not set, or has none and it is; or the
-            configuration, the data or the weights are wrong.
+        InputError: the folder already has a run and `resume` is not set, or has none and it is, or one with other
+            settings or data; or the configuration, the data or the weights are wrong.
     """
     last = config.folder / "checkpoints" / "last.ckpt"
     if not resume:
@@ -58,6 +59,8 @@ def train(
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     last = resumable(last.parent) if resume else last
+    saved = read_checkpoint(last) if resume else {}
+    before = resumption(config, saved, last) if resume else None
     L.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, watching)
     start = config.train.init_from if not resume else ""
@@ -71,15 +74,16 @@ def train(
     data.setup("fit")
     audits = data.audits()
     check(audits)
+    if before:
+        before.check_data(audits)
     module = build_module(config)
     _check_phrases(module, data)
-    step = 0
-    if resume:
-        # The trainer restores them too, but says less of a file that does not fit.
-        step = resume_from(module, config, last)
+    if before:
+        load_state(module, saved["state_dict"], last)  # the trainer does too, but says less of what does not fit
+        module.provenance, module.earlier = provenance_of(saved), before.earlier
     elif start:
         start_from(module, config, Path(start))
-    module.provenance = gone_on(module.provenance, origin(config, audits, step))
+    module.provenance = gone_on(module.provenance, origin(config, audits, before.step if before else 0))
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:
         data.nearest = partial(nearest_phrases, module.detector)
@@ -88,6 +92,8 @@ def train(
     module.protocols = {asked.source: Measurement(asked, build_metric(config, data.val_records))}
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
+        if before:
+            before.note(config.folder)
         save(config, config.folder / "config.yaml")
         write_provenance(module.provenance, config.folder)
         log.info(
@@ -103,8 +109,10 @@ def train(
             log.info("model.visual.source=encoder: early fusion's encoder runs with the prompts, so the neck's is read")
         for part in TOWERS.keys() - parted(module.detector).keys():
             log.info("nothing of the pretrained %s is trained: optim.lr_%s has no effect", part, part)
-        if resume or start:
-            log.info("going on from %s" if resume else "starting from the weights of %s", last if resume else start)
+        if before:
+            log.info("going on from %s", before)
+        elif start:
+            log.info("starting from the weights of %s", start)
     trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     finish_wandb(trainer.loggers)
     return module

@@ -23,7 +23,7 @@ from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.structures import Batch, FeatureMaps, Prompts, PromptSource, PromptTokens
-from trex2_lightning.training.optim import adamw, regroup, schedule
+from trex2_lightning.training.optim import adamw, regroup, schedule, set_rates
 
 
 class Measurement(NamedTuple):
@@ -81,6 +81,7 @@ class DetectionModule(L.LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.visual_trained = visual_trained
         self.known_names: tuple[str, ...] = ()  # that training asked for
+        self.earlier: list[dict[str, Any]] = []  # settings that resuming has changed: `until` which step they held
         self.provenance: list[dict[str, Any]] = []  # as `training.provenance` has it
         self._proposing: PromptTokens | None = None
         self.skipped_images = 0  # unreadable training images met so far on this rank
@@ -90,6 +91,11 @@ class DetectionModule(L.LightningModule):
         self._resolved_config = resolved_config
         self._seed = seed
         self._max_detections = max_detections
+
+    def on_train_start(self) -> None:
+        """The rates of a run that goes on are those of its schedule as it is now, from its first step on."""
+        for one in self.trainer.lr_scheduler_configs:
+            set_rates(one.scheduler)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
@@ -228,6 +234,7 @@ class DetectionModule(L.LightningModule):
         checkpoint["visual_trained"] = self.visual_trained
         checkpoint["known_names"] = [*self.known_names]
         checkpoint["provenance"] = self.provenance
+        checkpoint["earlier"] = [*self.earlier]
         checkpoint["calibration"] = self.detector.calibration.fits()
         if self.training_prompts.memory_bank is not None:
             checkpoint["memory_bank"] = self.training_prompts.memory_bank.state_dict()
@@ -246,6 +253,8 @@ class DetectionModule(L.LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         for counts in (progress["total"], progress["current"]):
             counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), done))
+        # The step that is logged: Lightning counts it up only after the checkpoint of a step is written.
+        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch, left_out: int) -> None:
         """The loss and its terms, apart by what the images were asked with, and what the step had to do without."""

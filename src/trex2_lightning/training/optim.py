@@ -47,6 +47,14 @@ def schedule(optimizer: AdamW, config: OptimConfig, max_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
+def set_rates(scheduler: LambdaLR) -> None:
+    """Give the optimizer the rates that the schedule has for its step, whatever a checkpoint has left there."""
+    for group, base, factor in zip(
+        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
+    ):
+        group["lr"] = base * factor(scheduler.last_epoch)
+
+
 def parted(model: nn.Module, towers: Mapping[str, str] = TOWERS) -> dict[str, list[str]]:
     """The trainable parameters by the group that they are in, without groups that have none."""
     groups: dict[str, list[str]] = {part: [] for part in (*towers, "rest")}

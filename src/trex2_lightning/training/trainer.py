@@ -15,7 +15,6 @@ from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnv
 from lightning.pytorch.callbacks import (
     Callback,
     LearningRateMonitor,
-    ModelCheckpoint,
     ProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
@@ -23,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
-from trex2_lightning.training.callbacks.between_steps import BetweenSteps, LastAtSigterm
+from trex2_lightning.training.callbacks.between_steps import BestSoFar, BetweenSteps, LastAtSigterm
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -161,7 +160,7 @@ def _callbacks(config: Config) -> list[Callback]:
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(),
-        ModelCheckpoint(filename="best", monitor="val/ap", mode="max", **checkpoints),
+        BestSoFar(filename="best", monitor="val/ap", mode="max", **checkpoints),
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
         BetweenSteps(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
         BetweenSteps(filename="last", **checkpoints),

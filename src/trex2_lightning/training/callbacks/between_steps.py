@@ -1,4 +1,4 @@
-"""When a run is saved: between two optimizer steps, also right after it has gone on."""
+"""When a run is saved: between two steps, also right after it has gone on, and where its figure is the best."""
 
 from __future__ import annotations
 
@@ -36,6 +36,18 @@ class LastAtSigterm(Callback):
         between = done.ready == done.completed and done.completed % trainer.accumulate_grad_batches == 0
         if isinstance(exception, SIGTERMException) and trainer.training and between and done.completed:
             trainer.save_checkpoint(self.file)
+
+
+class BestSoFar(ModelCheckpoint):
+    """Knows what the best was also where the run's folder has moved since; Lightning's own would write a worse one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        assert self.dirpath is not None
+        place = str(Path(self.dirpath, f"{self.filename}.ckpt"))
+        if Path(place).is_file():
+            score = state_dict["best_model_score"]
+            paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), place)
+            super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": {place: score}})
 
 
 class BetweenSteps(ModelCheckpoint):
