@@ -46,6 +46,10 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "2 loss.alignment.normalize": aligned("normalize", False),
     "2 loss.alignment.temperature": aligned("temperature", 1.0),
     "2 loss.alignment.detach_text": aligned("detach_text", False),
+    "3 best_by_one": (
+        {"config": {"train": {"rhythm": {"visual": 8, "text": 0}}}},
+        {"config": {"train": {"rhythm": {"visual": 8, "text": 0}, "best_by": ["interactive_box"]}}},
+    ),
 }
 
 

@@ -51,7 +51,7 @@ def test_the_weights_are_averaged_if_configured(tiny_config: TinyConfig) -> None
 def test_the_best_and_the_last_weights_are_kept(tiny_config: TinyConfig) -> None:
     config = tiny_config()
     checkpoints = [c for c in build_trainer(config).callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
-    assert [(c.filename, c.monitor) for c in checkpoints] == [("best", "val/ap"), ("last", None), ("last", None)]
+    assert [(c.filename, c.monitor) for c in checkpoints] == [("best", "val/mean_ap"), ("last", None), ("last", None)]
     assert [c._every_n_train_steps for c in checkpoints] == [0, config.train.save_every, 0]  # 0: after evaluations
     assert {Path(str(c.dirpath)) for c in checkpoints} == {(config.folder / "checkpoints").resolve()}
 

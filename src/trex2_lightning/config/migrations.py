@@ -136,6 +136,13 @@ def visual_training_told(checkpoint: Checkpoint) -> None:
     checkpoint.setdefault("visual_trained", bool(rhythm.get(name, 0)))
 
 
+def best_by_one(checkpoint: Checkpoint) -> None:
+    """The best checkpoint was that of text, or of boxes where no step has text."""
+    train, name = _section(checkpoint["config"], "train.best_by")
+    if train:
+        train.setdefault(name, ["text"] if train.get("rhythm", {}).get("text", 1) else ["interactive_box"])
+
+
 def imagenet_pixels(checkpoint: Checkpoint) -> None:
     """Whatever its backbone, pixels were normalised with ImageNet's mean and deviation."""
     backbone, _ = _section(checkpoint["config"], "model.backbone.mean")
@@ -168,5 +175,6 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         FormerDefault("loss.alignment.temperature", 1.0),
         FormerDefault("loss.alignment.detach_text", False),
     ),
+    3: (best_by_one,),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

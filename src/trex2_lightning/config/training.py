@@ -8,6 +8,7 @@ from typing import Literal
 from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive, check_share
 
 Precision = Literal["32-true", "bf16-mixed"]
+BEST_BY = ("text", "interactive_box", "interactive_point", "generic")
 
 
 @dataclass
@@ -87,6 +88,8 @@ class TrainConfig:
     val_every: int = 5000  # optimizer steps
     save_every: int = 500  # optimizer steps between two writings of last.ckpt
     calibrate: bool = True  # after the last step: fit what scores mean to val (docs/evaluation.md)
+    # The mean of AP on val with these chooses best.ckpt; what a run does not train is left out.
+    best_by: list[str] = field(default_factory=lambda: ["text", "interactive_box", "generic"])
     init_from: str = ""  # checkpoint whose weights the run starts from
     # Parts of the detector that stay as they are, such as `decoder`: no gradients of their own, evaluation mode.
     frozen: list[str] = field(default_factory=list)
@@ -100,6 +103,8 @@ class TrainConfig:
         check_positive("train", self, "max_steps", "total_batch", "devices", "nodes", "val_every", "save_every")
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(f"train.ema_decay={self.ema_decay} must be at least 0 and less than 1")
+        if not self.best_by or not set(self.best_by) <= set(BEST_BY):
+            raise ConfigError(f"train.best_by={self.best_by} must be one or more of {', '.join(BEST_BY)}")
 
     @property
     def world_size(self) -> int:

@@ -29,7 +29,7 @@ from trex2_lightning.data.sampling.mixture import (
     with_near,
 )
 from trex2_lightning.data.sampling.orientation import portrait_apart
-from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
+from trex2_lightning.data.sampling.references import DrawnReferences, References, Support, draw_references, support
 from trex2_lightning.data.sampling.stream import TrainStream, rank_order
 from trex2_lightning.data.sampling.vocabulary import ForeignNames, Nearest, negative_pool, read_dictionary
 from trex2_lightning.data.shapes.layout import NAMELESS
@@ -61,9 +61,7 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     names: tuple[str, ...]
     _foreign: ForeignNames  # of `data.train`
-    _drawn: Records  # the reference images of generic prompts
-    _references: References  # what they were drawn for
-    _num_reference_boxes: int  # of all images that they were drawn from
+    _drawn: DrawnReferences  # of generic prompts
 
     def __init__(
         self,
@@ -113,7 +111,8 @@ class DetectionDataModule(lightning.LightningDataModule):
                     size = self.config.negatives.foreign if self.rhythm.text else 0
                     named = len(annotated_names(self._records[split]))
                     self._foreign = foreign_names(self._records[split].names, named, size, "data.train")
-            self.names = self._records[split].names
+            if split != "reference":
+                self.names = self._records[split].names
         if stage == "fit" and self.config.nameless.share and NAMELESS not in self._records:
             self._records[NAMELESS] = self._files.read(NAMELESS)
 
@@ -141,15 +140,12 @@ class DetectionDataModule(lightning.LightningDataModule):
     def draw_references(self, names: Sequence[str], limit: int) -> References:
         """Choose up to `limit` images per category of `names`; `predict_dataloader` then gives each of them once."""
         self.setup("predict")
-        records = relabelled(self.reference_records, names)
-        self._references = draw_references(records, limit, self.seed)
-        self._drawn = records._replace(images=[image for image in records.images if image.id in self._references])
-        self._num_reference_boxes = sum(int((~image.crowd).sum()) for image in records.images)
-        return self._references
+        self._drawn = draw_references(self.reference_records, names, limit, self.seed)
+        return self._drawn.references
 
     def support(self, count: int) -> Support:
         """What generic prompts of the first `count` images of each category's draw are made of."""
-        return support(self._drawn, self._references, count, self._num_reference_boxes)
+        return support(self._drawn.records, self._drawn.references, count, self._drawn.num_boxes)
 
     def known_dataloader(self, limit: int) -> DataLoader[Example]:
         """Up to `limit` random training images with boxes of names, as evaluation sees them; after `setup("fit")`.
@@ -195,7 +191,7 @@ class DetectionDataModule(lightning.LightningDataModule):
         return self._eval_dataloader(self.test_records.images, self.test_records.names)
 
     def predict_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self._drawn.images, self._drawn.names)
+        return self._eval_dataloader(self._drawn.records.images, self._drawn.records.names)
 
     def _eval_dataloader(self, images: Sequence[ImageRecord], names: Sequence[str]) -> DataLoader[Example]:
         dataset = EvalImages(images, eval_transform(self.config, self.statistics))

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from trex2_lightning.data.index.reading import COLUMNS, Index
+from trex2_lightning.data.index.reading import COLUMNS, Index, annotation_columns
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 
@@ -87,7 +85,7 @@ def audit_split(
     """
     targets = crowds = thin = with_targets = 0
     found = np.zeros(0 if nameless else len(records.names), np.bool_)
-    for corners, crowd, labels, stops in _columns(records):
+    for corners, crowd, labels, stops in annotation_columns(records):
         sides = (corners[:, 2:] - corners[:, :2]).min(1, initial=np.inf)
         small = ~crowd & (sides < (0 if evaluated else 1))
         usable = ~crowd & ~small
@@ -158,22 +156,6 @@ def check(audits: list[SetAudit]) -> None:
                 "its label map, if every category is marked wherever it is",
                 one.key,
             )
-
-
-def _columns(
-    records: Records,
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64]]]:
-    """Parts of the split: corners, crowd and label of its boxes, and where each image's end."""
-    if isinstance(records.images, Index):
-        yield from records.images.boxes_in_parts()
-    elif records.images:
-        images = records.images
-        yield (
-            torch.cat([image.boxes for image in images]).numpy(),
-            torch.cat([image.crowd for image in images]).numpy(),
-            torch.cat([image.labels for image in images]).numpy(),
-            np.cumsum([len(image.boxes) for image in images]),
-        )
 
 
 def _judges(records: Records) -> bool:

@@ -16,6 +16,7 @@ from trex2_lightning.data.shapes.layout import NAMELESS, RELATIONS
 from trex2_lightning.data.shapes.nameless import nameless_split
 from trex2_lightning.errors import InputError
 
+SplitPlace = tuple[str, str]  # annotations and images
 SHAPES = "shapes"  # a value of `data.format`: rendered first, and then read as `coco`
 RENDERED_NAMELESS = (f"{NAMELESS}.json", NAMELESS)  # in settings; on disk the number of kinds is in the names
 
@@ -29,6 +30,7 @@ class SplitFiles:
 
     def __init__(self, config: DataConfig) -> None:
         self.config = config
+        self._opened: dict[SplitPlace, Records] = {}  # references are the training images where nobody says others
         self._format = _file_format(config.format)
 
     def prepare(self) -> Path:
@@ -55,8 +57,10 @@ class SplitFiles:
         if self.config.format == SHAPES and (files.annotations, files.images) == RENDERED_NAMELESS:
             rendered = nameless_split(self.config.shapes)
             files = SplitConfig(f"{rendered}.json", rendered)
-        root = self.prepare()
-        return open_records(root / files.annotations, root / files.images, self._format)
+        root, place = self.prepare(), (files.annotations, files.images)
+        if place not in self._opened:
+            self._opened[place] = open_records(root / files.annotations, root / files.images, self._format)
+        return self._opened[place]
 
     def _default_reference(self) -> SplitConfig:
         if self.config.sets:

@@ -6,18 +6,21 @@ N references per category.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from trex2_lightning.data.sampling.references import References
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.distributed import sum_over_ranks
 from trex2_lightning.ops.padding import stack_exemplars
-from trex2_lightning.ops.prompt_tokens import category_means, from_vectors
-from trex2_lightning.structures import Batch, ExemplarAppearance, Prompts, PromptTokens
+from trex2_lightning.ops.prompt_tokens import average, category_means, from_vectors
+from trex2_lightning.prompting.protocols import Prompting
+from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, Prompts, PromptTokens
 
 
 class ReferenceEncoder(L.LightningModule):
@@ -82,3 +85,41 @@ class ReferenceEncoder(L.LightningModule):
     def on_predict_epoch_end(self) -> None:
         for name in ("total", "seen", "count"):
             setattr(self, name, sum_over_ranks(getattr(self, name)))
+
+
+class GenericAnew(Prompting):
+    """Visual-G while the weights change: every evaluation encodes the references, each rank a part of them.
+
+    Args:
+        references: as of `ReferenceEncoder`.
+        batches: gives a rank its batches of the reference images.
+        num_references: N, whose mean is taken.
+        num_categories: C.
+    """
+
+    source = "generic"
+
+    def __init__(
+        self,
+        references: References,
+        batches: Callable[[], Iterable[Batch]],
+        num_references: int,
+        num_categories: int,
+    ) -> None:
+        self._references = references
+        self._batches = batches
+        self._counts = num_references, num_categories
+        self._prepared: PromptTokens | None = None
+
+    def start(self) -> None:
+        self._prepared = None
+
+    def __call__(self, detector: PromptedDetector, _batch: Batch, features: FeatureMaps) -> PromptTokens:
+        if self._prepared is None:
+            device = features.tokens.device
+            encoder = ReferenceEncoder(detector, self._references, *self._counts).to(device)
+            for shown in self._batches():
+                encoder.predict_step(move_data_to_device(shown, device))
+            encoder.on_predict_epoch_end()
+            self._prepared = detector.prepared(average(encoder.prompts))
+        return self._prepared

@@ -15,16 +15,16 @@ from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
-from trex2_lightning.prompting.protocols import Interactive, Text
-from trex2_lightning.training.build import build_datamodule, build_metric, build_module
+from trex2_lightning.training.build import build_datamodule, build_module
 from trex2_lightning.training.checkpoint import load_state, read_checkpoint, resumable, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
-from trex2_lightning.training.module import DetectionModule, Measurement
+from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.optim import TOWERS, parted
 from trex2_lightning.training.provenance import gone_on, origin, provenance_of, write_provenance
 from trex2_lightning.training.published import is_published
 from trex2_lightning.training.resuming import resumption
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
+from trex2_lightning.training.validation import validation_of
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def train(
     data: DetectionDataModule | None = None,
     watching: Sequence[Callback] = (),
 ) -> DetectionModule:
-    """Train to `train.max_steps`, evaluating on the val split on the way: with text, unless no step has any.
+    """Train to `train.max_steps`, evaluating on the val split on the way.
 
     Writes `config.yaml`, `provenance.json`, `checkpoints/best.ckpt`, `checkpoints/last.ckpt`, `csv/` and W&B's files to
     `config.folder`.
@@ -87,9 +87,7 @@ def train(
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:
         data.nearest = partial(nearest_phrases, module.detector)
-    # Where no step has text, what it finds may be as it was to the bit: the first checkpoint would stay the best.
-    asked = Text() if config.train.rhythm.text else Interactive(config.seed)
-    module.protocols = {asked.source: Measurement(asked, build_metric(config, data.val_records))}
+    module.protocols = validation_of(config, data)
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
         if before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from statistics import mean
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -273,6 +274,10 @@ class DetectionModule(L.LightningModule):
 
     def _log_figures(self, split: str) -> None:
         self.figures = {name: protocol.metric.compute() for name, protocol in self.protocols.items()}
-        if self.figures:
-            first = next(iter(self.figures.values()))
-            self.log_dict({f"{split}/{name}": value for name, value in first.items()}, prog_bar=False)
+        if not self.figures:
+            return
+        (_, first), *others = self.figures.items()
+        logged = {f"{split}/{name}": value for name, value in first.items()}
+        logged |= {f"{split}/{row}/ap": figures["ap"] for row, figures in others}
+        logged[f"{split}/mean_ap"] = mean(figures["ap"] for figures in self.figures.values())
+        self.log_dict(logged, prog_bar=False)

@@ -160,7 +160,7 @@ def _callbacks(config: Config) -> list[Callback]:
         LearningRateMonitor("step"),
         ResourceMonitor(config.train.total_batch),
         PredictionTable(),
-        BestSoFar(filename="best", monitor="val/ap", mode="max", **checkpoints),
+        BestSoFar(filename="best", monitor="val/mean_ap", mode="max", **checkpoints),
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
         BetweenSteps(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
         BetweenSteps(filename="last", **checkpoints),

@@ -11,7 +11,14 @@ import torch
 from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import ImageRecord, Records
-from trex2_lightning.data.sampling.references import References, Support, draw_references, relabelled, support
+from trex2_lightning.data.sampling.references import (
+    References,
+    Support,
+    draw_references,
+    places_of,
+    relabelled,
+    support,
+)
 from trex2_lightning.data.shapes import rendering
 from trex2_lightning.structures import IMAGENET_PIXELS
 
@@ -39,6 +46,11 @@ def records(*labels: list[int], crowd: tuple[int, ...] = (), names: tuple[str, .
 MANY = records(*[[0, 0]] * 20, *[[0, 1]] * 3, [], [2], crowd=(25,))
 
 
+def draw(some: Records, limit: int, seed: int) -> References:
+    """For all names of the file."""
+    return draw_references(some, some.names, limit, seed).references
+
+
 def by_category(references: References) -> dict[int, list[int]]:
     """Image ids in the order of the draw."""
     places = sorted((category, place, i) for i, own in references.items() for category, place in own.items())
@@ -46,7 +58,7 @@ def by_category(references: References) -> dict[int, list[int]]:
 
 
 def test_up_to_the_limit_and_all_where_there_are_fewer() -> None:
-    drawn = by_category(draw_references(MANY, 16, seed=0))
+    drawn = by_category(draw(MANY, 16, seed=0))
     assert drawn.keys() == {0, 1}  # the cow is a crowd
     assert len(set(drawn[0])) == 16
     assert set(drawn[0]) <= set(range(1, 24))
@@ -54,23 +66,23 @@ def test_up_to_the_limit_and_all_where_there_are_fewer() -> None:
 
 
 def test_fewer_references_are_the_beginning_of_more() -> None:
-    whole = by_category(draw_references(MANY, 20, seed=0))
+    whole = by_category(draw(MANY, 20, seed=0))
     for limit in (1, 4, 16):
-        some = by_category(draw_references(MANY, limit, seed=0))
+        some = by_category(draw(MANY, limit, seed=0))
         assert some == {category: images[:limit] for category, images in whole.items()}
 
 
 def test_the_seed_draws() -> None:
-    assert draw_references(MANY, 3, seed=1) == draw_references(MANY, 3, seed=1)
-    assert len({tuple(by_category(draw_references(MANY, 1, seed))[0]) for seed in range(50)}) > 10
+    assert draw(MANY, 3, seed=1) == draw(MANY, 3, seed=1)
+    assert len({tuple(by_category(draw(MANY, 1, seed))[0]) for seed in range(50)}) > 10
 
 
 def test_the_name_draws() -> None:
     """Two categories of the same images have others, and whatever number the file gives to a category."""
-    drawn = by_category(draw_references(records(*[[0, 1]] * 20), 5, seed=0))
+    drawn = by_category(draw(records(*[[0, 1]] * 20), 5, seed=0))
     assert drawn[0] != drawn[1]
     turned = records(*[[0, 1]] * 20, names=("dog", "cat", "cow"))
-    assert by_category(draw_references(turned, 5, seed=0)) == {0: drawn[1], 1: drawn[0]}
+    assert by_category(draw(turned, 5, seed=0)) == {0: drawn[1], 1: drawn[0]}
 
 
 def test_the_support_is_all_boxes_of_a_category_in_the_images_drawn_for_it() -> None:
@@ -92,6 +104,25 @@ def test_labels_are_those_of_the_names_asked_for() -> None:
     assert [image.labels.tolist() for image in found.images] == [[1, 0], [1]]
     assert found.images[0].boxes.tolist() == [[4, 5, 6, 7], [8, 9, 10, 11]]
     assert found.images[0].area.tolist() == [1, 2]
+
+
+def test_the_draw_of_names_that_the_file_lists_otherwise() -> None:
+    """Other categories, another order, and another spelling; the draw is that of the name asked for."""
+    some = records([0, 2], [1], [2], [1, 1], crowd=(3,), names=("hen", "Dog", "cat"))
+    drawn = draw_references(some, NAMES, 16, seed=0)
+    assert drawn.references == {1: {0: 0}, 2: {1: drawn.references[2][1]}, 4: {1: drawn.references[4][1]}}
+    assert [image.id for image in drawn.records.images] == [1, 2, 4]
+    assert [image.labels.tolist() for image in drawn.records.images] == [[0], [1], [1, 1]]
+    assert (drawn.records.names, drawn.num_boxes) == (NAMES, 4)
+    plain = records([0, 2], [1], [2], [1, 1], crowd=(3,), names=("hen", "dog", "cat"))
+    assert draw_references(plain, NAMES, 16, seed=0).references == drawn.references
+
+
+def test_names_that_differ_in_case_or_blanks_are_one_unless_both_are_there() -> None:
+    assert places_of(["Cat", " dog  house", "hen"], ["dog house", "cat"]) == [1, 0, -1]
+    assert places_of(["Q", "q"], ["q", "Q"]) == [1, 0]
+    assert places_of(["Q", "q"], ["q"]) == [-1, 0]
+    assert places_of(["q"], ["Q", "q "]) == [-1]
 
 
 def test_what_an_image_judges_has_the_new_labels_too() -> None:

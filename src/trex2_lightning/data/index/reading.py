@@ -179,6 +179,17 @@ def open_index(folder: Path) -> Records:
     )
 
 
+def annotation_columns(records: Records) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """Parts of a split as `Index.boxes_in_parts` gives them, of an index without a record in memory."""
+    images = records.images
+    if isinstance(images, Index):
+        yield from images.boxes_in_parts()
+    elif images:
+        columns = (torch.cat([getattr(image, name) for image in images]) for name in ("boxes", "crowd", "labels"))
+        boxes, crowd, labels = (column.numpy() for column in columns)
+        yield boxes, crowd, labels, np.cumsum([len(image.boxes) for image in images])
+
+
 def _summary(folder: Path) -> dict[str, Any]:
     path = folder / SUMMARY
     try:

@@ -6,29 +6,50 @@ import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from trex2_lightning.data.index.reading import annotation_columns
 from trex2_lightning.data.records import Records
 
 References = dict[int, dict[int, int]]  # image id -> {category that it was drawn for: place in the category's draw}
 
 
-def draw_references(records: Records, limit: int, seed: int) -> References:
+class DrawnReferences(NamedTuple):
+    """A draw, and the images that it takes."""
+
+    references: References
+    records: Records  # the drawn images alone, in their order, with labels that index the names asked for
+    num_boxes: int  # of these names in the whole split, without crowds
+
+
+def draw_references(records: Records, names: Sequence[str], limit: int, seed: int) -> DrawnReferences:
     """Draw for every category up to `limit` of the images that have a box of it, all where there are fewer (issue 90).
 
     A category's draw depends on its name and the seed alone, and one with a smaller limit is its beginning. Crowds are
-    no boxes.
+    no boxes. Of an index the columns are looked through, and the drawn images alone are read.
     """
-    candidates: list[list[int]] = [[] for _ in records.names]
-    for image in records.images:
-        for category in image.labels[~image.crowd].unique().tolist():
-            candidates[category].append(image.id)
-    drawn: References = {}
-    for category, (name, image_ids) in enumerate(zip(records.names, candidates, strict=True)):
-        random.Random(f"{seed} {name}").shuffle(image_ids)
-        for place, image_id in enumerate(image_ids[:limit]):
-            drawn.setdefault(image_id, {})[category] = place
-    return drawn
+    labels_of = np.asarray(places_of(records.names, names), np.int64)
+    candidates: list[list[NDArray[np.int64]]] = [[] for _ in names]
+    first = num_boxes = 0
+    for _, crowd, labels, stops in annotation_columns(records):
+        owners = np.repeat(np.arange(first, first + len(stops)), np.diff(stops, prepend=0))
+        own = labels_of[labels]
+        shown = ~crowd & (own >= 0)
+        pairs = np.unique(np.stack([own[shown], owners[shown]]), axis=1)  # by category, then image
+        for category, images in zip(*_split(pairs), strict=True):
+            candidates[category].append(images)
+        first, num_boxes = first + len(stops), num_boxes + int(shown.sum())
+    drawn: dict[int, dict[int, int]] = {}  # by the image's place
+    for category, (name, parts) in enumerate(zip(names, candidates, strict=True)):
+        places = np.concatenate([np.zeros(0, np.int64), *parts]).tolist()
+        random.Random(f"{seed} {name}").shuffle(places)
+        for rank, place in enumerate(places[:limit]):
+            drawn.setdefault(place, {})[category] = rank
+    images = {place: records.images[place] for place in sorted(drawn)}
+    references = {images[place].id: own for place, own in drawn.items()}
+    return DrawnReferences(references, relabelled(records._replace(images=[*images.values()]), names), num_boxes)
 
 
 class Support(NamedTuple):
@@ -70,8 +91,7 @@ def relabelled(records: Records, names: Sequence[str]) -> Records:
 
     Boxes of categories that `names` lacks are left out; ids and groups of the categories go, as none were given.
     """
-    index = {name: label for label, name in enumerate(names)}
-    place = torch.tensor([index.get(name, -1) for name in records.names])
+    place = torch.tensor(places_of(records.names, names))
     images = []
     for image in records.images:
         labels = place[image.labels]
@@ -80,3 +100,27 @@ def relabelled(records: Records, names: Sequence[str]) -> Records:
         judged = None if image.judged is None else place[image.judged][place[image.judged] >= 0]
         images.append(image._replace(boxes=boxes, labels=labels[known], crowd=crowd, area=area, judged=judged))
     return records._replace(images=images, names=tuple(names), category_ids=(), groups=())
+
+
+def places_of(found: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Where each name of one file is among those of another; -1: nowhere.
+
+    Where none is the same, it is the one that differs in case or blanks alone: an index has one spelling of a name, and
+    other files their own.
+    """
+    exact = {name: place for place, name in enumerate(names)}
+    loose: dict[str, list[int]] = {}
+    for name in exact.keys() - set(found):
+        loose.setdefault(_folded(name), []).append(exact[name])
+    near = {name: places[0] for name, places in loose.items() if len(places) == 1}
+    return [exact.get(name, near.get(_folded(name), -1)) for name in found]
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _split(pairs: NDArray[np.int64]) -> tuple[list[int], list[NDArray[np.int64]]]:
+    """(2, n) sorted keys and values to each key once, and its values."""
+    keys, starts = np.unique(pairs[0], return_index=True)
+    return keys.tolist(), np.split(pairs[1], starts)[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 from typing import Any
@@ -11,6 +12,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 log = logging.getLogger(__name__)
+
+BESIDE = re.compile(r"val/\w+/ap$")  # of what val is asked with too
 
 
 def progress(refresh_rate: int = 1) -> Callback:
@@ -49,7 +52,11 @@ class LogLines(Callback):
         self._started += time.monotonic() - self._paused
         ap = trainer.callback_metrics.get("val/ap")
         if ap is not None and not trainer.sanity_checking and trainer.is_global_zero:
-            log.info("step %d of %d: AP on val %.3f", trainer.global_step, trainer.max_steps, float(ap))
+            others = {
+                name.split("/")[1]: value for name, value in trainer.callback_metrics.items() if BESIDE.match(name)
+            }
+            told = "".join(f", with {name} {float(value):.3f}" for name, value in others.items())
+            log.info("step %d of %d: AP on val %.3f%s", trainer.global_step, trainer.max_steps, float(ap), told)
 
 
 def duration(seconds: float) -> str:
