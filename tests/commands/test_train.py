@@ -129,6 +129,33 @@ def test_a_run_that_is_stopped_says_what_it_has_and_goes_on(
     assert "written to" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("times", "saved"), [(1, "has the first 2 of 4 steps"), (2, "has no checkpoint yet")])
+def test_ctrl_c_ends_a_run_when_its_step_is_saved_and_at_once_when_it_comes_again(
+    call: Callable[..., None],
+    experiment: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    times: int,
+    saved: str,
+) -> None:
+    def press(module: DetectionModule, _batch: Any, batch_idx: int) -> None:
+        if batch_idx == 2:  # the first of two
+            for _ in range(times):
+                signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(DetectionModule, "on_train_batch_start", press)
+    heard = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as end:
+        call(train_command, experiment, "train.max_steps=4", "train.save_every=4", "train.val_every=4")
+    left = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, heard)
+    assert end.value.code == 130
+    printed = capsys.readouterr()
+    assert saved in printed.err.splitlines()[-1]
+    assert "Traceback" not in printed.err
+    assert left in (heard, signal.SIG_IGN)  # the second is what Lightning leaves
+
+
 def test_a_run_that_a_scheduler_ends_fails_and_says_what_it_has(
     call: Callable[..., None], experiment: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,7 +57,6 @@ def _log_aside() -> None:
     handler = RichHandler(console=aside, show_path=False) if aside.is_terminal else plain
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     logging.getLogger("trex2_lightning").setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # no tips
     for message in NOISE:
         warnings.filterwarnings("ignore", message=message)
 

@@ -8,6 +8,7 @@ from typing import Literal
 from trex2_lightning.config.checks import ConfigError, check_not_negative, check_positive, check_share
 
 Precision = Literal["32-true", "bf16-mixed"]
+NOT_IN_PROJECT = "/\\#?%:"  # W&B's rule for the name of a project
 BEST_BY = ("text", "interactive_box", "interactive_point", "generic")
 
 
@@ -124,3 +125,19 @@ class LoggingConfig:
 
     def __post_init__(self) -> None:
         check_positive("logging", self, "every")
+        if self.wandb != "disabled":
+            self._check_wandb()
+
+    def _check_wandb(self) -> None:
+        """What W&B refuses when the run begins, or after days of it, when an offline run is uploaded."""
+        if not 1 <= len(self.project) <= 128 or set(self.project) & set(NOT_IN_PROJECT):
+            raise ConfigError(
+                f"logging.project={self.project!r} must have 1 to 128 characters and none of {' '.join(NOT_IN_PROJECT)}"
+                " for W&B, or set logging.wandb=disabled"
+            )
+        for tag in self.tags:
+            if not 1 <= len(tag) <= 64:
+                raise ConfigError(
+                    f"logging.tags: {tag!r} has {len(tag)} characters, and W&B takes 1 to 64, or set "
+                    "logging.wandb=disabled"
+                )

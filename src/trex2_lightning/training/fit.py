@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trex2_lightning.config import Config, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
@@ -16,6 +17,7 @@ from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.training.build import build_datamodule, build_module
+from trex2_lightning.training.callbacks.between_steps import LastWhenStopped
 from trex2_lightning.training.checkpoint import load_state, read_checkpoint, resumable, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule
@@ -111,7 +113,12 @@ def train(
             log.info("going on from %s", before)
         elif start:
             log.info("starting from the weights of %s", start)
-    trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
+    except SIGTERMException:  # Lightning's way to end between two batches
+        if any(isinstance(one, LastWhenStopped) and one.interrupted for one in trainer.callbacks):  # type: ignore[attr-defined]
+            raise KeyboardInterrupt from None
+        raise
     finish_wandb(trainer.loggers)
     return module
 

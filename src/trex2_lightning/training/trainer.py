@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import socket
 import sys
@@ -22,7 +23,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
-from trex2_lightning.training.callbacks.between_steps import BestSoFar, BetweenSteps, LastAtSigterm
+from trex2_lightning.training.callbacks.between_steps import BestSoFar, BetweenSteps, LastWhenStopped
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -37,6 +38,7 @@ def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Traine
     """
     train = config.train
     _check_launcher(train)
+    _quiet()
     return L.Trainer(
         **_devices(config),
         precision=train.precision,
@@ -60,6 +62,7 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         config: the run.
         alone: in one process, also where a launcher has started this one beside others.
     """
+    _quiet()
     return L.Trainer(
         **_devices(config) | ({"plugins": [LightningEnvironment()]} if alone else {}),
         precision=config.train.precision,
@@ -76,7 +79,7 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
     import wandb  # a second, and nothing that a run without it needs
 
     settings = config.logging
-    return WandbLogger(
+    logger = WandbLogger(
         name=config.name,
         save_dir=folder or config.folder,
         offline=settings.wandb == "offline",
@@ -87,6 +90,8 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         config=to_dict(config),
         settings=wandb.Settings(silent=settings.wandb == "offline"),  # docs/wandb.md says how to upload it
     )
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, even of a None
+    return logger
 
 
 def finish_wandb(loggers: Iterable[Logger]) -> None:
@@ -94,6 +99,16 @@ def finish_wandb(loggers: Iterable[Logger]) -> None:
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.finish()
+
+
+def _quiet() -> None:
+    """Leave Lightning's warnings to who listens to the log, and its lines and tips out: the run tells its own.
+
+    Importing it, which commands do late, has set a level, and a handler beside those that are there.
+    """
+    logging.getLogger("lightning").handlers.clear()
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _check_launcher(train: TrainConfig) -> None:
@@ -164,7 +179,7 @@ def _callbacks(config: Config) -> list[Callback]:
         # `save_last` would skip evaluations that are not the best; the second one sees to the last step.
         BetweenSteps(filename="last", every_n_train_steps=config.train.save_every, **checkpoints),
         BetweenSteps(filename="last", **checkpoints),
-        LastAtSigterm(config.folder / "checkpoints" / "last.ckpt"),
+        LastWhenStopped(config.folder / "checkpoints" / "last.ckpt"),
     ]
     if config.train.ema_decay:
         callbacks.insert(0, RampedAveraging(config.train.ema_decay))

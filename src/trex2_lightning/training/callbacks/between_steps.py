@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,15 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+log = logging.getLogger(__name__)
 
-class LastAtSigterm(Callback):
-    """Where a scheduler ends the run (SIGTERM), lets a single process finish its step, and saves `last.ckpt`.
 
-    Several processes end with the batch that they are at, together, and save where that is the last of a step.
+class LastWhenStopped(Callback):
+    """Where a scheduler (SIGTERM) or a person (Ctrl-C) ends the run, lets a single process finish its step, and saves
+    `last.ckpt`.
+
+    Several processes end with the batch that they are at, together, and save where that is the last of a step; Ctrl-C
+    ends them at once, for each hears of it at another place, as it does outside of steps and when it comes again.
 
     Args:
         file: to write.
@@ -21,21 +28,43 @@ class LastAtSigterm(Callback):
 
     def __init__(self, file: Path) -> None:
         self.file = file
+        self.interrupted = False  # by a person
         self._asked = False
+        self._ears: Any = None  # what heard Ctrl-C before
+
+    def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._ears = signal.signal(signal.SIGINT, lambda *_: self._hear(trainer))
+
+    def _hear(self, trainer: Trainer) -> None:
+        self._be_deaf()
+        if not trainer.training:
+            raise KeyboardInterrupt
+        log.warning("stopping when the step is done; Ctrl-C again stops at once, without a checkpoint of it")
+        self.interrupted = True
 
     def on_train_batch_end(
         self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
         if trainer.world_size == 1:  # Lightning looks at its mark after this
-            self._asked |= trainer.received_sigterm
+            self._asked |= trainer.received_sigterm or self.interrupted
             is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
             trainer._signal_connector.received_sigterm = self._asked and is_done
 
     def on_exception(self, trainer: Trainer, _: LightningModule, exception: BaseException) -> None:
+        self._be_deaf()
         done = trainer.fit_loop.epoch_loop.batch_progress.current
         between = done.ready == done.completed and done.completed % trainer.accumulate_grad_batches == 0
         if isinstance(exception, SIGTERMException) and trainer.training and between and done.completed:
             trainer.save_checkpoint(self.file)
+
+    def on_train_end(self, *_: Any) -> None:
+        self._be_deaf()
+
+    def _be_deaf(self) -> None:
+        if self._ears is not None:
+            signal.signal(signal.SIGINT, self._ears)
+            self._ears = None
 
 
 class BestSoFar(ModelCheckpoint):
