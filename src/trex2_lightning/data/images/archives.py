@@ -13,13 +13,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from trex2_lightning.data.images.file_names import Listing, is_litter, stays_inside, walk
+from trex2_lightning.data.images.file_names import Listing, is_file, is_litter, stays_inside
 from trex2_lightning.errors import InputError
 
 MEMBER = re.compile(r"(?P<archive>.+?)::(?P<start>\d+)\+(?P<length>\d+)(?P<deflated>z?)::")
@@ -66,12 +65,12 @@ class ImageStore:
         inside = [name for name in names if stays_inside(name)]
         for name in inside:
             for folder in self._folders:
-                if _is_file(folder / name):
+                if is_file(folder / name):
                     return str(folder / name)
             if name in self._members:
                 return self._members[name]
         if self._listing is None:
-            self._listing = Listing([*chain(*map(walk, self._folders)), *self._members.items()])
+            self._listing = Listing(self._folders, self._members)
         for name in names:
             if found := self._listing.find(name):
                 return found
@@ -148,10 +147,3 @@ def _members(archive: Path) -> Iterator[tuple[str, str]]:
 
 def _name(member: str) -> str:
     return member.replace("\\", "/").removeprefix("./")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that no file can have
-        return False
