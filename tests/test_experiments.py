@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from trex2_lightning.config import Config, for_benchmark, load
+from trex2_lightning.config import Config, check_harmless, for_benchmark, load
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.text import ClipEncoder
 from trex2_lightning.models.weights import pixel_statistics
@@ -31,6 +31,7 @@ def test_the_detector_of_every_experiment_builds(path: Path) -> None:
         detector = build_detector(config.model)
     assert len(detector.neck.projections) == config.model.num_levels
     assert len(detector.decoder.layers) == config.model.transformer.decoder_layers
+    check_harmless(config)  # its checkpoints can be loaded
 
 
 def test_pixels_are_those_of_the_weights_that_an_experiment_names() -> None:

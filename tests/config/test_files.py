@@ -213,7 +213,9 @@ def test_gradients_accumulate_to_the_total_batch(tmp_path: Path, devices: int, n
 
 
 def test_dict_round_trip(tmp_path: Path) -> None:
-    config = load(write(tmp_path, "x.yaml", "seed: 3\nmodel: {backbone: {options: {a: [1, 2]}}}\noptim: {lr: 3e-4}\n"))
+    config = load(
+        write(tmp_path, "x.yaml", "seed: 3\nmodel: {backbone: {options: {depths: [1, 2]}}}\noptim: {lr: 3e-4}\n")
+    )
     assert from_dict(to_dict(config)) == config
     assert to_dict(config)["optim"]["lr"] == 3e-4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.pretrained import checkpoint_of, load_pretrained
+from trex2_lightning.models import outline
 from trex2_lightning.models.weights import WeightsError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "hub"))
@@ -56,3 +58,12 @@ def test_what_names_no_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         load_pretrained("some/model")
     with pytest.raises(WeightsError, match="bert is not a Grounding DINO"):
         load_pretrained("bert")
+
+
+def test_sizes_of_a_folder_are_compared_with_its_weights_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    monkeypatch.setattr(outline, "ALWAYS", 2**26)
+    for sizes, message in ({"d_model": 2**20}, "larger than its weights"), ({"encoder_layers": 10**9}, "1,024 at most"):
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": "grounding-dino", **sizes}))
+        with pytest.raises(InputError, match=message):
+            load_pretrained(tmp_path)

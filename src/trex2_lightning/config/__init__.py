@@ -44,6 +44,7 @@ from trex2_lightning.config.training import (
     RhythmConfig,
     TrainConfig,
 )
+from trex2_lightning.config.untrusted import check_harmless
 
 __all__ = [
     "AlignmentConfig",
@@ -74,6 +75,7 @@ __all__ = [
     "TrainConfig",
     "TransformerConfig",
     "VisualPromptConfig",
+    "check_harmless",
     "experiment_file",
     "for_benchmark",
     "for_evaluation",

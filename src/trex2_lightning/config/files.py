@@ -22,6 +22,7 @@ from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
 from trex2_lightning.config.typed_text import as_typed, in_full, is_text, kind_of
+from trex2_lightning.config.untrusted import check_harmless, check_plain, own_places
 
 SHIPPED = Path(__file__).parents[1] / "experiments"  # in a clone a link to the folder of that name
 
@@ -41,13 +42,19 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Config:
 def from_dict(values: dict[str, Any]) -> Config:
     """The configuration that `to_dict` wrote into a checkpoint, in this format or an earlier one.
 
+    A stranger may have written it, so it says no more than a checkpoint may (`config.untrusted`).
+
     Raises:
-        ConfigError: as `load`, or the format is newer than this program.
+        ConfigError: as `load`, or the format is newer than this program, or it says more.
     """
+    check_plain(values)
     try:
-        return _validated(_migrated(OmegaConf.create(values), "the checkpoint"))
+        config = _validated(_migrated(OmegaConf.create(values), "the checkpoint"))
     except OmegaConfBaseException as error:
         raise ConfigError(_readable(error, "the checkpoint")) from error
+    check_harmless(config)
+    own_places(config)
+    return config
 
 
 def override(config: Config, overrides: list[str]) -> Config:

@@ -6,9 +6,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from trex2_lightning.config import Config
+from trex2_lightning.config import Config, check_harmless
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.hub.settings import hub_folder, model_config
+from trex2_lightning.models.hub.settings import hub_folder, model_config, weights_bytes
+from trex2_lightning.models.outline import outlined
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.module import DetectionModule
@@ -34,8 +35,12 @@ def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
     if is_published(folder):
         config, module = load_checkpoint(folder)
         return replace(config, name=name), module
-    model = replace(model_config(str(folder)), init_from=str(folder))
+    model = model_config(str(folder))
     config = Config(name=name, model=model)
+    check_harmless(config)
+    with outlined(weights_bytes(str(folder)), what):
+        build_module(config)
+    config.model = replace(model, init_from=str(folder))
     return config, build_module(config).eval()
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trex2_lightning.config import BackboneConfig
 from trex2_lightning.errors import InputError, reason_of
+from trex2_lightning.models.torch_files import read_torch_file
 from trex2_lightning.structures import IMAGENET_PIXELS, PixelStatistics
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = read_torch_file(path)
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise WeightsError(
             f"{path} is damaged, or holds objects whose reading could run code: fetch it again, "

@@ -6,18 +6,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from trex2_lightning.config import AppearanceConfig, Config, from_dict, migrate, to_dict
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.build import build_appearance
+from trex2_lightning.models.outline import outlined
+from trex2_lightning.models.torch_files import check_own_bytes, read_torch_file
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.provenance import provenance_of
-from trex2_lightning.training.published import is_published, read_published
+from trex2_lightning.training.published import is_published, read_published, weights_file
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +32,24 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
     checkpoint = read_checkpoint(path)
     config = from_dict(checkpoint["config"])
     model = config.model
-    weights = (model.backbone.weights, model.text.pretrained, model.init_from)
-    model.backbone.weights = model.text.pretrained = model.init_from = ""  # all weights come from the checkpoint
+    weights = (model.backbone.weights, model.appearance.weights, model.text.pretrained, model.init_from)
+    # All weights come from the checkpoint.
+    model.backbone.weights = model.appearance.weights = model.text.pretrained = model.init_from = ""
+    with outlined(weights_file(path).stat().st_size, path):
+        check_fits(build_module(config), checkpoint["state_dict"], path)
     module = build_module(config)
-    model.backbone.weights, model.text.pretrained, model.init_from = weights
+    model.backbone.weights, model.appearance.weights, model.text.pretrained, model.init_from = weights
     load_state(module, checkpoint["state_dict"], path)
     module.visual_trained = checkpoint["visual_trained"]
     module.known_names = (*checkpoint.get("known_names", ()),)
     module.provenance = provenance_of(checkpoint)
-    module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
+    try:
+        module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{path}: what its scores mean is not numbers as this project has them; fit them anew with "
+            "scripts/calibrate.py"
+        ) from error
     return config, module.eval()
 
 
@@ -124,11 +134,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"no checkpoint {path}: a run writes checkpoints/best.ckpt and checkpoints/last.ckpt")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_torch_file(path)
+        if isinstance(checkpoint, dict) and isinstance(state := checkpoint.get("state_dict"), dict):
+            check_own_bytes(state.values(), path)
     except Exception as error:  # a damaged file can raise anything
         raise InputError(
-            f"{path} is not a checkpoint: it is damaged, or holds objects whose reading could run code; "
-            "take another of the run's files, or fetch it again"
+            f"{path} is not a checkpoint: it is damaged, or holds objects whose reading could run code, or would take "
+            "more memory than the file; take another of the run's files, or fetch it again"
         ) from error
     parts = [checkpoint.get(part) for part in ("config", "state_dict")] if isinstance(checkpoint, dict) else [None]
     if not all(isinstance(part, dict) for part in parts):
@@ -140,6 +152,9 @@ def _checked(checkpoint: dict[str, Any], path: Path) -> dict[str, Any]:
     migrate(checkpoint, path)
     if not isinstance(checkpoint.get("visual_trained"), bool):
         raise InputError(f"{path} is not a checkpoint of this project: it does not say whether it knows visual prompts")
+    names = checkpoint.get("known_names", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path} is not a checkpoint of this project: its known_names are no list of names")
     return checkpoint
 
 
@@ -173,6 +188,12 @@ def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) ->
     Raises:
         InputError: a tensor is missing, too much, or of another shape.
     """
+    check_fits(module, state, path)
+    module.load_state_dict(state)
+
+
+def check_fits(module: DetectionModule, state: dict[str, Tensor], path: Path) -> None:
+    """Raises InputError: a tensor of `load_state` is missing, too much, or of another shape."""
     own = module.state_dict()
     wrong = [
         f"{name}: {tuple(state[name].shape) if name in state else 'missing'} in the file, "
@@ -185,7 +206,6 @@ def load_state(module: DetectionModule, state: dict[str, Tensor], path: Path) ->
             f"{path} has another architecture than the configured model, {len(wrong)} tensors differ, such as "
             f"{'; '.join(wrong[:3])}: take the model section of the config that the checkpoint was trained with"
         )
-    module.load_state_dict(state)
 
 
 def _check_pixels(config: Config, before: Config, path: Path) -> None:

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from trex2_lightning.config import Config, experiment_file, save
+from trex2_lightning.config import Config, check_harmless, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.inventory import check
 from trex2_lightning.errors import InputError
@@ -55,6 +55,7 @@ def train(
         InputError: the folder already has a run and `resume` is not set, or has none and it is, or one with other
             settings or data; or the configuration, the data or the weights are wrong.
     """
+    check_harmless(config)  # else nobody could load what it writes
     last = config.folder / "checkpoints" / "last.ckpt"
     if not resume:
         require_new(config.folder)

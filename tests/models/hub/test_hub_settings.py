@@ -45,3 +45,27 @@ def test_a_detector_of_other_pixels_than_the_hub_s_readers_give_is_not_written(s
     ):
         save_detector(detector, config, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("d_model", "${oc.env:HOME}"),
+        ("d_model", True),
+        ("num_queries", [900]),
+        ("encoder_layers", None),
+        ("backbone_config", []),
+        ("two_stage", 1),
+    ],
+)
+def test_values_of_other_kinds_are_named(tmp_path: Path, key: str, value: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "grounding-dino", key: value}))
+    with pytest.raises(InputError, match=rf"its config\.json says {key}="):
+        model_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"backbone_config": {"depths": ["x"]}}'])
+def test_what_cannot_be_settings_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"readable|says depths="):
+        model_config(str(tmp_path))

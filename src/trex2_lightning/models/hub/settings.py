@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ def model_config(source: str) -> ModelConfig:
     """
     written = read_config(hub_folder(source))
     hub = _DEFAULTS | written
+    _require_alike(hub, _DEFAULTS, source)
     swin, bert = _SWIN_DEFAULTS | hub["backbone_config"], _BERT_DEFAULTS | hub["text_config"]
-    if "out_features" in written.get("backbone_config", {}):
-        swin["out_indices"] = [int(stage.removeprefix("stage")) for stage in swin["out_features"]]
+    if "out_features" in hub["backbone_config"]:
+        stages = swin["out_features"] if isinstance(swin["out_features"], list) else [None]
+        found = [STAGE.fullmatch(stage) if isinstance(stage, str) else None for stage in stages]
+        swin["out_indices"] = [int(stage[1]) if stage else "" for stage in found]
+    _require_alike(swin, _SWIN_DEFAULTS, source)
+    _require_alike(bert, _BERT_DEFAULTS, source)
     required = {
         "two_stage": (hub["two_stage"], True),
         "two_stage_bbox_embed_share": (hub["two_stage_bbox_embed_share"], False),
@@ -93,6 +99,11 @@ def hub_folder(source: str) -> Path:
         ) from error
 
 
+def weights_bytes(source: str) -> int:
+    """How long the files of a folder's or a repository's weights are together."""
+    return sum(file.stat().st_size for file in hub_folder(source).glob("*.safetensors"))
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """The content of config.json.
 
@@ -101,10 +112,22 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((folder / "config.json").read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{folder} has no readable config.json: give a folder in the hub's format") from error
     return config if isinstance(config, dict) else {}
 
+
+def _require_alike(found: dict[str, Any], known: dict[str, Any], source: str) -> None:
+    """Raises InputError: a value is not of the known one's kind, of a list an item of it; nobody has typed them."""
+    for key, value in known.items():
+        items, kind = [found[key]], type(value)
+        if isinstance(value, list) and isinstance(found[key], list) and found[key]:
+            items, kind = found[key], int
+        if not all(type(item) is kind or (kind is float and type(item) is int) for item in items):
+            raise InputError(f"{source}: its config.json says {key}={found[key]!r:.60}, which cannot be; fetch it again")
+
+
+STAGE = re.compile(r"stage(\d{1,3})")
 
 # What config.json need not say, of all its keys that are read.
 _SWIN_DEFAULTS: dict[str, Any] = {
