@@ -21,6 +21,7 @@ from trex2_lightning.data.images.file_names import stays_inside
 NO_BOX = (math.nan,) * 4
 NOT_A_BOX = "box that is not four finite numbers"
 NO_FILE = "image file missing"
+OUTSIDE = "image file outside its folder"
 NO_IMAGE = "image that cannot be read"
 
 
@@ -118,7 +119,7 @@ def locate(
     path = store.find(*texts)
     if path is None:
         outside = not any(map(stays_inside, texts))
-        report.defect("image file outside its folder" if outside else NO_FILE, f"{where}: {texts[0]}")
+        report.defect(OUTSIDE if outside else NO_FILE, f"{where}: {texts[0]}")
         return None
     if not path.endswith(tuple(texts)):
         report.count("image found by another spelling of its name", f"{where}: {texts[0]}")

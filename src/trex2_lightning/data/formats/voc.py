@@ -15,7 +15,7 @@ from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotat
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter, stays_inside
 from trex2_lightning.errors import InputError
 
 
@@ -95,6 +95,10 @@ def _split(path: Path, report: Report) -> list[str]:
     with report.open(path) as file:
         lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
+    inside = [name for name in names if stays_inside(name)]
+    if len(inside) < len(names):
+        report.defect("annotation file outside its folder", path.name, len(names) - len(inside))
+    names = inside
     unique = list(dict.fromkeys(names))
     if len(unique) < len(names):
         report.count("image named twice: used once", path.name, len(names) - len(unique))

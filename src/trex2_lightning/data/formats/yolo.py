@@ -8,13 +8,14 @@ without a file of labels has no objects.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, OUTSIDE, Annotated, annotate
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
@@ -39,7 +40,8 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     content = read_data_yaml(data, report)
     names = report.declare(_names(content, data))
     points = _key_points(content, data)
-    files = [file for place in split_places(content, data, split) for file in _images(place, report)]
+    root = _root(content, data)
+    files = [file for place in split_places(content, data, split) for file in _images(place, root, report)]
     if not files:
         raise InputError(f"{data}: its '{split}' has no images; correct the path there")
     unique = list(dict.fromkeys(files))
@@ -135,22 +137,39 @@ def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
     places = [given] if isinstance(given, str) and given not in NOTHING else given
     if not isinstance(places, list) or not all(isinstance(place, str) for place in places):
         raise InputError(f"{data}: has no '{split}'; give one of the splits that it has")
-    path = content.get("path")
-    root = data.parent.absolute() / Path("." if path in NOTHING else str(path)).expanduser()
+    root = _root(content, data)
     # Roboflow writes `../train/images` beside a file that lies in the folder above.
     candidates = [(root / place, root / place.removeprefix("../")) for place in places]
     return [first if first.exists() else second for first, second in candidates]
 
 
-def _images(place: Path, report: Report) -> list[Path]:
+def _root(content: dict[str, Any], data: Path) -> Path:
+    """What the places of splits are relative to."""
+    path = content.get("path")
+    return data.parent.absolute() / Path("." if path in NOTHING else str(path)).expanduser()
+
+
+def _images(place: Path, root: Path, report: Report) -> list[Path]:
+    """The files of a folder; or of a list, whose names stay in the list's folder or below the `root`."""
     report.sources.append(place)
     if place.is_dir():
         report.sources.append(Path(str(_labels_of(place / "x")).removesuffix("x.txt")))
         files = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return [path for path in files if not is_litter(path.name)]
     if place.suffix == ".txt" and place.is_file():
-        return [place.parent / line.strip() for line in _lines(place, report) or []]
+        listed = [place.parent / line.strip() for line in _lines(place, report) or []]
+        inside = [
+            file for file in listed if any(map(Path(os.path.normpath(file)).is_relative_to, (place.parent, root)))
+        ]
+        if strange := [file for file in listed if file not in inside]:
+            report.defect(OUTSIDE, f"{place.name}: {strange[0]}", len(strange))
+        return inside
     raise InputError(f"{place}: no such folder or list of images; correct the path in data.yaml")
+
+
+def _is_below(file: Path, *folders: Path) -> bool:
+    """By its name alone: a link may lead anywhere."""
+    return any(map(Path(os.path.normpath(file)).is_relative_to, folders))
 
 
 def _labels_of(image: Path) -> Path:

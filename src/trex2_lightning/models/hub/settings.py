@@ -124,7 +124,7 @@ def _require_alike(found: dict[str, Any], known: dict[str, Any], source: str) ->
         if isinstance(value, list) and isinstance(found[key], list) and found[key]:
             items, kind = found[key], int
         if not all(type(item) is kind or (kind is float and type(item) is int) for item in items):
-            raise InputError(f"{source}: its config.json says {key}={found[key]!r:.60}, which cannot be; fetch it again")
+            raise InputError(f"{source}: its config.json says {key}={found[key]!r:.60}, which cannot be")
 
 
 STAGE = re.compile(r"stage(\d{1,3})")
