@@ -13,6 +13,7 @@ from PIL import Image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.inputs import as_phrases, as_picture
 from trex2_lightning.inference.predictor import Predictor
+from trex2_lightning.models.text import PhraseError, _require_words
 
 
 def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
@@ -76,3 +77,11 @@ def test_a_picture_of_any_shape_is_looked_at(predictor: Predictor, size: tuple[i
     found = predictor.detect(Image.new("RGB", size), predictor.text("cell"), threshold=0.0)
     assert all(0 <= left <= right <= size[0] for left, _, right, _ in (detection.box for detection in found))
     assert found
+
+
+def test_a_phrase_that_nobody_writes_is_refused_at_once() -> None:
+    """The expression that finds sentences takes the square of their length."""
+    phrase = "a. " * 10**6
+    assert as_phrases(phrase) == (phrase,)
+    with pytest.raises(PhraseError, match="has 3,000,000 characters: shorten it"):
+        _require_words([phrase])

@@ -145,8 +145,7 @@ def _json_files(folder: Path, name: str, *, federated: bool) -> Iterator[tuple[s
     form = every_format()[name]
     for place in _folders(folder):
         for file in sorted(place.glob("*.json")):
-            with file.open("rb") as stream:
-                is_coco = COCO_LIST.search(stream.read(FIRST_BYTES))
+            is_coco = COCO_LIST.search(_first_bytes(file))
             if is_coco and _holds(file, FEDERATED) == federated:
                 split = split_named(file, folder)
                 images = _place_of(_file_names(file), split, file, folder)
@@ -176,7 +175,7 @@ def _voc(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
     form = every_format()["voc"]
     for place in _folders(folder):
         files = sorted(islice(place.glob("*.xml"), LOOKED_FOR))
-        if not files or b"<annotation" not in files[0].read_bytes()[:FIRST_BYTES]:
+        if not files or b"<annotation" not in _first_bytes(files[0]):
             continue
         pictures = [f"{file.stem}{suffix}" for file in files for suffix in IMAGE_SUFFIXES]
         split = split_named(place / "x", folder)
@@ -200,6 +199,11 @@ def _folders(folder: Path) -> list[Path]:
         level = [path for path in below if path.is_dir() and not path.name.startswith(".")]
         found += level
     return found
+
+
+def _first_bytes(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(FIRST_BYTES)
 
 
 def _holds(file: Path, text: bytes) -> bool:

@@ -84,9 +84,12 @@ class ExportedDetector:
         path = folder / SETTINGS
         if not path.is_file():
             raise InputError(f"{folder} holds no exported detector, as it has no {SETTINGS}: trex2 export writes one")
-        values = json.loads(path.read_text())
+        try:
+            values = json.loads(path.read_text())
+        except (ValueError, RecursionError):
+            values = None
         known = {field.name for field in fields(cls)}
-        if values.pop("version", None) != EXPORT_VERSION or values.keys() != known:
+        if not isinstance(values, dict) or values.pop("version", None) != EXPORT_VERSION or values.keys() != known:
             raise InputError(f"{path} was written by another version of trex2 export: export the checkpoint anew")
         text, appearance = ExportedText(**values.pop("text")), values.pop("appearance")
         return cls(**values, text=text, appearance=appearance and ExportedAppearance(**appearance))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.text import LONGEST_PHRASE
 
 Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
 # A sentence of several names, as Grounding DINO is asked elsewhere: "red . blue ." or "a cat. a remote control."
@@ -55,7 +56,7 @@ def as_phrases(phrases: str | Sequence[str]) -> tuple[str, ...]:
     """
     phrases = (phrases,) if isinstance(phrases, str) else tuple(phrases)
     for phrase in phrases:
-        if SENTENCE.fullmatch(phrase):
+        if len(phrase) <= LONGEST_PHRASE and SENTENCE.fullmatch(phrase):  # a longer one is refused as a phrase
             names = [name.strip() for name in re.split(r"\.(?:\s|$)", phrase) if name.strip()]
             raise InputError(
                 f"'{phrase}' would be one name, dots included: give each on its own, without the dots: "

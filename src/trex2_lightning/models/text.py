@@ -25,6 +25,8 @@ from trex2_lightning.models.bert import Bert, WordPieces
 from trex2_lightning.ops.prompt_tokens import from_vectors, from_words
 from trex2_lightning.structures import PromptTokens
 
+LONGEST_PHRASE = 4000  # characters: more are more tokens than any tower reads, and tokenizers are slow on long words
+
 
 class PhraseError(InputError):
     """A phrase cannot be encoded."""
@@ -184,6 +186,8 @@ def _require_words(phrases: Iterable[str]) -> None:
     for phrase in phrases:
         if not phrase.strip():
             raise PhraseError("a phrase is empty: every prompt needs at least one word")
+        if len(phrase) > LONGEST_PHRASE:
+            raise PhraseError(f"the phrase '{phrase[:60]}' has {len(phrase):,} characters: shorten it")
 
 
 def text_tower(config: TextConfig) -> TextTransformer:

@@ -152,6 +152,6 @@ def _texts(metadata: dict[str, str], key: str) -> Any:
     """The tuple of texts that JSON under `key` lists; None where it does not."""
     try:
         values = json.loads(metadata[key])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         return None
     return tuple(values) if isinstance(values, list) and all(isinstance(value, str) for value in values) else None

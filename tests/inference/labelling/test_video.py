@@ -65,3 +65,24 @@ def test_a_video_is_told_by_its_name(video: Path) -> None:
     assert is_video(video)
     assert not is_video(video.parent)
     assert not is_video(Path("gone.mp4"))
+
+
+def test_a_video_of_large_pictures_is_refused_by_its_head(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TREX2_MAX_PIXELS", str(64 * 48 - 1))
+    with pytest.raises(InputError, match=r"clip\.mp4: has 64 x 48 pixels, and TREX2_MAX_PIXELS=3071 are the most"):
+        write_frames(video, tmp_path / "frames", 1, lambda _: None)
+    assert not any((tmp_path / "frames").iterdir())
+
+
+def test_a_list_of_other_files_is_no_video(video: Path, tmp_path: Path) -> None:
+    """FFmpeg knows playlists and takes what they name, whatever they are called."""
+    lists = {
+        "hls.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{video}\n#EXT-X-ENDLIST\n",
+        "concat.mp4": f"ffconcat version 1.0\nfile {video.name}\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match="cannot be decoded"):
+            write_frames(tmp_path / name, tmp_path / "frames", 1, lambda _: None)

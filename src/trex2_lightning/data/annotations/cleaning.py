@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.data.annotations.reading_report import Report
-from trex2_lightning.data.images.archives import ImageStore, image_size
+from trex2_lightning.data.images.archives import MAX_PIXELS, ImageStore, image_size, most_pixels
 from trex2_lightning.data.images.file_names import stays_inside
 
 NO_BOX = (math.nan,) * 4
@@ -128,7 +128,16 @@ def locate(
     if known is None:
         report.defect(NO_IMAGE if opened else "image without width and height", where)
         return None
-    return path, known
+    return (path, known) if is_small_enough(report, where, known) else None
+
+
+def is_small_enough(report: Report, where: str, size: tuple[int, int]) -> bool:
+    """Whether an image of this width and height can be read; one that cannot is a defect."""
+    most = most_pixels()
+    if size[0] * size[1] > most:
+        report.defect(f"image of more pixels than {MAX_PIXELS}={most}", f"{where}: {size[0]} x {size[1]}")
+        return False
+    return True
 
 
 def xywh(value: Any) -> tuple[float, ...]:

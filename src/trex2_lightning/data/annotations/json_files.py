@@ -13,12 +13,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
+from trex2_lightning.data.annotations import limits
+from trex2_lightning.data.annotations.limits import lines_of
 from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.errors import InputError
 
 BLANK = re.compile(r"[ \t\n\r]*")
 WINDOW = 2**20  # characters that are read at once
-LONGEST = 2**26  # characters of one entry: more is no entry but a broken file
 
 Whole = TypeVar("Whole", dict[str, Any], list[Any])
 
@@ -35,6 +36,8 @@ def json_lists(path: Path, report: Report, expected: Sequence[str] = ()) -> Iter
         try:
             scanner = _Scanner(file)
             yield from scanner.lists()
+        except InputError:
+            raise
         except (ValueError, RecursionError, *BROKEN) as error:
             reason = str(error).splitlines()[0] or type(error).__name__
             raise InputError(f"{path}: not JSON with lists ({reason}); give the annotation file, unbroken") from error
@@ -49,11 +52,11 @@ def json_whole(path: Path, report: Report, kind: type[Whole]) -> Whole:
     Raises:
         InputError: it cannot be opened, or is no JSON of that kind.
     """
-    with report.open(path) as file:
-        try:
-            content = json.loads(file.read())
-        except (ValueError, RecursionError, *BROKEN) as error:
-            raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
+    text = report.read(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({error}); fetch it again") from error
     if not isinstance(content, kind):
         raise InputError(f"{path}: not a JSON {'object' if kind is dict else 'list'}; fetch it again")
     return content
@@ -68,7 +71,7 @@ def json_lines(path: Path, report: Report) -> Iterator[tuple[str, dict[str, Any]
     good = 0
     with report.open(path) as file:
         try:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(lines_of(file, path), 1):
                 where = f"{path.name}, line {number}"
                 try:
                     content = json.loads(line.decode("utf-8-sig")) if line.strip() else None
@@ -135,7 +138,9 @@ class _Scanner:
             try:
                 value, end = self._decode(self._text, self._at)
             except ValueError:
-                if len(self._text) - self._at > LONGEST or not self._read(step):
+                if len(self._text) - self._at > limits.LONGEST:
+                    raise ValueError(f"an entry longer than {limits.LONGEST:,}, LONGEST in {limits.HERE}") from None
+                if not self._read(step):
                     raise
             else:
                 if end < len(self._text) or not self._read(step):  # else a number may go on

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from trex2_lightning.data.annotations.limits import unzipped, whole
 from trex2_lightning.errors import InputError
 
 GZIP = b"\x1f\x8b"
@@ -82,8 +83,20 @@ class Report:
             zipped = path.suffix == ".gz" or _first(file)[:2] == GZIP
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); give the annotation file") from error
-        plain = cast(BinaryIO, gzip.GzipFile(fileobj=file)) if zipped else file
+        plain = unzipped(file, path) if zipped else file
         return in_utf8(plain, _first(plain))
+
+    def read(self, path: Path) -> bytes:
+        """All that `open` gives.
+
+        Raises:
+            InputError: it cannot be read, or is longer than files are that are read whole.
+        """
+        with self.open(path) as file:
+            try:
+                return whole(file, path)
+            except BROKEN as error:
+                raise InputError(f"{path}: cannot be read ({error}); fetch it again") from error
 
     def declare(self, names: Iterable[tuple[int, Any, str]], *, as_given: bool = False) -> dict[int, str]:
         """Set the vocabulary from (id, name, group), and return the names by id; equal names become one category.

@@ -17,7 +17,7 @@ from typing import Any
 from trex2_lightning.data.annotations.cleaning import Annotated, annotate, dicts, locate, numbers
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
-from trex2_lightning.data.annotations.reading_report import BROKEN, Report, clean
+from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -97,9 +97,8 @@ def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[
 
 
 def _label_map(path: Path, report: Report) -> list[tuple[int, Any, str]]:
-    with report.open(path) as file:
-        try:
-            content = json.loads(file.read())
-            return [(int(label), name, "") for label, name in content.items()]
-        except (ValueError, AttributeError, RecursionError, *BROKEN) as error:
-            raise InputError(f'{path}: not a label map; give JSON like {{"0": "person", "1": "dog"}}') from error
+    text = report.read(path)
+    try:
+        return [(int(label), name, "") for label, name in json.loads(text).items()]
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f'{path}: not a label map; give JSON like {{"0": "person", "1": "dog"}}') from error

@@ -22,6 +22,7 @@ import numpy as np
 
 from trex2_lightning.data.annotations.cleaning import Annotated, annotate, locate, places
 from trex2_lightning.data.annotations.declaration import Argument, Format
+from trex2_lightning.data.annotations.limits import lines_of
 from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
@@ -107,11 +108,11 @@ class _Kinds:
         self._below: dict[int, set[int]] = defaultdict(set)
         if path is None:
             return
-        with report.open(path) as file:
-            try:
-                self._descend(json.loads(file.read()), frozenset())
-            except (ValueError, TypeError, KeyError, AttributeError, RecursionError, *BROKEN) as error:
-                raise InputError(f"{path}: not a hierarchy of classes; give bbox_labels_600_hierarchy.json") from error
+        text = report.read(path)
+        try:
+            self._descend(json.loads(text), frozenset())
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InputError(f"{path}: not a hierarchy of classes; give bbox_labels_600_hierarchy.json") from error
 
     def judged(self, marked: set[int], grouped: set[int], yes: set[int], no: set[int]) -> list[int]:
         """Classes that are marked with all their objects, and those that are absent.
@@ -223,7 +224,8 @@ def _rows(path: Path, columns: Sequence[str], report: Report) -> Iterator[tuple[
 
 def _table(path: Path, report: Report, *, quoting: int) -> Iterator[tuple[int, list[str]]]:
     with report.open(path) as file:
-        rows = csv.reader(io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline=""), quoting=quoting)  # type: ignore[arg-type]
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")  # type: ignore[type-var]
+        rows = csv.reader(lines_of(text, path), quoting=quoting)
         try:
             for row in rows:
                 yield rows.line_num, row

@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trex2_lightning.data.annotations import limits
 from trex2_lightning.data.annotations.cleaning import Annotated, annotate, dicts, locate, xywh
 from trex2_lightning.data.annotations.declaration import Argument, Format
+from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
@@ -75,7 +77,10 @@ FORMAT = Format(
 
 def _parse(file: Path, report: Report) -> dict[str, Any] | None:
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        with file.open("rb") as opened:
+            content = json.loads(whole(opened, file, limits.OF_AN_IMAGE).decode("utf-8-sig"))
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError):
         report.defect("annotation file that is not JSON in UTF-8", file.name)
         return None

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
+from xml.parsers import expat
 
+from trex2_lightning.data.annotations import limits
 from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, locate
 from trex2_lightning.data.annotations.declaration import Argument, Format
+from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter, stays_inside
@@ -79,12 +83,30 @@ FORMAT = Format(
 
 def _parse(file: Path, report: Report) -> ElementTree.Element | None:
     try:
-        return ElementTree.fromstring(file.read_bytes())
+        with file.open("rb") as opened:
+            return _tree(whole(opened, file, limits.OF_AN_IMAGE))
+    except InputError:
+        raise
     except OSError:
         report.defect("annotation file missing", file.name)
-    except (ElementTree.ParseError, LookupError, ValueError):  # LookupError: an encoding that nobody knows
+    except (expat.ExpatError, LookupError, ValueError, AssertionError):  # LookupError: an encoding that nobody knows
         report.defect("annotation file that is not XML", file.name)
     return None
+
+
+def _tree(content: bytes) -> ElementTree.Element:
+    """What `ElementTree.fromstring` gives, but for a file that defines entities, of which a few become gigabytes."""
+    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("it defines entities")
+
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    parser.Parse(content, True)
+    return builder.close()
 
 
 def _labels(tree: ElementTree.Element) -> list[str]:
@@ -92,8 +114,7 @@ def _labels(tree: ElementTree.Element) -> list[str]:
 
 
 def _split(path: Path, report: Report) -> list[str]:
-    with report.open(path) as file:
-        lines = file.read().decode("utf-8-sig", errors="replace").splitlines()
+    lines = report.read(path).decode("utf-8-sig", errors="replace").splitlines()
     names = [line.split()[0] for line in lines if line.strip()]
     inside = [name for name in names if stays_inside(name)]
     if len(inside) < len(names):

@@ -15,8 +15,17 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from trex2_lightning.data.annotations.cleaning import NO_FILE, NO_IMAGE, OUTSIDE, Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import (
+    NO_FILE,
+    NO_IMAGE,
+    OUTSIDE,
+    Annotated,
+    annotate,
+    as_id,
+    is_small_enough,
+)
 from trex2_lightning.data.annotations.declaration import Argument, Format
+from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
 from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
@@ -57,7 +66,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
         if size is None:
             report.defect(NO_IMAGE if image.is_file() else NO_FILE, where)
-        if size is None or lines is None:
+        if size is None or lines is None or not is_small_enough(report, where, size):
             continue
         (width, height), boxes, labels, lost = size, [], [], set[str]()
         for line_number, line in enumerate(lines, 1):
@@ -98,20 +107,30 @@ def read_data_yaml(data: Path, report: Report) -> dict[str, Any]:
     Raises:
         InputError: it cannot be read, or is no mapping.
     """
-    with report.open(data) as file:
-        try:
-            content = yaml.load(file.read(), yaml.BaseLoader)  # which takes all for text and runs nothing
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise InputError(f"{data}: not YAML; give the data set's data.yaml") from error
+    text = report.read(data)
+    try:
+        content = yaml.load(text, _TextLoader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{data}: not YAML without aliases; give the data set's data.yaml") from error
     if not isinstance(content, dict):
         raise InputError(f"{data}: has no 'names'; give the data set's data.yaml")
     return content
 
 
+class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]
+    """Takes all for text and runs nothing; nor does it know aliases, of which a few can stand for gigabytes."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def _names(content: dict[str, Any], data: Path) -> list[tuple[int, Any, str]]:
     names = content.get("names")
     listed = enumerate(names) if isinstance(names, list) else names.items() if isinstance(names, dict) else ()
-    result = [(int(number), name, "") for number, name in listed if str(number).isdecimal()]
+    numbered = ((as_id(number), name) for number, name in listed)
+    result = [(number, name, "") for number, name in numbered if number is not None and number >= 0]
     if not result:
         raise InputError(f"{data}: has no 'names'; list the class names there, in the order of their numbers")
     return result
@@ -120,7 +139,7 @@ def _names(content: dict[str, Any], data: Path) -> list[tuple[int, Any, str]]:
 def _key_points(content: dict[str, Any], data: Path) -> int:
     """How many numbers they are in each line; 0: there are none."""
     match content.get("kpt_shape", ["0", "0"]):
-        case [str(count), str(per_point)] if count.isdecimal() and per_point.isdecimal():
+        case [str(count), str(per_point)] if (count + per_point).isdecimal() and len(count + per_point) < 10:
             return int(count) * int(per_point)
     raise InputError(f"{data}: kpt_shape is not two numbers; write [number of points, 2 or 3]")
 
@@ -146,7 +165,9 @@ def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
 def _root(content: dict[str, Any], data: Path) -> Path:
     """What the places of splits are relative to."""
     path = content.get("path")
-    return data.parent.absolute() / Path("." if path in NOTHING else str(path)).expanduser()
+    if path not in NOTHING and not isinstance(path, str):
+        raise InputError(f"{data}: its 'path' is not a folder; correct it, or leave it out")
+    return data.parent.absolute() / Path("." if path in NOTHING else path).expanduser()
 
 
 def _images(place: Path, root: Path, report: Report) -> list[Path]:
@@ -158,11 +179,9 @@ def _images(place: Path, root: Path, report: Report) -> list[Path]:
         return [path for path in files if not is_litter(path.name)]
     if place.suffix == ".txt" and place.is_file():
         listed = [place.parent / line.strip() for line in _lines(place, report) or []]
-        inside = [
-            file for file in listed if any(map(Path(os.path.normpath(file)).is_relative_to, (place.parent, root)))
-        ]
-        if strange := [file for file in listed if file not in inside]:
-            report.defect(OUTSIDE, f"{place.name}: {strange[0]}", len(strange))
+        inside = [file for file in listed if _is_below(file, place.parent, root)]
+        if len(inside) < len(listed):
+            report.defect(OUTSIDE, place.name, len(listed) - len(inside))
         return inside
     raise InputError(f"{place}: no such folder or list of images; correct the path in data.yaml")
 
@@ -183,7 +202,8 @@ def _labels_of(image: Path) -> Path:
 def _lines(path: Path, report: Report) -> list[str] | None:
     """None: nobody can read them, so nobody knows what the image has."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = whole(file, path)
         return [line for line in content.decode(json.detect_encoding(content)).splitlines() if line.strip()]
     except OSError:
         report.count("image without a file of labels: taken to have no objects", path.name)
@@ -197,7 +217,7 @@ def _kind(line: str) -> int | None:
     """The number of a line's category, which some write as 1.0; None: it is none."""
     first = line.split()[0]
     number, _, rest = first.partition(".")
-    return int(number) if number.isdecimal() and not rest.strip("0") else None
+    return None if rest.strip("0") else as_id(number)
 
 
 def _box(line: str, key_points: int) -> tuple[float, float, float, float] | None:

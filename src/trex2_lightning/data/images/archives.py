@@ -8,12 +8,15 @@ length marks bytes deflated by zip.
 from __future__ import annotations
 
 import io
+import os
 import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import BinaryIO
 
 from PIL import ExifTags, Image
@@ -23,7 +26,13 @@ from trex2_lightning.errors import InputError
 
 MEMBER = re.compile(r"(?P<archive>.+?)::(?P<start>\d+)\+(?P<length>\d+)(?P<deflated>z?)::")
 ARCHIVES = (".zip", ".tar")
+_LIMIT = Lock()
 # What Pillow's formats raise on bytes that are no image.
+# Of what Pillow reads; not EPS, of which it has another program run what the file says.
+FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
+MAX_PIXELS = "TREX2_MAX_PIXELS"  # of the environment, not of the settings, which may be a stranger's checkpoint's
+MOST_PIXELS = 100_000_000  # of an image, where it says nothing
+PIXEL_BYTES = 4  # of a file, packed, for each pixel that an image may have
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -99,22 +108,79 @@ def open_image(path: Path | str) -> BinaryIO:
     found = MEMBER.match(str(path))
     if not found:
         return Path(path).open("rb")
-    length = int(found["length"])
+    length, most = int(found["length"]), PIXEL_BYTES * most_pixels()
+    too_long = f"comes to more than {most:,} bytes, {PIXEL_BYTES} for each pixel of {MAX_PIXELS}"
+    if length > most:
+        raise OSError(too_long)
     with Path(found["archive"]).open("rb") as archive:
         archive.seek(int(found["start"]))
         content = archive.read(length)
     if len(content) < length:
         raise OSError("the archive is shorter than it was when it was indexed")
+    if not found["deflated"]:
+        return io.BytesIO(content)
     try:
-        return io.BytesIO(zlib.decompress(content, -zlib.MAX_WBITS) if found["deflated"] else content)
+        unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+        plain = unpacking.decompress(content, most)
     except zlib.error as error:
         raise OSError(str(error)) from error
+    if unpacking.unconsumed_tail:
+        raise OSError(too_long)
+    if not unpacking.eof:
+        raise OSError("its packed bytes end too early")
+    return io.BytesIO(plain)
+
+
+def most_pixels() -> int:
+    """That an image may have: what `MAX_PIXELS` says.
+
+    Raises:
+        InputError: it says no number.
+    """
+    said = os.environ.get(MAX_PIXELS, str(MOST_PIXELS))
+    if not said.isdecimal() or len(said) > 18:
+        raise InputError(f"{MAX_PIXELS}={said[:40]} is no number of pixels: give one such as {MOST_PIXELS}")
+    return int(said)
+
+
+def too_large(width: int, height: int) -> str:
+    """What is wrong with an image of this size, to stand behind its name; "": nothing."""
+    most = most_pixels()
+    if width * height <= most:
+        return ""
+    return (
+        f"has {width} x {height} pixels, and {MAX_PIXELS}={most} are the most: make it smaller, or set {MAX_PIXELS} in "
+        "the environment where it is meant"
+    )
+
+
+def opened_image(file: BinaryIO) -> Image.Image:
+    """A file as Pillow opens it, which reads its head alone; whoever decodes it asks `too_large` before.
+
+    Raises:
+        OSError: it is none of `FORMATS`.
+    """
+    with _LIMIT:  # Pillow's own limit knows no other number
+        own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file, formats=_known_formats())
+        finally:
+            Image.MAX_IMAGE_PIXELS = own
+
+
+@cache
+def _known_formats() -> tuple[str, ...]:
+    """Those of `FORMATS` that this Pillow reads."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def image_size(path: str) -> tuple[int, int] | None:
     """Width and height of an image as it is seen, turned by its EXIF orientation; None: not an image."""
     try:
-        with open_image(path) as file, Image.open(file) as image:
+        with open_image(path) as file, opened_image(file) as image:
+            if too_large(*image.size):
+                return image.size  # a PNG is decoded for what it says of its orientation
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
             return image.size[::-1] if turned else image.size
     except UNREADABLE:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from trex2_lightning.data.images.archives import UNREADABLE, open_image
+from trex2_lightning.data.images.archives import UNREADABLE, open_image, opened_image, too_large
 from trex2_lightning.errors import InputError
 
 DEPTHS = (8, 12, 16)  # bits that numbers of 16 or 32 may hold
@@ -35,16 +35,20 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
         size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
 
     Raises:
-        ImageError: the file is missing, unreadable, truncated or of another size.
+        ImageError: the file is missing, unreadable, truncated, of another size or of more pixels than `MAX_PIXELS`.
     """
     opened = BytesIO(path) if isinstance(path, bytes) else None
     called = "bytes of an image" if isinstance(path, bytes) else path
     try:
-        with opened or open_image(called) as file, Image.open(file) as stored:
+        with opened or open_image(called) as file, opened_image(file) as stored:
+            if wrong := too_large(*stored.size):
+                raise ImageError(f"{called}: {wrong}")
             image = ImageOps.exif_transpose(stored)
             if size and image.size != size[::-1] and stored.size == size[::-1]:
                 image = stored
             image = _to_rgb(image)
+    except ImageError:
+        raise
     except FileNotFoundError:
         raise ImageError(f"{called}: no such image file") from None
     except UNREADABLE as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -30,7 +31,9 @@ class Column:
         shape, _, self._dtype = read_array_header_1_0(self._file)
         self._begin = self._file.tell()
         self._length, self._row = shape[0], shape[1:]
-        self._row_bytes = self._dtype.itemsize * int(np.prod(self._row))
+        self._row_bytes = self._dtype.itemsize * math.prod(self._row)
+        if self._begin + self._length * self._row_bytes > path.stat().st_size:
+            raise ValueError(f"{path.name} is shorter than its head says")
 
     def __len__(self) -> int:
         return self._length
@@ -41,6 +44,8 @@ class Column:
         Raises:
             OSError: the file is shorter than it was.
         """
+        if not 0 <= start <= stop <= self._length:  # what another column says may be anything
+            raise OSError(f"{self.path}: has no rows {start} to {stop}")
         content = bytearray((stop - start) * self._row_bytes)
         # Reads at a position of its own: processes that share the file do not move one another's.
         if content and os.preadv(self._file.fileno(), [content], self._begin + start * self._row_bytes) < len(content):

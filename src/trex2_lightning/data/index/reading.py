@@ -198,7 +198,7 @@ def _summary(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder}: no index is there; make it with trex2 prepare (docs/data.md has the command of each format)"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error}); prepare the data set again") from error
     if not isinstance(summary, dict) or summary.get("version") != VERSION:
         raise InputError(f"{path}: not an index of version {VERSION}; prepare the data set again")

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from trex2_lightning.data.images.archives import most_pixels, too_large
 from trex2_lightning.errors import InputError, reason_of
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
+# Containers alone: FFmpeg also knows playlists, which name further files and addresses, whatever they are called.
+OPENED_AS = {"format_whitelist": "avi,mov,mp4,matroska,webm,mpeg,mpegts,m4v", "protocol_whitelist": "file"}
 QUALITY = 95  # of JPEG
 
 log = logging.getLogger(__name__)
@@ -39,7 +42,11 @@ def write_frames(video: Path, folder: Path, every: int, written: Callable[[int],
     folder.mkdir(parents=True, exist_ok=True)
     found = 0
     try:
-        with av.open(str(video)) as container:
+        with av.open(str(video), options=OPENED_AS) as container:
+            context = container.streams.video[0].codec_context
+            if wrong := too_large(context.width, context.height):
+                raise InputError(f"{video}: {wrong}")
+            context.options = {"max_pixels": str(2 * most_pixels())}  # of later frames too, with FFmpeg's margins
             for number, frame in enumerate(container.decode(video=0)):
                 if number % every == 0:
                     _write(frame, folder / f"{video.stem}_{number:06}.jpg")
