@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 
+from trex2_lightning.ops.host import main_memory
 from trex2_lightning.training.preflight import num_cores
 
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # of a container, new and old
@@ -39,7 +39,7 @@ def free_memory(limits: tuple[str, ...] = LIMITS, meminfo: str = MEMINFO) -> int
     known = [size for size in sizes if size is not None]
     lines = Path(meminfo).read_text().splitlines() if Path(meminfo).is_file() else []
     available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
-    return min([available or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *known])
+    return min([available or main_memory(), *known])
 
 
 def _number(file: Path) -> int | None:

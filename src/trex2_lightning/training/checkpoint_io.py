@@ -41,7 +41,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         part = place.with_name(f"{place.name}.part")
         try:
             torch.save(checkpoint, part)
-            with part.open("rb") as file:
+            with part.open("r+b") as file:  # Windows syncs what may be written alone
                 os.fsync(file.fileno())
             part.replace(place)
         except (OSError, RuntimeError) as error:  # PyTorch's own writer raises the second where the disk is full

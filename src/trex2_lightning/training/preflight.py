@@ -92,7 +92,8 @@ def preflight(config: Config, steps: int) -> PreflightReport:
         if not _first_to_tell(folder):
             return PreflightReport(failed=True, waited_for=report.waited_for)
         if watch.trainer is not None and watch.trainer.strategy.launcher is not None:
-            watch.trainer.strategy.launcher.kill(signal.SIGKILL)  # ranks that wait for this one
+            kill = watch.trainer.strategy.launcher.kill  # ranks that wait for this one
+            kill(getattr(signal, "SIGKILL", signal.SIGTERM))
         return report
     finally:
         if _rank() == 0:

@@ -6,14 +6,17 @@ import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
+from io import FileIO
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_magic, write_array_header_1_0
 from numpy.typing import NDArray
 
+_AT_ONE_PLACE = Lock()
 BYTES_AT_ONCE = 2**24  # bytes that are read at once for a checksum
 
 
@@ -47,8 +50,7 @@ class Column:
         if not 0 <= start <= stop <= self._length:  # what another column says may be anything
             raise OSError(f"{self.path}: has no rows {start} to {stop}")
         content = bytearray((stop - start) * self._row_bytes)
-        # Reads at a position of its own: processes that share the file do not move one another's.
-        if content and os.preadv(self._file.fileno(), [content], self._begin + start * self._row_bytes) < len(content):
+        if content and _read_at(self._file, self._begin + start * self._row_bytes, content) < len(content):
             raise OSError(f"{self.path}: is shorter than it was")
         return np.frombuffer(content, self._dtype).reshape(stop - start, *self._row)
 
@@ -56,8 +58,23 @@ class Column:
         """CRC-32 of the rows."""
         crc = 0
         for start in range(0, self._length * self._row_bytes, BYTES_AT_ONCE):
-            crc = zlib.crc32(os.pread(self._file.fileno(), BYTES_AT_ONCE, self._begin + start), crc)
+            block = bytearray(min(BYTES_AT_ONCE, self._length * self._row_bytes - start))
+            found = _read_at(self._file, self._begin + start, block)
+            crc = zlib.crc32(memoryview(block)[:found], crc)
         return crc
+
+
+def _read_at(file: FileIO, place: int, content: bytearray) -> int:
+    """Fill `content` with what a file has at a place; how many bytes that were.
+
+    At a position of its own: processes that share the file do not move one another's. Windows knows no such reading;
+    there no process is forked, so threads alone share a file.
+    """
+    if hasattr(os, "preadv"):
+        return os.preadv(file.fileno(), [content], place)
+    with _AT_ONE_PLACE:
+        file.seek(place)
+        return file.readinto(content)
 
 
 class ColumnWriter:

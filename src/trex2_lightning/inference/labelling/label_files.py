@@ -107,7 +107,7 @@ def write_yolo(labels: Labels, folder: Path) -> Path:
             text = Path(head, "labels", tail).with_suffix(".txt")
             for file in (image, text):
                 file.parent.mkdir(parents=True, exist_ok=True)
-            image.symlink_to((labels.source.root / row.name).absolute())
+            _link(image, (labels.source.root / row.name).absolute())
             lines = (f"{numbers[name]} {_shares(box, row)}\n" for name, _, box in row.found)
             text.write_text("".join(lines))
         content = {"path": ".", "train": "images", "names": dict(enumerate(labels.categories))}
@@ -169,6 +169,13 @@ def _task(row: LabelRow) -> dict[str, Any]:
 def _shares(box: tuple[float, float, float, float], row: LabelRow) -> str:
     left, top, right, bottom = box[0] / row.width, box[1] / row.height, box[2] / row.width, box[3] / row.height
     return " ".join(f"{share:.6f}" for share in ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top))
+
+
+def _link(place: Path, file: Path) -> None:
+    try:
+        place.symlink_to(file)
+    except OSError:  # Windows, and some file systems, have no links for everybody
+        shutil.copyfile(file, place)
 
 
 def _add(element: ElementTree.Element, **texts: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import defaultdict
 from statistics import median
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from trex2_lightning.ops.distributed import from_every_rank
+from trex2_lightning.ops.host import main_memory
 from trex2_lightning.structures import Batch
 from trex2_lightning.training.callbacks.resources import peak_memory
 from trex2_lightning.training.loss_parts import gradient_norms
@@ -161,7 +161,7 @@ def device_memory(device: torch.device) -> DeviceMemory:
     """Now, and at the peak so far."""
     peak = peak_memory(device)
     if device.type != "cuda":
-        return DeviceMemory(peak, 0, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return DeviceMemory(peak, 0, main_memory())
     free, total = torch.cuda.mem_get_info(device)
     return DeviceMemory(peak, total - free - torch.cuda.memory_reserved(device), total)
 

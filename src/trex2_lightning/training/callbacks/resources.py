@@ -6,13 +6,13 @@ that run backwards; what is wanted here is one figure per optimizer step.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from trex2_lightning.ops.host import peak_resident
 
 GIB = 2**30
 
@@ -62,8 +62,5 @@ class ResourceMonitor(Callback):
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes, so far: allocated GPU memory, or resident memory of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Bytes, so far: allocated GPU memory, or resident memory of this process; 0: nobody tells."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident()
