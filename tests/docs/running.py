@@ -40,7 +40,10 @@ WORK = {
     "ablation_full": ("trex2_lightning.studies.full_ablation.compare_full_size",),
     "ablation_fusion": ("trex2_lightning.studies.fusion_ablation.compare_fusion",),
     "ablation_prompts": ("trex2_lightning.studies.prompt_ablation.compare_prompts",),
-    "bench": ("trex2_lightning.studies.speed.measure_speed",),
+    "bench": (
+        "trex2_lightning.studies.speed.measure_speed",
+        "trex2_lightning.studies.crowded_speed.crowded_steps",
+    ),
     "bench_gpu": ("trex2_lightning.studies.gpu_speed.measure_gpu",),
     "compare_runs": ("trex2_lightning.evaluation.compare.compare",),
     "demo": ("trex2_lightning.studies.demo.demo",),

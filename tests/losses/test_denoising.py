@@ -154,3 +154,22 @@ def test_batch_without_boxes_keeps_one_group() -> None:
 
 def test_no_queries_no_denoising() -> None:
     assert noise_queries([target([0])], 1, 3, DenoisingConfig(queries=0), torch.Generator()) is None
+
+
+def test_of_very_many_boxes_some_are_noised_and_each_in_some_step() -> None:
+    """Attention costs the square of them; the matcher still sees all."""
+    config = DenoisingConfig(queries=100, limit=4, label_noise=0.0, box_noise=0.0)
+    crowded, other = target([*range(10)]), target([5])
+    seen = set()
+    for seed in range(30):
+        noised = noise([crowded, other], config, seed, categories=10)
+        assert noised.labels.shape == (2, 100 // 4 * 2 * 4)
+        first = noised.target[0, :4]
+        assert len({*first.tolist()}) == 4
+        assert noised.labels[0, :8].tolist() == [*first, *first]  # target n has label n
+        torch.testing.assert_close(noised.boxes[0, :4], crowded.boxes[first])
+        assert noised.target[1, :4].tolist() == [0, -1, -1, -1]
+        seen |= {*first.tolist()}
+    assert seen == {*range(10)}
+    within = noise([target([0, 1, 2, 3]), other], config)
+    assert within.target[0, :4].tolist() == [0, 1, 2, 3]

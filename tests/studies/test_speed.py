@@ -13,6 +13,7 @@ from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.errors import InputError
 from trex2_lightning.studies import input_speed, speed, startup_speed
 from trex2_lightning.studies.appearance_speed import appearance
+from trex2_lightning.studies.crowded_speed import crowded_steps
 from trex2_lightning.studies.detector_speed import (
     COCO_LENGTHS,
     DOT,
@@ -134,3 +135,12 @@ def test_the_page_shows_bars_and_leaves_out_what_was_not_timed() -> None:
     assert "| one | 2.000 | 0.500 | 4.00 | >= 1.5 |" in text
     assert "| two |  |  | 1e-6 |  |" in text
     assert text.endswith("Demand.\n")
+
+
+def test_crowded_steps_are_timed_with_and_without_the_limit() -> None:
+    tiny = ("data.size=64", "data.max_size=64", "model.num_queries=20", "loss.denoising={queries: 4, limit: 4}")
+    head, _, bounded, free = crowded_steps((2, 8), 1, *tiny).splitlines()
+    assert head == "| a step takes, s | 2 boxes | 8 boxes |"
+    assert bounded.startswith("| `loss.denoising.limit=4` | ")
+    assert free.startswith("| no limit | ")
+    assert all("(1.0)" in line for line in (bounded, free))

@@ -13,6 +13,7 @@ class DenoisingConfig:
     """Contrastive denoising (DINO section 3.3)."""
 
     queries: int = 100  # positive queries per image; 0: no denoising
+    limit: int = 300  # most boxes of an image that are noised, drawn anew in every step; all of them are matched
     label_noise: float = 0.5  # half of this share of the labels is replaced by a random category, as DINO does
     box_noise: float = 1.0  # 1: a corner moves by up to half the box's side
 

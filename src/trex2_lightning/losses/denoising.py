@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -24,7 +25,8 @@ def noise_queries(
     """Noise the targets of a batch, in as many groups as `config.queries` has room for, at least one.
 
     A group holds M positive slots and then M negative ones, M being the largest number of targets in an image; slot
-    j of either half is made of target j, and slots beyond an image's targets are not valid. A positive's edges move
+    j of either half is made of target j, and slots beyond an image's targets are not valid. Of an image with more than
+    `config.limit` targets so many are drawn: attention costs the square of N. A positive's edges move
     by less than `box_noise` times half the box's side, a negative's by at least that and less than twice it; edges
     that cross leave a side of length zero, as in DINO. A batch without any target has one group of M = 1, so that the
     denoising parameters take part in every step on every rank.
@@ -41,14 +43,15 @@ def noise_queries(
     """
     if config.queries == 0:
         return None
-    most = max(len(target.labels) for target in targets)
+    drawn, targets = zip(*(_drawn(target, config.limit, generator) for target in targets), strict=True)
+    most = max(map(len, drawn))
     groups = max(1, config.queries // most) if most else 1
     slots = max(1, most)
     layout = (len(targets), groups, 2, slots)
 
     device = targets[0].boxes.device
-    real = np.arange(slots) < np.array([[len(target.labels)] for target in targets])  # (B, M)
-    target = np.where(real, np.arange(slots), -1)[:, None, None]
+    real = np.arange(slots) < np.array([[len(image)] for image in drawn])  # (B, M)
+    target = np.stack([np.pad(image, (0, slots - len(image)), constant_values=-1) for image in drawn])[:, None, None]
     valid = torch.from_numpy(real).to(device, non_blocking=True)[:, None, None].expand(layout)
     negative = torch.arange(2, device=device)[:, None].bool().expand(layout)
     labels = _pad([target.labels for target in targets], slots)[:, None, None].expand(layout)
@@ -64,6 +67,16 @@ def noise_queries(
         valid=valid,
         attend=_attend(groups, 2 * slots, num_queries, device),
     )
+
+
+def _drawn(target: Targets, limit: int, generator: torch.Generator) -> tuple[NDArray[np.int64], Targets]:
+    """Which targets of an image are noised, (n,), and these alone."""
+    number = len(target.labels)
+    if number <= limit:
+        return np.arange(number), target
+    chosen = torch.randperm(number, generator=generator)[:limit]
+    there = chosen.to(target.boxes.device, non_blocking=True)
+    return chosen.numpy(), target._replace(labels=target.labels[there], boxes=target.boxes[there])
 
 
 def _pad(tensors: Sequence[Tensor], length: int) -> Tensor:
