@@ -144,5 +144,5 @@ def test_batch_without_boxes_matches_nothing() -> None:
 def test_predictions_that_are_not_finite_are_named(field: str) -> None:
     detections, targets = random_batch(7, counts=[2, 2])
     getattr(detections, field)[1, 1, 3] = nan
-    with pytest.raises(InputError, match=r"image 1 is not finite.*lower optim\.lr"):
+    with pytest.raises(InputError, match=r"image 1 is not finite"):
         MATCHER(detections, prompts([0, 1, 2]), targets)

@@ -64,7 +64,7 @@ class Criterion(nn.Module):
             `alignment` and `relation`, where their weight is not 0.
 
         Raises:
-            InputError: predictions or target boxes are not finite, as where training has diverged.
+            NotFiniteError: predictions or target boxes are not finite, as where training has diverged.
             ValueError: one of `noised` and `output.noised` is missing.
         """
         if (noised is None) != (output.noised is None):

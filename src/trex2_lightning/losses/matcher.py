@@ -18,6 +18,10 @@ from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.structures import Detections, PromptTokens, Targets
 
 
+class NotFiniteError(InputError):
+    """Predictions or targets are not finite."""
+
+
 class HungarianMatcher:
     """Matches each decoder layer on its own; the costs of all layers and images leave the device in one transfer.
 
@@ -39,7 +43,7 @@ class HungarianMatcher:
             there are more targets than queries, the dearest targets have none.
 
         Raises:
-            InputError: predictions or target boxes are not finite, as where training has diverged.
+            NotFiniteError: predictions or target boxes are not finite, as where training has diverged.
         """
         num_images = detections.boxes.shape[1]
         valid = prompts.valid.expand(num_images, -1)
@@ -56,10 +60,9 @@ class HungarianMatcher:
         assigned = np.full((num_layers, len(targets), num_queries), -1)
         for image, layers in enumerate(costs.split([len(target.labels) for target in targets], -1)):
             if not layers.isfinite().all():
-                raise InputError(
+                raise NotFiniteError(
                     f"the matching cost of image {targets[image].image_id} is not finite: its predictions or target "
-                    "boxes hold NaN or infinity; if training has diverged, lower optim.lr or optim.clip_norm, or use "
-                    "train.precision=32-true"
+                    "boxes hold NaN or infinity"
                 )
             for layer, cost in enumerate(layers.numpy()):
                 queries, matched = linear_sum_assignment(cost)

@@ -16,13 +16,13 @@ from trex2_lightning.studies.timing import fastest
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.module import DetectionModule
 
-EXPERIMENT = "experiments/small_coco.yaml"
+CROWDED = "experiments/small_coco.yaml"
 RANDOM = ("model.backbone.weights=", "model.num_queries=900", "train.accelerator=cpu", "train.devices=1")
-BOXES = (30, 300, 3000)
-NAMES = tuple(f"thing {number}" for number in range(80))
+FEW_TO_MANY = (30, 300, 3000)
+THINGS = tuple(f"thing {number}" for number in range(80))
 
 
-def crowded_steps(boxes: Sequence[int] = BOXES, repeats: int = 2, *settings: str) -> str:
+def crowded_steps(boxes: Sequence[int] = FEW_TO_MANY, repeats: int = 2, *settings: str) -> str:
     """Seconds of a step on one picture of so many boxes, with as many times those of the first, as a table.
 
     Args:
@@ -30,7 +30,7 @@ def crowded_steps(boxes: Sequence[int] = BOXES, repeats: int = 2, *settings: str
         repeats: of which the fastest counts.
         settings: further ones of the experiment, whose weights are random.
     """
-    config = load(EXPERIMENT, [*RANDOM, *settings])
+    config = load(CROWDED, [*RANDOM, *settings])
     module = build_module(config).train()
     bounded = config.loss.denoising.limit
     lines = []
@@ -44,17 +44,17 @@ def crowded_steps(boxes: Sequence[int] = BOXES, repeats: int = 2, *settings: str
 
 
 def picture(number: int, side: int) -> Batch:
-    """A batch of one picture of random pixels with so many small boxes, asked for by `NAMES`."""
+    """A batch of one picture of random pixels with so many small boxes, asked for by `THINGS`."""
     generator = torch.Generator().manual_seed(number)
     centres, sides = (torch.rand(number, 2, generator=generator) for _ in range(2))
     example = Example(
         pixels=torch.randn(3, side, side, generator=generator),
         boxes=torch.cat([0.05 + 0.9 * centres, 0.01 + 0.05 * sides], 1),
-        labels=torch.randint(len(NAMES), (number,), generator=generator),
+        labels=torch.randint(len(THINGS), (number,), generator=generator),
         size=(side, side),
         image_id=1,
     )
-    return collate_train([example], NAMES, NAMES, len(NAMES), 1)
+    return collate_train([example], THINGS, THINGS, len(THINGS), 1)
 
 
 def _step(module: DetectionModule, config: Config, batch: Batch) -> None:

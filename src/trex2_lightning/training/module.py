@@ -15,6 +15,7 @@ from torch.optim import AdamW, Optimizer
 from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.losses.denoising import noise_queries
+from trex2_lightning.losses.matcher import NotFiniteError
 from trex2_lightning.metrics.detection import DetectionMetric, ImageResult
 from trex2_lightning.models.calibration import unfitted_scores
 from trex2_lightning.models.detector import PromptedDetector
@@ -24,6 +25,7 @@ from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.prompting.region_classifier import RegionClassifier
 from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.structures import Batch, FeatureMaps, Prompts, PromptSource, PromptTokens
+from trex2_lightning.training.divergence import FiniteSteps
 from trex2_lightning.training.optim import adamw, regroup, schedule, set_rates
 
 
@@ -87,6 +89,7 @@ class DetectionModule(L.LightningModule):
         self._proposing: PromptTokens | None = None
         self.skipped_images = 0  # unreadable training images met so far on this rank
         self.left_out_categories = 0  # for which early fusion had no room, so far on this rank
+        self._finite = FiniteSteps()
         self._optimizer = optimizer
         self._denoising = denoising
         self._resolved_config = resolved_config
@@ -100,8 +103,13 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One iteration with text or with visual prompts, as the batch has them."""
-        terms, left_out = self.loss_terms(batch, batch_idx)
+        try:
+            terms, left_out = self.loss_terms(batch, batch_idx)
+        except NotFiniteError as error:
+            raise self._finite.blame(self.trainer, batch, error) from error
+        self._finite.check(self._trainer)
         loss = torch.stack(list(terms.values())).sum()
+        self._finite.add(batch, loss)
         self._log_step(loss, terms, batch, left_out)
         return loss
 
@@ -132,6 +140,7 @@ class DetectionModule(L.LightningModule):
             self.trainer.should_stop = True  # makes Lightning validate, and so save, the last step too
 
     def on_validation_epoch_start(self) -> None:
+        self._finite.check(self._trainer)
         for prompting, metric in self.protocols.values():
             prompting.start()
             metric.reset()
@@ -223,7 +232,9 @@ class DetectionModule(L.LightningModule):
         first; bfloat16 has none.
         """
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.log("gradient_norm", clip_grad_norm_(parameters, gradient_clip_val or torch.inf))
+        norm = clip_grad_norm_(parameters, gradient_clip_val or torch.inf)
+        self._finite.end(norm)
+        self.log("gradient_norm", norm)
 
     def configure_optimizers(self) -> dict[str, Any]:  # type: ignore[override]
         optimizer: AdamW = adamw(self.detector, self._optimizer, self.criterion)
@@ -231,6 +242,8 @@ class DetectionModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises InputError: the last step was not finite."""
+        self._finite.check(self._trainer)
         checkpoint["config"] = self._resolved_config
         checkpoint["visual_trained"] = self.visual_trained
         checkpoint["known_names"] = [*self.known_names]
