@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from lightning import Trainer
 from torch import Tensor
 
@@ -24,7 +23,8 @@ class FiniteSteps:
 
     def __init__(self) -> None:
         self._batches: list[_Seen] = []  # of the step that is being made
-        self._step: tuple[list[_Seen], Tensor] = [], torch.zeros(())  # the last that was made, with its gradient's norm
+        self._step: list[_Seen] = []  # the last that was made
+        self._norm: Tensor | None = None  # of its gradient
 
     def add(self, batch: Batch, loss: Tensor) -> None:
         """A batch of the step that is being made, and its loss ()."""
@@ -32,18 +32,17 @@ class FiniteSteps:
 
     def end(self, norm: Tensor) -> None:
         """The step is made with a gradient of that norm ()."""
-        self._step, self._batches = (self._batches, _to_host(norm)), []
+        self._step, self._batches, self._norm = self._batches, [], _to_host(norm)
 
     def check(self, trainer: Trainer | None) -> None:
         """Raises InputError: the last step's gradient is not finite; all ranks together."""
-        batches, norm = self._step
-        if trainer is None or norm.isfinite():
+        if trainer is None or self._norm is None or self._norm.isfinite():
             return
-        wrong = [seen.what for seen in batches if not seen.loss.isfinite()]
+        wrong = [seen.what for seen in self._step if not seen.loss.isfinite()]
         if found := [what for ranks in from_every_rank(wrong) for what in ranks]:
             told = f"the loss is not finite with {'; '.join(found)}"
         else:
-            told = f"the gradient is not finite with {'; '.join(seen.what for seen in batches)}"
+            told = f"the gradient is not finite with {'; '.join(seen.what for seen in self._step)}"
         raise InputError(f"step {trainer.global_step:,}: {told}; {kept_before(trainer)}")
 
     def blame(self, trainer: Trainer, batch: Batch, error: NotFiniteError) -> InputError:
