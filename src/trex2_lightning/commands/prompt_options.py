@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
 
-from trex2_lightning.errors import InputError
-from trex2_lightning.structures import Box, Exemplar, Point
+from trex2_lightning.inference.marks import MARK_FORMS, typed_marks
+from trex2_lightning.structures import Exemplar
 
-OPTION_FORMS = {"--box": "NAME=X1,Y1,X2,Y2", "--point": "NAME=X,Y", "--reference": "NAME=FILE:X1,Y1,X2,Y2"}
 OPTIONS = {  # form and meaning
     "--text": ("PHRASE", "what the phrase names"),
-    "--box": (OPTION_FORMS["--box"], "what looks like the object in this box"),
-    "--point": (OPTION_FORMS["--point"], "what looks like the object at this point"),
-    "--reference": (OPTION_FORMS["--reference"], "what looks like this box, or point X,Y, of another image"),
+    "--box": (MARK_FORMS["box"], "what looks like the object in this box"),
+    "--point": (MARK_FORMS["point"], "what looks like the object at this point"),
+    "--reference": (MARK_FORMS["reference"], "what looks like this box, or point X,Y, of another image"),
     "--prompts": ("FILE", "what the categories of a prompt file stand for"),
     "--negative": ("NAME", "one of the categories above, whose objects are not wanted"),
 }
@@ -40,17 +38,4 @@ def marked(options: argparse.Namespace) -> dict[str, dict[str, list[Exemplar]]]:
     Raises:
         InputError: an option that is not in its form.
     """
-    found: dict[str, dict[str, list[Exemplar]]] = {}
-    for option, kinds in (("--box", (Box,)), ("--point", (Point,)), ("--reference", (Box, Point))):
-        for text in getattr(options, option.removeprefix("--"), ()):
-            name, _, place = text.partition("=")
-            file, _, numbers = place.rpartition(":")
-            try:
-                values = [float(number) for number in numbers.split(",")]
-            except ValueError:
-                values = []
-            kind = next((kind for kind in kinds if len(fields(kind)) == len(values)), None)
-            if not name.strip() or kind is None or bool(file) != (option == "--reference"):
-                raise InputError(f"{option} {text}: write {option} {OPTION_FORMS[option]}, in pixels")
-            found.setdefault(file, {}).setdefault(name.strip(), []).append(kind(*values))
-    return found
+    return typed_marks({name: getattr(options, name, ()) for name in MARK_FORMS}, sign="--")

@@ -29,6 +29,7 @@ NOISE = (
     r"Be aware that when using `ckpt_path`, callbacks",  # a run that goes on with another train.save_every
     r"predict returned None",  # what it is called for is collected on the way
     r"The '\w+_dataloader' does not have many workers",
+    r"`torch.distributed.reduce_op` is deprecated",  # NiceGUI looks at all objects, for the server among them
 )
 aside = Console(stderr=True)
 

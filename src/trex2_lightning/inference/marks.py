@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.structures import Exemplar, ExemplarKind, Prompts, PromptTokens
+from trex2_lightning.structures import Box, Exemplar, ExemplarKind, Point, Prompts, PromptTokens
 
 if TYPE_CHECKING:  # who marks without PyTorch reads no marks with it
     from torch import Tensor
 
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
+# How people type marks: of the image itself, or of another one.
+MARK_FORMS = {"box": "NAME=X1,Y1,X2,Y2", "point": "NAME=X,Y", "reference": "NAME=FILE:X1,Y1,X2,Y2"}
+
+
+def typed_marks(typed: Mapping[str, Iterable[str]], sign: str = "") -> dict[str, dict[str, list[Exemplar]]]:
+    """Exemplars by file, "" for the image itself, and category.
+
+    Args:
+        typed: texts by the words of `MARK_FORMS`, in these forms; of a reference also `NAME=FILE:X,Y`.
+        sign: before these words in messages, as where they are options.
+
+    Raises:
+        InputError: one is not in its form.
+    """
+    found: dict[str, dict[str, list[Exemplar]]] = {}
+    for word, kinds in (("box", (Box,)), ("point", (Point,)), ("reference", (Box, Point))):
+        for text in typed.get(word, ()):
+            name, _, place = text.partition("=")
+            file, _, numbers = place.rpartition(":")
+            try:
+                values = [float(number) for number in numbers.split(",")]
+            except ValueError:
+                values = []
+            kind = next((kind for kind in kinds if len(fields(kind)) == len(values)), None)
+            if not name.strip() or kind is None or bool(file) != (word == "reference"):
+                raise InputError(f"{sign}{word} {text}: write {sign}{word} {MARK_FORMS[word]}, in pixels")
+            found.setdefault(file, {}).setdefault(name.strip(), []).append(kind(*values))
+    return found
 
 
 def check_kinds(images: Iterable[Marks]) -> None:

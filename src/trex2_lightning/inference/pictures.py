@@ -44,10 +44,10 @@ def draw_boxes(
     corners = (boxes * factor).tolist()
     order = range(len(labels)) if scores is None else scores.argsort().tolist()
     for i in order:
-        canvas.rectangle(corners[i], outline=_colour(labels[i]), width=max(2, side // 200))
+        canvas.rectangle(corners[i], outline=label_colour(labels[i]), width=max(2, side // 200))
     for i in order:
         text = labels[i] if scores is None else f"{labels[i]} {scores[i]:.2f}"
-        _write(text, corners[i], image, font, _colour(labels[i]))
+        _write(text, corners[i], image, font, label_colour(labels[i]))
     for name, marks in (exemplars or {}).items():
         for mark in marks:
             box = _mark(mark.kind, [factor * side for side in mark.corners], canvas, width=max(2, side // 200))
@@ -93,7 +93,7 @@ def _write(
     canvas.text((left + 1, top + 1), text, "black", font)
 
 
-def _colour(label: str) -> tuple[int, int, int]:
+def label_colour(label: str) -> tuple[int, int, int]:
     """Bright enough for black text; the same for the same label everywhere."""
     code = crc32(label.encode())
     red, green, blue = hsv_to_rgb((code % 360 / 360, 0.25 + 0.3 * (code // 360 % 2), 1.0))

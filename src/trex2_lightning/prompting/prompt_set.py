@@ -37,6 +37,14 @@ class PromptSet(NamedTuple):
         """The names that were made from text alone."""
         return tuple(name for name, source in zip(self.names, self.sources, strict=True) if source == "text")
 
+    def apart(self) -> dict[str, PromptSet]:
+        """Each category as a set of its own, by its name."""
+        shown = {name: {name: vectors} for name, vectors in self.appearance.items()}
+        return {
+            name: PromptSet((name,), vector[None], (source,), shown.get(name, {}))
+            for name, vector, source in zip(self.names, self.vectors, self.sources, strict=True)
+        }
+
     def tokens(self, device: torch.device, words: PromptTokens | None = None) -> PromptTokens:
         """What any image is asked with.
 

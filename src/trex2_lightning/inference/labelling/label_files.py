@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 from urllib.parse import quote
@@ -34,28 +34,24 @@ class Labels(NamedTuple):
 
 def write_coco(labels: Labels, folder: Path) -> Path:
     """`labels.json` in COCO's format, with a `score` for each box; numbers count from 1."""
-    numbers = {name: number for number, name in enumerate(labels.categories, 1)}
-    categories = [{"id": number, "name": name} for name, number in numbers.items()]
-
-    def images() -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(labels.rows(), 1):
-            yield {"id": number, "file_name": row.name, "width": row.width, "height": row.height}
-
-    def annotations() -> Iterator[dict[str, Any]]:
-        boxes = ((image, found) for image, row in enumerate(labels.rows(), 1) for found in row.found)
-        for number, (image, (name, score, (left, top, right, bottom))) in enumerate(boxes, 1):
-            width, height = round(right - left, 2), round(bottom - top, 2)
-            box = {"bbox": [left, top, width, height], "area": round(width * height, 2), "iscrowd": 0, "score": score}
-            yield {"id": number, "image_id": image, "category_id": numbers[name], **box}
 
     def write(file: TextIO) -> None:
         file.write('{"images": ')
-        _write_list(file, images())
+        _write_list(file, _coco_images(labels.rows()))
         file.write(', "annotations": ')
-        _write_list(file, annotations())
-        file.write(f', "categories": {json.dumps(categories)}}}\n')
+        _write_list(file, _coco_annotations(labels.rows(), labels.categories))
+        file.write(f', "categories": {json.dumps(_coco_categories(labels.categories))}}}\n')
 
     return _written(folder / "labels.json", write)
+
+
+def coco_content(rows: Sequence[LabelRow], categories: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The same, of few pictures."""
+    return {
+        "images": list(_coco_images(rows)),
+        "annotations": list(_coco_annotations(rows, categories)),
+        "categories": _coco_categories(categories),
+    }
 
 
 def write_label_studio(labels: Labels, folder: Path) -> Path:
@@ -140,6 +136,24 @@ class _Stems:
             path = path.with_name(path.name + path.suffix)
         self._taken.add(str(path.with_suffix("")))
         return path
+
+
+def _coco_images(rows: Iterable[LabelRow]) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(rows, 1):
+        yield {"id": number, "file_name": row.name, "width": row.width, "height": row.height}
+
+
+def _coco_annotations(rows: Iterable[LabelRow], categories: Sequence[str]) -> Iterator[dict[str, Any]]:
+    numbers = {name: number for number, name in enumerate(categories, 1)}
+    boxes = ((image, found) for image, row in enumerate(rows, 1) for found in row.found)
+    for number, (image, (name, score, (left, top, right, bottom))) in enumerate(boxes, 1):
+        width, height = round(right - left, 2), round(bottom - top, 2)
+        box = {"bbox": [left, top, width, height], "area": round(width * height, 2), "iscrowd": 0, "score": score}
+        yield {"id": number, "image_id": image, "category_id": numbers[name], **box}
+
+
+def _coco_categories(categories: Sequence[str]) -> list[dict[str, Any]]:
+    return [{"id": number, "name": name} for number, name in enumerate(categories, 1)]
 
 
 def _task(row: LabelRow) -> dict[str, Any]:

@@ -1,0 +1,58 @@
+"""What a client may send: so many bytes, and pictures of so many pixels, known before anything is decoded."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import NamedTuple
+
+from PIL import Image
+
+from trex2_lightning.data.images.archives import UNREADABLE
+from trex2_lightning.data.images.image_files import ImageError
+from trex2_lightning.errors import InputError
+
+SERVED_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # none that starts other programs
+MIB = 2**20
+
+
+class ServingLimits(NamedTuple):
+    """Each is an option of `trex2 serve`."""
+
+    max_upload: int = 32  # MiB of one request, and of all pictures of a page
+    max_pixels: int = 40_000_000  # of one picture
+    memory: int = 1024  # MiB of image features that are kept for further prompts, of all users
+
+
+class TooLargeError(InputError):
+    """What was sent is beyond a limit; the message names the option that sets it."""
+
+
+def too_many_bytes(limits: ServingLimits) -> str:
+    """What is said of an upload beyond the limit."""
+    return f"more than {limits.max_upload} MiB were sent: send less, or start the server with a larger --max-upload"
+
+
+def check_picture(data: bytes, called: str, limits: ServingLimits) -> None:
+    """Look at a picture's header, and decode nothing.
+
+    Args:
+        data: a file's content.
+        called: the picture, in messages.
+        limits: of the server.
+
+    Raises:
+        TooLargeError: it has too many pixels.
+        ImageError: it is no picture, or of a format that is not served.
+    """
+    try:
+        with Image.open(BytesIO(data), formats=SERVED_FORMATS) as image:
+            pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        pixels = limits.max_pixels + 1
+    except UNREADABLE as error:
+        raise ImageError(f"{called}: is no picture, or damaged: send one of {', '.join(SERVED_FORMATS)}") from error
+    if pixels > limits.max_pixels:
+        raise TooLargeError(
+            f"{called}: has more than {limits.max_pixels:,} pixels: send a smaller one, or start the server with a "
+            "larger --max-pixels"
+        )
