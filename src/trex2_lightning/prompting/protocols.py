@@ -6,7 +6,6 @@ per category.
 
 from __future__ import annotations
 
-import logging
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -27,11 +26,10 @@ from trex2_lightning.ops.prompt_tokens import (
     only,
     renumbered,
     stack,
-    take,
     together,
 )
+from trex2_lightning.prompting.controls import swapped_references, wrong_phrases
 from trex2_lightning.prompting.protocol_names import EXEMPLAR_KINDS, OWN_EXEMPLARS
-from trex2_lightning.prompting.wrong_phrases import no_own_place, wrong_phrases
 from trex2_lightning.structures import (
     Batch,
     ExemplarKind,
@@ -43,8 +41,6 @@ from trex2_lightning.structures import (
     PromptTokens,
     Targets,
 )
-
-log = logging.getLogger(__name__)
 
 Aggregation = Literal["mean", "weighted", "best"]
 
@@ -99,7 +95,9 @@ def promptings(
     if references is not None:
         for count in counts:
             rows[f"generic_{count}"] = _generic(first_images(references, count), aggregation)
-        if "random_references" in protocols and (swapped := _swapped(first_images(references, max(counts)), seed)):
+        if "random_references" in protocols and (
+            swapped := swapped_references(first_images(references, max(counts)), seed)
+        ):
             rows["random_references"] = _generic(swapped, aggregation)
         rows["mixed"] = Mixed(text, average(references))
         rows["mixed_mean"] = Mixed(text, references)
@@ -293,13 +291,3 @@ def _generic(references: PromptTokens, aggregation: Aggregation) -> Prompting:
     if aggregation == "best":
         return BestReference(references)
     return Fixed(average(references) if aggregation == "mean" else weighted_average(references))
-
-
-def _swapped(references: PromptTokens, seed: int) -> PromptTokens | None:
-    """The same with each category's place taken by another; None, which the log tells, where there is no other."""
-    size = references.embed.shape[1]
-    if size < 2:
-        log.warning("random_references left out: one category has no other to change places with")
-        return None
-    order = torch.tensor(no_own_place(size, seed))
-    return take(renumbered(references, order.argsort()), order)

@@ -11,7 +11,17 @@ from trex2_lightning.data.images.archives import UNREADABLE
 from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
-SERVED_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # none that starts other programs
+SERVED_FORMATS = (
+    "AVIF",
+    "BMP",
+    "GIF",
+    "JPEG",
+    "JPEG2000",
+    "PNG",
+    "PPM",
+    "TIFF",
+    "WEBP",
+)  # none that starts other programs
 MIB = 2**20
 
 

@@ -6,9 +6,9 @@ import pytest
 from glass import NAMES
 
 from trex2_lightning.data.sampling.foreign import far_from
+from trex2_lightning.prompting.controls import permuted, wrong_phrases
 from trex2_lightning.prompting.protocol_names import PROTOCOLS, TEXT_CONTROLS
 from trex2_lightning.prompting.protocols import promptings
-from trex2_lightning.prompting.wrong_phrases import permuted, wrong_phrases
 
 
 @pytest.mark.parametrize("count", [2, 3, 10, 57])

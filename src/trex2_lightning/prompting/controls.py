@@ -1,4 +1,4 @@
-"""The controls of text: phrases that stand in the names' place and should find nothing of them."""
+"""Controls: phrases that stand in the names' place, and references in others', should find nothing of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import logging
 import random
 from collections.abc import Collection
 
+import torch
+
 from trex2_lightning.data.sampling.foreign import foreign_in_place
+from trex2_lightning.ops.prompt_tokens import renumbered, take
+from trex2_lightning.structures import PromptTokens
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +39,21 @@ def wrong_phrases(protocols: Collection[str], names: tuple[str, ...], seed: int)
         else:
             log.warning("foreign_phrases left out: every foreign name is near one of the data set's")
     return phrases
+
+
+def swapped_references(references: PromptTokens, seed: int) -> PromptTokens | None:
+    """The same with each category's place taken by another; None, which the log tells, where there is no other.
+
+    Args:
+        references: of batch size N, with one vector per category, in their order.
+        seed: of the draw.
+    """
+    size = references.embed.shape[1]
+    if size < 2:
+        log.warning("random_references left out: one category has no other to change places with")
+        return None
+    order = torch.tensor(no_own_place(size, seed))
+    return take(renumbered(references, order.argsort()), order)
 
 
 def permuted(names: tuple[str, ...], seed: int) -> tuple[str, ...]:
