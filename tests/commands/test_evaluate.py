@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from trex2_lightning.commands.calibrate import main as calibrate_command
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config
+from trex2_lightning.evaluation import evaluate as evaluate_module
+from trex2_lightning.evaluation import fits
 from trex2_lightning.evaluation.history import read_json
 from trex2_lightning.training.fit import train
 
@@ -51,6 +54,35 @@ def test_a_published_detector_is_evaluated_without_a_run(
     assert summary["ap"].keys() == {"text", "random_phrases", "foreign_phrases"}
     results = json.loads((tmp_path / "runs" / "dino" / "results_text.json").read_text())
     assert {result["image_id"] for result in results} == {1, 2, 3}
+
+
+def test_a_checkpoint_outside_of_a_run_is_evaluated_to_the_working_folder(
+    call: Callable[..., None], checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it lies may be anybody's folder, or none that can be written to."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    loose = checkpoint.rename(tmp_path / "elsewhere" / "some.ckpt")
+    call(evaluate_command, "--ckpt", loose, "--protocol", "text", "logging.wandb=disabled")
+    assert (tmp_path / "here" / "results" / "some" / "eval" / "text" / "evaluation.json").is_file()
+    assert [*(tmp_path / "elsewhere").iterdir()] == [loose]
+
+
+@pytest.mark.parametrize("command", [evaluate_command, calibrate_command])
+def test_what_cannot_be_written_is_seen_before_the_work(
+    error_line: Callable[..., str],
+    checkpoint: Path,
+    tmp_path: Path,
+    command: Callable[[list[str]], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As root may write anywhere, a file stands in the folder's place."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(evaluate_module, "evaluate", None)
+    monkeypatch.setattr(fits, "calibrate", None)
+    message = error_line(command, "--ckpt", checkpoint, "--output", tmp_path / "file" / "x" / "y.ckpt")
+    assert "nothing can be written there (Not a directory); give another place by --output" in message
 
 
 def test_the_run_s_folder_has_all_of_the_test_split_and_nothing_else(

@@ -237,6 +237,20 @@ def test_the_picture_and_the_values_are_written(image: Path, tmp_path: Path) -> 
     assert (drawn != both).any()
 
 
+def test_images_of_one_name_keep_their_own_results(image: Path, tmp_path: Path) -> None:
+    """And the same image, however it is called, replaces its own."""
+    other = tmp_path / "others" / f"{image.stem}.png"
+    other.parent.mkdir()
+    Image.open(image).save(other)
+    folder = tmp_path / "found"
+    first, second = (write_prediction(file, [], folder, {})[1] for file in (image, str(other)))
+    again, both = (write_prediction(file, [], str(folder), {})[1] for file in (image.parent / "." / image.name, other))
+    assert [file.name for file in (first, second, again, both)] == ["1.json", "1_2.json", "1.json", "1_2.json"]
+    assert [Path(json.loads(file.read_text())["image"]) for file in (first, second)] == [image, other]
+    with pytest.raises(InputError, match="a ndarray has no name to call its picture and values by"):
+        write_prediction(np.zeros((9, 9, 3), np.uint8), [], folder, {})  # type: ignore[arg-type]
+
+
 def test_results_never_lie_beside_the_images_they_are_made_of(image: Path, tmp_path: Path) -> None:
     photograph = image.with_suffix(".png")
     Image.open(image).save(photograph)

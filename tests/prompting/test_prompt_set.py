@@ -108,6 +108,18 @@ def test_sets_join_in_order() -> None:
     assert torch.equal(joined.vectors, torch.cat([SET.vectors, other.vectors]))
 
 
+def test_a_prompt_file_is_called_what_it_is_and_written_or_said_not_to_be(tmp_path: Path) -> None:
+    for name in ("prompts.json", "prompts", "prompts.pt"):
+        with pytest.raises(InputError, match=r"prompts are written as \.safetensors: call it prompts\.safetensors$"):
+            save_prompts(SET, str(tmp_path / name), WEIGHTS)
+    assert not [*tmp_path.iterdir()]
+    path = tmp_path / "prompts.safetensors"
+    save_prompts(SET, str(path), WEIGHTS)
+    assert load_prompts(str(path), SET.vectors.shape[1], WEIGHTS).names == SET.names
+    with pytest.raises(InputError, match=r"x\.safetensors: cannot be written \("):
+        save_prompts(SET, path / "x.safetensors", WEIGHTS)
+
+
 def test_a_name_stands_for_one_category() -> None:
     with pytest.raises(InputError, match="the category 'red star' is given twice"):
         join(SET, SET)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.evaluate import available_device
-from trex2_lightning.commands.terminal import console, parse
+from trex2_lightning.commands.terminal import console, parse, writable
 from trex2_lightning.errors import InputError
 
 
@@ -21,7 +21,9 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
     from trex2_lightning.evaluation.fits import calibrate
     from trex2_lightning.training.checkpoint import compare_appearance, load_checkpoint, write_fits
 
+    output = options.output or options.ckpt.with_name("calibrated.ckpt")
     trained, module = load_checkpoint(options.ckpt)
+    writable(output.parent)
     config = for_evaluation(trained, [*available_device(), *overrides])
     appearance, config.model.appearance = config.model.appearance, trained.model.appearance
     if config.model != trained.model:
@@ -29,6 +31,5 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
     if appearance != trained.model.appearance:
         compare_appearance(config, module, appearance)
     calibrate(config, module)
-    output = options.output or options.ckpt.with_name("calibrated.ckpt")
     write_fits(config, module, options.ckpt, output)
     console.print(f"written to {output}", soft_wrap=True)

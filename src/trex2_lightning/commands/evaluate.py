@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trex2_lightning.commands.terminal import add_model, console, parse
+from trex2_lightning.commands.terminal import add_model, console, parse, writable
 from trex2_lightning.errors import InputError
 from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
 
@@ -30,7 +30,10 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         f"controls; all after visual training: {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}",
     )
     parser.add_argument(
-        "--output", type=Path, help="folder for the files; default: the run's folder, or one in eval/ of it"
+        "--output",
+        type=Path,
+        help="folder for the files; default: the run's folder, or one in eval/ of it; of a checkpoint outside of a run "
+        "results/NAME here",
     )
     options, overrides = parse(parser, arguments, "a benchmark of experiments/eval/, and configuration values")
 
@@ -55,9 +58,8 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         raise InputError("the model of a checkpoint cannot be changed: leave out the overrides of model.*")
     what = _what(benchmark, options.split, options.protocol or [])
     checkpoint = checkpoint_of(options.model)
-    run_folder = checkpoint.parent.parent if checkpoint else trained.folder
-    output = options.output or (run_folder / "eval" / what if what else run_folder)
-    output.mkdir(parents=True, exist_ok=True)
+    own = _own_folder(checkpoint) if checkpoint else trained.folder
+    output = writable(options.output or (own / "eval" / what if what else own))
 
     if config.eval.tasks:
         reports = evaluate_tasks(config, module, options.split, options.protocol)
@@ -65,6 +67,12 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
         reports = {"": evaluate(config, module, options.split, options.protocol)}
     about = {"checkpoint": str(checkpoint or options.model), "split": options.split}
     rank_zero_only(_present)(reports, config, output, about, what)  # all ranks have the same figures
+
+
+def _own_folder(checkpoint: Path) -> Path:
+    """That of its run; of a checkpoint that lies elsewhere, one in the working folder."""
+    run = checkpoint.parent.parent
+    return run if (run / "config.yaml").is_file() else Path("results", checkpoint.stem)
 
 
 def _what(benchmark: str, split: str, protocols: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trex2_lightning.commands.prompt_options import add_prompt_options, marked
-from trex2_lightning.commands.terminal import add_model, aside, console
+from trex2_lightning.commands.terminal import add_model, aside, console, writable
 
 if TYPE_CHECKING:
     from trex2_lightning.inference.predictor import Detection
@@ -42,10 +42,14 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
 
     from trex2_lightning.inference.prediction_files import output_files, prediction_values, write_prediction
     from trex2_lightning.inference.predictor import Predictor, Reference
+    from trex2_lightning.prompting.prompt_file import prompt_file
     from trex2_lightning.prompting.prompt_set import join
 
-    if folder:
-        output_files(options.image, folder, (Path(file) for file in shown if file))  # refuses before it computes
+    if folder:  # refuses before it computes
+        output_files(options.image, folder, (Path(file) for file in shown if file))
+        writable(folder)
+    if options.save_prompts:
+        writable(prompt_file(options.save_prompts).parent, "--save-prompts")
     predictor = Predictor.from_pretrained(options.model)
     image, exemplars = predictor.encode(options.image), shown.pop("", {})
     references: list[Reference] = [(Path(file), others) for file, others in shown.items()]

@@ -12,6 +12,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryFile
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -83,6 +85,24 @@ def _status_of(end: BaseException) -> int:
     return TERMINATED if type(end).__name__ == "SIGTERMException" else 0
 
 
+def writable(folder: Path, option: str = "--output") -> Path:
+    """The folder, which is there now: so that hours of work do not end with files that cannot be written.
+
+    Raises:
+        InputError: it is not, or takes no files; `option` names another one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder}: nothing can be written there ({reason}); give another place by {option}"
+        ) from error
+    return folder
+
+
 def parse(
     parser: argparse.ArgumentParser, arguments: list[str], others: str = "configuration values"
 ) -> tuple[argparse.Namespace, list[str]]:
@@ -103,4 +123,4 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-__all__ = ["STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse"]
+__all__ = ["STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse", "writable"]

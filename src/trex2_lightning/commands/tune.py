@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import add_model, console
+from trex2_lightning.commands.terminal import add_model, console, writable
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.errors import InputError
 
@@ -44,7 +44,9 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
     from trex2_lightning.data.opening import open_records
     from trex2_lightning.inference.predictor import Predictor
     from trex2_lightning.inference.tuning import exemplars, tune
+    from trex2_lightning.prompting.prompt_file import prompt_file
 
+    writable(prompt_file(options.output).parent)
     form = every_format()[options.format]
     if form.is_direct(options.data) and options.images is None:
         raise InputError(f"{options.data} does not say where its images are: add --images FOLDER")

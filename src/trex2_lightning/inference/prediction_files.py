@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -15,13 +16,21 @@ from trex2_lightning.inference.pictures import draw_boxes
 from trex2_lightning.structures import Detection
 
 
-def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
+def output_files(image: str | Path, folder: str | Path, references: Iterable[Path] = ()) -> tuple[Path, Path]:
     """Where `write_prediction` writes the picture and the values of an image.
 
+    Both are called like it, with a number where another image of its name has its own there.
+
     Raises:
-        InputError: they would lie beside the image or a reference image, and could replace it or what belongs to it.
+        InputError: it is no file; or they would lie beside the image or a reference image, and could replace it or what
+            belongs to it.
     """
-    outputs = folder / f"{image.stem}.png", folder / f"{image.stem}.json"
+    if not isinstance(image, str | Path):
+        raise InputError(f"a {type(image).__name__} has no name to call its picture and values by: give a file")
+    image, folder = Path(image), Path(folder)
+    names = (image.stem if number == 1 else f"{image.stem}_{number}" for number in count(1))
+    stem = next(name for name in names if _is_free(folder / f"{name}.json", image))
+    outputs = folder / f"{stem}.png", folder / f"{stem}.json"
     for file in (image, *references):
         if file.resolve().parent in {output.resolve().parent for output in outputs}:
             raise InputError(
@@ -32,9 +41,9 @@ def output_files(image: Path, folder: Path, references: Iterable[Path] = ()) -> 
 
 
 def write_prediction(
-    image: Path,
+    image: str | Path,
     detections: Sequence[Detection],
-    folder: Path,
+    folder: str | Path,
     exemplars: Marks,
     present: Mapping[str, float] | None = None,
 ) -> tuple[Path, Path]:
@@ -46,9 +55,9 @@ def write_prediction(
         InputError: as `output_files`.
     """
     picture, values = output_files(image, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    picture.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_boxes(
-        read_image(image),
+        read_image(Path(image)),
         torch.tensor([detection.box for detection in detections]).reshape(-1, 4),
         [detection.name for detection in detections],
         torch.tensor([detection.score for detection in detections]),
@@ -60,8 +69,17 @@ def write_prediction(
 
 
 def prediction_values(
-    image: Path, detections: Sequence[Detection], present: Mapping[str, float] | None = None
+    image: str | Path, detections: Sequence[Detection], present: Mapping[str, float] | None = None
 ) -> dict[str, object]:
     """What JSON has of an image: its path, the detections, and what is present where the detector says it."""
     content: dict[str, object] = {"image": str(image), "detections": [found._asdict() for found in detections]}
     return content if present is None else content | {"present": present}
+
+
+def _is_free(values: Path, image: Path) -> bool:
+    """Whether no other image has its values there."""
+    try:
+        other = json.loads(values.read_text())["image"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return True
+    return Path(str(other)).resolve() == image.resolve()

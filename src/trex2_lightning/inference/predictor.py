@@ -250,11 +250,11 @@ class Predictor:
             present = detector.present(detector.decode(encoded.features, self._asked(known)))
         return dict(zip(known.names, present[0].tolist(), strict=True))
 
-    def save(self, prompts: PromptSet, path: Path) -> None:
+    def save(self, prompts: PromptSet, path: str | Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file."""
         save_prompts(prompts, path, self._fingerprint, self._network)
 
-    def load(self, path: Path) -> PromptSet:
+    def load(self, path: str | Path) -> PromptSet:
         """Read prompts that a detector with the same weights has made, on any machine.
 
         Raises:

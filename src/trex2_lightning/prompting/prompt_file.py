@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from trex2_lightning.errors import InputError
+from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.structures import PromptSource
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class PromptArrays(NamedTuple):
     appearance: Mapping[str, NDArray[np.float32]] = {}  # (m, A), of each category that has m exemplars
 
 
-def write_prompts(prompts: PromptArrays, path: Path, weights: str, network: str = "") -> None:
+def write_prompts(prompts: PromptArrays, path: str | Path, weights: str, network: str = "") -> None:
     """Write the set to a `.safetensors` file, which needs no reference images any more.
 
     Args:
@@ -45,7 +45,11 @@ def write_prompts(prompts: PromptArrays, path: Path, weights: str, network: str 
         path: of the file; its folder is made.
         weights: `fingerprint` of the detector that made the vectors.
         network: name and `fingerprint` of the network that made their appearance.
+
+    Raises:
+        InputError: as `prompt_file`, or it cannot be written.
     """
+    path = prompt_file(path)
     metadata = {
         "format": FILE_FORMAT,
         "version": FILE_VERSION,
@@ -56,12 +60,26 @@ def write_prompts(prompts: PromptArrays, path: Path, weights: str, network: str 
     }
     tensors = {f"{APPEARANCE}{prompts.names.index(name)}": shown for name, shown in prompts.appearance.items()}
     tensors |= {"vectors": prompts.vectors}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # safetensors writes an array's memory, whatever its strides.
-    save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # safetensors writes an array's memory, whatever its strides.
+        save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path, metadata)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({reason_of(error)}); give another file") from error
 
 
-def read_prompts(path: Path, width: int, weights: str, network: str = "") -> PromptArrays:
+def prompt_file(path: str | Path) -> Path:
+    """A file to write prompts to.
+
+    Raises:
+        InputError: its name says that it is of another kind, by which other programs would take it.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise InputError(f"{path}: prompts are written as .safetensors: call it {Path(path).stem}.safetensors")
+    return Path(path)
+
+
+def read_prompts(path: str | Path, width: int, weights: str, network: str = "") -> PromptArrays:
     """Read a set; nothing that the file holds is executed.
 
     Args:
@@ -77,7 +95,7 @@ def read_prompts(path: Path, width: int, weights: str, network: str = "") -> Pro
             repeated or not as many as vectors, vectors that are not finite or of another width, or other weights
             of the detector or of the network.
     """
-    metadata, tensors = _read(path)
+    metadata, tensors = _read(Path(path))
 
     def check(right: bool, reason: str) -> None:
         if not right:

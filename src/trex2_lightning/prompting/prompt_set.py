@@ -112,13 +112,13 @@ def join(*sets: PromptSet) -> PromptSet:
     return PromptSet(names, torch.cat([prompts.vectors for prompts in sets]), sources, appearance)
 
 
-def save_prompts(prompts: PromptSet, path: Path, weights: str, network: str = "") -> None:
+def save_prompts(prompts: PromptSet, path: str | Path, weights: str, network: str = "") -> None:
     """Write the set to a file, as `write_prompts`."""
     shown = {name: seen.numpy() for name, seen in prompts.appearance.items()}
     write_prompts(PromptArrays(prompts.names, prompts.vectors.numpy(), prompts.sources, shown), path, weights, network)
 
 
-def load_prompts(path: Path, width: int, weights: str, network: str = "") -> PromptSet:
+def load_prompts(path: str | Path, width: int, weights: str, network: str = "") -> PromptSet:
     """Read a set, as `read_prompts`."""
     read = read_prompts(path, width, weights, network)
     shown = {name: torch.from_numpy(seen) for name, seen in read.appearance.items()}
