@@ -62,7 +62,7 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     output = writable(options.output or (own / "eval" / what if what else own))
 
     if config.eval.tasks:
-        reports = evaluate_tasks(config, module, options.split, options.protocol)
+        reports = evaluate_tasks(config, module, options.split, options.protocol, output)
     else:
         reports = {"": evaluate(config, module, options.split, options.protocol)}
     about = {"checkpoint": str(checkpoint or options.model), "split": options.split}

@@ -17,6 +17,7 @@ from trex2_lightning.evaluation.reliability import Reliability, write_reliabilit
 from trex2_lightning.metrics.detection import ImageResult, coco_results
 from trex2_lightning.training.trainer import finish_wandb, wandb_logger
 
+FINISHED = "finished.json"  # of a task, while others are still to come
 Summary = dict[str, dict[str, dict[str, float]]]  # metric, row, group
 
 
@@ -96,15 +97,23 @@ def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: 
         about: what was evaluated.
     """
     for name, report in reports.items():
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        write_results(report, folder / name)
-        write_reliability(report.reliability(), folder / name)
+        if not (folder / name / FINISHED).is_file():  # else they were written when the task was done
+            write_task(report, folder / name)
     if "" in reports:
         figures: dict[str, Any] = {"ground_truth": str(reports[""].records.annotations), **_in_full(reports[""])}
     else:
         tasks = {name: _in_full(report) for name, report in reports.items()}
         figures = {"num_tasks": len(reports), **summarize(reports), "tasks": tasks}
     (folder / "evaluation.json").write_text(json.dumps(about | figures, indent=2) + "\n")
+    for name in reports:
+        (folder / name / FINISHED).unlink(missing_ok=True)
+
+
+def write_task(report: EvaluationReport, folder: Path) -> None:
+    """Write the detections of one data set, and how far their scores can be trusted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(report, folder)
+    write_reliability(report.reliability(), folder)
 
 
 def write_results(report: EvaluationReport, folder: Path) -> None:

@@ -12,6 +12,7 @@ from trex2_lightning.config import Config, SplitConfig, TaskConfig
 from trex2_lightning.data.opening import is_there
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.evaluate import evaluate, trained_protocols
+from trex2_lightning.evaluation.finished import FinishedTasks
 from trex2_lightning.evaluation.report import EvaluationReport
 from trex2_lightning.prompting.protocol_names import FROM_REFERENCES
 from trex2_lightning.training.module import DetectionModule
@@ -20,9 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def evaluate_tasks(
-    config: Config, module: DetectionModule, split: Literal["val", "test"], protocols: Sequence[str] | None = None
+    config: Config,
+    module: DetectionModule,
+    split: Literal["val", "test"],
+    protocols: Sequence[str] | None = None,
+    folder: Path | None = None,
 ) -> dict[str, EvaluationReport]:
     """Evaluate the data sets of `eval.tasks` one after the other, each as `evaluate` does.
+
+    What is done is kept in `folder`, from where an evaluation that was broken off goes on when it is called again; on
+    several nodes, which may not have the same disks, it begins anew.
 
     Raises:
         InputError: a task lacks the file of its split, or of its references if prompts are made of them, which is
@@ -38,9 +46,13 @@ def evaluate_tasks(
             "set data.root= to the benchmark's folder; the head of the benchmark's file says what lies there"
         )
     reports = {}
+    finished = FinishedTasks(folder, module, split, protocols) if folder and config.train.nodes == 1 else None
     for number, (name, own) in enumerate(tasks.items(), start=1):
-        log.info("task %d of %d: %s", number, len(tasks), name)
-        reports[name] = evaluate(own, module, split, protocols)
+        before = finished.report_of(name, own) if finished else None
+        log.info("task %d of %d: %s%s", number, len(tasks), name, ", which was done before" * (before is not None))
+        reports[name] = before or evaluate(own, module, split, protocols)
+        if finished and before is None:
+            finished.keep(name, own, reports[name])
     return reports
 
 

@@ -90,7 +90,7 @@ def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:
         config=to_dict(config),
         settings=wandb.Settings(silent=settings.wandb == "offline"),  # docs/wandb.md says how to upload it
     )
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, even of a None
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)  # W&B warns of it, even of a None
     return logger
 
 

@@ -47,9 +47,9 @@ def draw_references(records: Records, names: Sequence[str], limit: int, seed: in
         random.Random(f"{seed} {name}").shuffle(places)
         for rank, place in enumerate(places[:limit]):
             drawn.setdefault(place, {})[category] = rank
-    images = {place: records.images[place] for place in sorted(drawn)}
-    references = {images[place].id: own for place, own in drawn.items()}
-    return DrawnReferences(references, relabelled(records._replace(images=[*images.values()]), names), num_boxes)
+    taken = {place: records.images[place] for place in sorted(drawn)}
+    references = {taken[place].id: own for place, own in drawn.items()}
+    return DrawnReferences(references, relabelled(records._replace(images=[*taken.values()]), names), num_boxes)
 
 
 class Support(NamedTuple):
