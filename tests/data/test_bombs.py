@@ -32,7 +32,7 @@ from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
 Pictures = Callable[..., Path]
-SMALL = {"LONGEST": 2000, "WHOLE": 5000, "OF_AN_IMAGE": 3000, "UNPACKED": 10_000, "TIMES": 10}
+SMALL = {"LONGEST": 2000, "WHOLE_FILE": 5000, "OF_AN_IMAGE": 3000, "UNPACKED": 10_000, "TIMES": 10}
 ENDLESS = " " * 20_000
 
 
@@ -126,21 +126,21 @@ def test_files_that_are_read_whole_are_short(tmp_path: Path, pictures: Pictures)
     folder.mkdir()
     long = folder / "long.json"
     long.write_text(f"[1, {ENDLESS} 1]")
-    assert "WHOLE in data/annotations/limits.py" in refusal(lambda: json_whole(long, Report(), list))
+    assert "WHOLE_FILE in data/annotations/limits.py" in refusal(lambda: json_whole(long, Report(), list))
     lines = tmp_path / "a.jsonl"
     lines.write_text("{}")
-    assert "WHOLE in" in refusal(lambda: [*read_odvg(lines, store, Report(), long)])
+    assert "WHOLE_FILE in" in refusal(lambda: [*read_odvg(lines, store, Report(), long)])
     assert "OF_AN_IMAGE in" in refusal(lambda: [*read_sa1b(folder, store, Report())])
     (folder / "a.xml").write_text(f"<annotation>{ENDLESS}</annotation>")
     assert "OF_AN_IMAGE in" in refusal(lambda: [*read_voc(folder, store, Report())])
     (tmp_path / "data.yaml").write_text(f"names: [dog] #{ENDLESS}")
-    assert "WHOLE in" in refusal(lambda: [*read_yolo(tmp_path / "data.yaml", Report())])
+    assert "WHOLE_FILE in" in refusal(lambda: [*read_yolo(tmp_path / "data.yaml", Report())])
 
 
 @pytest.mark.parametrize("depth", [10_000])
 def test_json_may_be_nested_however_deep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, depth: int) -> None:
     monkeypatch.setattr(limits, "LONGEST", 10**6)
-    monkeypatch.setattr(limits, "WHOLE", 10**6)
+    monkeypatch.setattr(limits, "WHOLE_FILE", 10**6)
     (tmp_path / "a.json").write_text("[" * depth)
     for reader in (lambda p: [*json_lists(p, Report())], lambda p: json_whole(p, Report(), list)):
         assert refusal(lambda: reader(tmp_path / "a.json"))  # noqa: B023

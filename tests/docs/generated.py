@@ -1,5 +1,6 @@
 """Writes what the documents show of the code: in architecture.md the layers, from the table of the layering test, and
-the rooms; in data.md the formats; in licences.md the terms, and which recipes they are of.
+the rooms; in data.md the formats; in licences.md the terms, and which recipes they are of; in security.md the limits of
+what strangers send.
 
 `make docs` calls it; `test_generated.py` holds that the pages are what it writes.
 """
@@ -11,9 +12,12 @@ import re
 import sys
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from trex2_lightning.config import Config, load
+from trex2_lightning.config.untrusted import MOST, MOST_OF_OPTION
+from trex2_lightning.data.annotations import limits as constants
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.inference.publishing.licences import ingredients
 from trex2_lightning.inference.publishing.terms import TERMS
@@ -45,6 +49,7 @@ def parts() -> dict[Path, dict[str, str]]:
         PAGE: {"picture": picture(LAYERS), "data": picture(ROOMS["data"]), "rooms": rooms()},
         ROOT / "docs" / "data.md": {"formats": formats()},
         ROOT / "docs" / "licences.md": {"terms": terms(), "recipes": recipes()},
+        ROOT / "docs" / "security.md": {"limits": limits(), "options": options(), "sizes": sizes()},
     }
 
 
@@ -74,6 +79,24 @@ def rooms() -> str:
         for room in sorted(inner, key=lambda path: order.index(path.name) if order else path.name):
             lines.append(f"| `{part}/{room.name}/` | {sentence(room / '__init__.py')} |")
     return "\n".join(lines)
+
+
+def limits() -> str:
+    """The constants of annotation files, with what stands behind them."""
+    lines = ["| constant of `src/trex2_lightning/data/annotations/limits.py` | at most | |", "|---|---|---|"]
+    for name, meaning in re.findall(r"^([A-Z_]+) = \d.*  # (.*)$", Path(constants.__file__).read_text(), re.MULTILINE):
+        lines.append(f"| `{name}` | {getattr(constants, name):,} | {meaning} |")
+    return "\n".join(lines)
+
+
+def options() -> str:
+    """Of timm, that a checkpoint may have."""
+    return fill(", ".join(f"`{name}`" for name in sorted(MOST_OF_OPTION)) + ".", 120)
+
+
+def sizes() -> str:
+    """Of the settings that memory or time grows with."""
+    return "\n".join(["| setting | at most |", "|---|---|", *(f"| `{key}` | {most:,} |" for key, most in MOST.items())])
 
 
 def formats() -> str:

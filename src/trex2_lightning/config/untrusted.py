@@ -100,10 +100,11 @@ def check_harmless(config: Config) -> None:
     for name in config.eval.tasks:
         _check_file_name("eval.tasks", name, folders=False)
     model = config.model
-    for key, named in {"backbone": model.backbone, "appearance": model.appearance, "text": model.text}.items():
-        if not MODEL_NAME.fullmatch(named.name):
+    names = {"backbone": model.backbone.name, "appearance": model.appearance.name, "text": model.text.name}
+    for key, name in names.items():
+        if not MODEL_NAME.fullmatch(name):
             raise ConfigError(
-                f"model.{key}.name={named.name}: a checkpoint may name a model of timm or open_clip, not a folder or a "
+                f"model.{key}.name={name}: a checkpoint may name a model of timm or open_clip, not a folder or a "
                 "repository: take the model's own name, and its weights from a file"
             )
     for section, options in (("backbone", model.backbone.options), ("appearance", model.appearance.options)):

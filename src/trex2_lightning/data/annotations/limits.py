@@ -11,7 +11,7 @@ from typing import IO, Any, AnyStr, BinaryIO, cast
 from trex2_lightning.errors import InputError
 
 LONGEST = 2**24  # characters or bytes of one line or one entry
-WHOLE = 2**29  # bytes of a file that is read whole, as are those which say something of all images
+WHOLE_FILE = 2**29  # bytes of a file that is read whole, as are those which say something of all images
 OF_AN_IMAGE = 2**24  # bytes of a file that says what is in one image
 UNPACKED = 2**28  # bytes that a gzipped file may come to, however short it is
 TIMES = 100  # as long as it is a longer one may become; annotations are packed to a fifth or a tenth
@@ -25,15 +25,15 @@ def whole(file: BinaryIO, path: Path, most: int | None = None) -> bytes:
     Args:
         file: of the path.
         path: for messages.
-        most: bytes; None: `WHOLE`.
+        most: bytes; None: `WHOLE_FILE`.
 
     Raises:
         InputError: it has more.
     """
-    limit = WHOLE if most is None else most
+    limit = WHOLE_FILE if most is None else most
     content = file.read(limit + 1)
     if len(content) > limit:
-        constant = "WHOLE" if most is None else "OF_AN_IMAGE"
+        constant = "WHOLE_FILE" if most is None else "OF_AN_IMAGE"
         raise InputError(f"{path}: is longer than {limit:,} bytes ({constant} in {HERE}): take a shorter file")
     return content
 

@@ -224,8 +224,8 @@ def _rows(path: Path, columns: Sequence[str], report: Report) -> Iterator[tuple[
 
 def _table(path: Path, report: Report, *, quoting: int) -> Iterator[tuple[int, list[str]]]:
     with report.open(path) as file:
-        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")  # type: ignore[type-var]
-        rows = csv.reader(lines_of(text, path), quoting=quoting)
+        text = io.TextIOWrapper(file, "utf-8-sig", errors="replace", newline="")
+        rows = csv.reader(lines_of(text, path), quoting=quoting)  # type: ignore[arg-type]
         try:
             for row in rows:
                 yield rows.line_num, row

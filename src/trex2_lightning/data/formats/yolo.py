@@ -117,7 +117,7 @@ def read_data_yaml(data: Path, report: Report) -> dict[str, Any]:
     return content
 
 
-class _TextLoader(yaml.BaseLoader):  # type: ignore[misc]
+class _TextLoader(yaml.BaseLoader):
     """Takes all for text and runs nothing; nor does it know aliases, of which a few can stand for gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:

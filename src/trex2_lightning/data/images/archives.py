@@ -29,10 +29,10 @@ ARCHIVES = (".zip", ".tar")
 _LIMIT = Lock()
 # What Pillow's formats raise on bytes that are no image.
 # Of what Pillow reads; not EPS, of which it has another program run what the file says.
-FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
+PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
 MAX_PIXELS = "TREX2_MAX_PIXELS"  # of the environment, not of the settings, which may be a stranger's checkpoint's
 MOST_PIXELS = 100_000_000  # of an image, where it says nothing
-PIXEL_BYTES = 4  # of a file, packed, for each pixel that an image may have
+PACKED_BYTES = 4  # of a file, packed, for each pixel that an image may have
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
@@ -108,8 +108,8 @@ def open_image(path: Path | str) -> BinaryIO:
     found = MEMBER.match(str(path))
     if not found:
         return Path(path).open("rb")
-    length, most = int(found["length"]), PIXEL_BYTES * most_pixels()
-    too_long = f"comes to more than {most:,} bytes, {PIXEL_BYTES} for each pixel of {MAX_PIXELS}"
+    length, most = int(found["length"]), PACKED_BYTES * most_pixels()
+    too_long = f"comes to more than {most:,} bytes, {PACKED_BYTES} for each pixel of {MAX_PIXELS}"
     if length > most:
         raise OSError(too_long)
     with Path(found["archive"]).open("rb") as archive:
@@ -158,7 +158,7 @@ def opened_image(file: BinaryIO) -> Image.Image:
     """A file as Pillow opens it, which reads its head alone; whoever decodes it asks `too_large` before.
 
     Raises:
-        OSError: it is none of `FORMATS`.
+        OSError: it is none of `PICTURE_FORMATS`.
     """
     with _LIMIT:  # Pillow's own limit knows no other number
         own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -170,9 +170,9 @@ def opened_image(file: BinaryIO) -> Image.Image:
 
 @cache
 def _known_formats() -> tuple[str, ...]:
-    """Those of `FORMATS` that this Pillow reads."""
+    """Those of `PICTURE_FORMATS` that this Pillow reads."""
     Image.init()
-    return tuple(name for name in FORMATS if name in Image.OPEN)
+    return tuple(name for name in PICTURE_FORMATS if name in Image.OPEN)
 
 
 def image_size(path: str) -> tuple[int, int] | None:
