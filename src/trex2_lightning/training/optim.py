@@ -47,8 +47,8 @@ def schedule(optimizer: AdamW, config: OptimConfig, max_steps: int) -> LambdaLR:
     return LambdaLR(optimizer, factor)
 
 
-def set_rates(scheduler: LambdaLR) -> None:
-    """Give the optimizer the rates that the schedule has for its step, whatever a checkpoint has left there."""
+def set_rates(scheduler: Any) -> None:
+    """Give the optimizer the rates that a `schedule` has for its step, whatever a checkpoint has left there."""
     for group, base, factor in zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
     ):

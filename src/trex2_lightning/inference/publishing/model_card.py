@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -156,5 +156,5 @@ def licence_of(folder: Path) -> str:
     file = folder / CARD_FILE
     if not file.is_file():
         return ""
-    found: Any = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.license
-    return str(found or "")
+    card = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    return str(card.data.to_dict().get("license") or "")
