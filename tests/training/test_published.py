@@ -122,19 +122,19 @@ def changed(folder: Path, keys: str, value: Any) -> None:
         ("known_names", [3], "known_names is none"),
         ("calibration", {"weight": [1]}, "calibration is none"),
         ("visual_trained", "yes", "visual_trained is none"),
-        ("train.precision", "${oc.env:HOME}", "train is none"),
-        ("model.text.name", "${oc.env:HOME}", "model is none"),
+        ("train.precision", "${oc.env:HOME}", "to be looked up elsewhere"),
+        ("model.text.name", "${oc.env:HOME}", "to be looked up elsewhere"),
         ("model.init_from", "some/repository", "from elsewhere"),
         ("model.backbone.weights", "x.pth", "from elsewhere"),
-        ("model.backbone.name", "hf-hub:some/model", "from elsewhere"),
-        ("model.text.name", "local-dir:x", "from elsewhere"),
-        ("model.backbone.options", {"checkpoint_path": "x.pth"}, "options of a backbone"),
-        ("model.backbone.options", {"pretrained_cfg": {"file": "x"}}, "options of a backbone"),
-        ("model.width", 2**40, "larger than that of any"),
-        ("model.transformer.encoder_layers", 10**9, "larger than that of any"),
-        ("model.transformer.ffn", 2**19, "are not of one detector: 6 tensors differ"),
-        ("model.num_queries", 2**20, "are not of one detector"),
-        ("model.fusion", "early", "are not of one detector"),
+        ("model.backbone.name", "hf-hub:some/model", "not a folder or a repository"),
+        ("model.text.name", "local-dir:x", "not a folder or a repository"),
+        ("model.backbone.options", {"checkpoint_path": "x.pth"}, "none of the options"),
+        ("model.backbone.options", {"pretrained_cfg": {"file": "x"}}, "none of the options"),
+        ("model.width", 2**40, "a checkpoint may have"),
+        ("model.transformer.encoder_layers", 10**9, "a checkpoint may have"),
+        ("model.transformer.ffn", 2**19, "another architecture than the configured model, 6 tensors differ"),
+        ("model.num_queries", 2**15, "another architecture"),
+        ("model.fusion", "early", "another architecture"),
         ("format", 10**6, "reads formats up to"),
         ("format", "x", "no whole number"),
     ],
@@ -169,8 +169,8 @@ def test_a_damaged_folder_is_told(folder: Path) -> None:
         read_published(folder)
     tensors = {"x": torch.zeros(1)}
     save_file(tensors, weights)
-    with pytest.raises(InputError, match="are not of one detector"):
-        read_published(folder)
+    with pytest.raises(InputError, match="another architecture"):
+        load_checkpoint(folder)
     settings.write_text("{")
     assert not is_published(folder)
     with pytest.raises(InputError, match=r"config\.json: is damaged"):

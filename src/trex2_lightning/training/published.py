@@ -8,25 +8,22 @@ such a folder may have it from a stranger: it says no more than it needs to, and
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from trex2_lightning.config import Config, ConfigError, ModelConfig, from_dict, migrate, to_dict
+from trex2_lightning.config import Config, ConfigError, ModelConfig, check_harmless, from_dict, to_dict
 from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.models.appearance import BACKBONE
 from trex2_lightning.models.bert import WordPieces
-from trex2_lightning.models.build import BERTS, build_detector
+from trex2_lightning.models.build import BERTS
 from trex2_lightning.models.calibration import ScoreCalibration
-from trex2_lightning.models.outline import outlined
 from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.training.module import DetectionModule
 
@@ -52,9 +49,9 @@ def publish(config: Config, module: DetectionModule, folder: Path) -> list[Path]
     Raises:
         InputError: settings that a folder may not have, or a place that cannot be written to.
     """
-    model = _without_sources(config.model, module)
-    _check_model(model, "the detector")
-    settings = to_dict(replace(config, model=model))
+    told = replace(config, model=_without_sources(config.model, module))
+    check_harmless(told)
+    settings = to_dict(told)
     kept = {section: {key: settings[section][key] for key in keys} for section, keys in KEPT.items()}
     calibration = {name: tensor.tolist() for name, tensor in module.detector.calibration.fits().items()}
     beside = (module.visual_trained, [*module.known_names], calibration, module.provenance)
@@ -100,24 +97,19 @@ def weights_file(path: Path) -> Path:
 def read_published(folder: Path) -> dict[str, Any]:
     """What `publish` wrote, in the form of a checkpoint.
 
-    Sizes in the settings are compared with those in the head of the weights before anything is made of either.
-
     Raises:
         InputError: no such folder, a damaged one, or one that says more than it may, or what its weights do not have.
     """
     values = _settings(folder)
     sections = {section: values[section] for section in ("model", *KEPT)}
     checkpoint = {"config": {"format": values["format"], **sections}, **{name: values[name] for name in BESIDE}}
-    head = {"config": deepcopy(checkpoint["config"]), "state_dict": _shapes(folder / WEIGHTS_FILE)}
     try:
-        migrate(head, folder)
-        model = from_dict(head["config"]).model
+        model = from_dict(checkpoint["config"]).model
     except ConfigError as error:
         raise InputError(f"{folder / SETTINGS_FILE}: {error}") from error
-    _check_model(model, folder / SETTINGS_FILE)
-    _check_sizes(model, head["state_dict"], folder)
-    state = {DETECTOR + name: tensor for name, tensor in load_file(folder / WEIGHTS_FILE).items()}
-    if model.text.name in BERTS:
+    _check_sources(model, folder / SETTINGS_FILE)
+    state = {DETECTOR + name: tensor for name, tensor in _tensors(folder / WEIGHTS_FILE).items()}
+    if model.text.name in BERTS and DETECTOR + WORDS in state:
         state[DETECTOR + PIECES] = _vocabulary(folder / VOCABULARY_FILE, len(state[DETECTOR + WORDS]))
     return checkpoint | {"state_dict": state, "calibration": _calibration(values["calibration"], folder)}
 
@@ -151,9 +143,6 @@ def _settings(folder: Path) -> dict[str, Any]:
     wrong = [key for key, kind in types.items() if not isinstance(values[key], kind)]
     wrong += [section for section, keys in KEPT.items() if not _has_only(values[section], keys)]
     wrong += [] if all(isinstance(name, str) for name in values["known_names"]) else ["known_names"]
-    wrong += [
-        section for section in ("model", *KEPT) if "${" in json.dumps(values[section])
-    ]  # to be looked up elsewhere
     if wrong:
         raise InputError(f"{file}: {wrong[0]} is none that trex2 push writes: fetch the folder again")
     return values
@@ -173,62 +162,21 @@ def _text(file: Path) -> str:
         raise InputError(f"{file}: cannot be read ({reason_of(error)}): fetch the folder again") from error
 
 
-def _shapes(file: Path) -> dict[str, Tensor]:
-    """The tensors of a file by their names in a module, without their numbers; its head is all that is read."""
+def _tensors(file: Path) -> dict[str, Tensor]:
     try:
-        with safe_open(file, "pt") as opened:
-            shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+        return load_file(file)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{file}: is missing or damaged ({reason_of(error)}): fetch the folder again") from error
-    return {DETECTOR + name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
 
 
-def _check_model(model: ModelConfig, source: Any) -> None:
-    """Whether the settings name nothing but models that libraries know, and sizes.
-
-    Raises:
-        InputError: they do.
-    """
-    names = (model.backbone.name, model.appearance.name, model.text.name)
+def _check_sources(model: ModelConfig, source: Any) -> None:
+    """Raises InputError: the settings name weights that are elsewhere."""
     sources = [model.init_from, model.backbone.weights, model.text.pretrained]
     if model.appearance.name not in ("", BACKBONE):
         sources.append(model.appearance.weights)
-    if any(sources) or not all(re.fullmatch(r"[\w.-]*", name) for name in names):
+    if any(sources):
         raise InputError(
             f"{source}: its model is to be had from elsewhere; a folder of the hub has all of it in itself"
-        )
-    for options in (model.backbone.options, model.appearance.options):
-        values = [value for given in options.values() for value in (given if isinstance(given, list) else [given])]
-        if not all(isinstance(value, bool | int | float) for value in values):
-            raise InputError(f"{source}: options of a backbone may be numbers, switches and lists of them")
-    sizes = model.transformer
-    counts = (sizes.encoder_layers, sizes.decoder_layers, model.visual.layers, model.text.layers, model.num_levels)
-    if max(counts) > MOST_LAYERS or max(_numbers(asdict(model)), default=0) > MOST_NUMBER:
-        raise InputError(f"{source}: a number of its model is larger than that of any detector")
-
-
-def _numbers(values: Any) -> Iterator[float]:
-    """All that are somewhere in settings."""
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, dict | list):
-            yield from _numbers(value)
-        elif isinstance(value, int | float):
-            yield abs(value)
-
-
-def _check_sizes(model: ModelConfig, found: dict[str, Tensor], folder: Path) -> None:
-    """Raises InputError: the settings make another detector than the weights are of."""
-    with outlined((folder / WEIGHTS_FILE).stat().st_size, folder):
-        own = {DETECTOR + name: tensor for name, tensor in build_detector(model).state_dict().items() if name != PIECES}
-    wrong = [
-        name
-        for name in sorted({*own, *found})
-        if name not in own or name not in found or own[name].shape != found[name].shape
-    ]
-    if wrong:
-        raise InputError(
-            f"{folder}: {SETTINGS_FILE} and {WEIGHTS_FILE} are not of one detector: {len(wrong)} tensors differ, "
-            f"such as {', '.join(wrong[:3])}: fetch the folder again"
         )
 
 
