@@ -11,17 +11,8 @@ from trex2_lightning.data.images.archives import UNREADABLE
 from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
-SERVED_FORMATS = (
-    "AVIF",
-    "BMP",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "PNG",
-    "PPM",
-    "TIFF",
-    "WEBP",
-)  # none that starts other programs
+# None that starts other programs, as EPS does.
+SERVED_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MIB = 2**20
 
 

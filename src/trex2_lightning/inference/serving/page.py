@@ -62,8 +62,8 @@ class DrawingPage:
             label="Pictures: drop them here",
             multiple=True,
             auto_upload=True,
-            max_file_size=limits.max_upload * MIB,
-            on_upload=self._told(self._take_picture),
+            max_total_size=limits.max_upload * MIB,
+            on_multi_upload=self._take_pictures,  # in one request, so that they keep their order
             on_rejected=lambda: ui.notify(too_many_bytes(limits), type="negative"),
         ).props("flat bordered").style("width: 100%; max-height: 8rem")
         with ui.row().style("align-items: center"):
@@ -105,9 +105,15 @@ class DrawingPage:
 
         return handle
 
-    async def _take_picture(self, event: events.UploadEventArguments) -> None:
-        name = event.file.name
-        picture = await self._session.add_picture(name, await event.file.read())
+    async def _take_pictures(self, event: events.MultiUploadEventArguments) -> None:
+        for file in event.files:
+            await self._told(self._take_picture)(file)
+        event.sender.reset()  # type: ignore[attr-defined]
+        self._show()
+
+    async def _take_picture(self, file: ui.upload.FileUpload) -> None:
+        name = file.name
+        picture = await self._session.add_picture(name, await file.read())
         shown, self._scales[name] = await asyncio.to_thread(_shown, picture)
         if name in self._images:
             self._images[name].set_source(shown)
@@ -119,8 +125,6 @@ class DrawingPage:
                     on_mouse=lambda mouse: self._draw(name, mouse),
                     events=["mousedown", "mousemove", "mouseup"],
                 ).style("width: 100%; cursor: crosshair")
-        event.sender.reset()  # type: ignore[attr-defined]
-        self._show()
 
     def _draw(self, picture: str, mouse: events.MouseEventArguments) -> None:
         """A point where the button goes down, or a box from there to where it comes up."""
