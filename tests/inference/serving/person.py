@@ -50,6 +50,8 @@ class Person:
         self.page.get_by_text(f"{phrase} (phrase)").wait_for()
 
     def detect(self) -> str:
+        """After something has changed."""
+        self.page.get_by_text("press Detect to look for this").wait_for()
         self.page.get_by_role("button", name="Detect").click()
         return self.count()
 
@@ -76,10 +78,7 @@ def draw(person: Person, picture: str, box: list[float]) -> None:
     place = person.box_of(picture)
     left, top, width, height = box
     marks = person.page.locator("svg rect[stroke='white']")
-    seen = person.page.evaluate(
-        "() => { const i = document.querySelector('img[src^=\"data:\"]'); return i.naturalWidth }"
-    )
-    scale = place["width"] / seen
+    scale = place["width"] / person.pictures.first.evaluate("picture => picture.naturalWidth")
     person.page.mouse.move(place["x"] + left * scale, place["y"] + top * scale)
     person.page.mouse.down()
     person.page.mouse.move(place["x"] + (left + width) * scale, place["y"] + (top + height) * scale, steps=4)

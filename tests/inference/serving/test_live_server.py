@@ -1,6 +1,7 @@
 """`trex2 serve` as people and programs meet it: a real browser, many clients at once, and what its page says.
 
-TREX2_SCREENSHOTS=CHECKPOINT draws and detects with that detector on pictures of `shapes`, and writes docs/pictures/serve.png.
+TREX2_SCREENSHOTS=CHECKPOINT draws and detects with that detector on pictures of `shapes`, and writes the picture of
+docs/serve.md.
 """
 
 from __future__ import annotations

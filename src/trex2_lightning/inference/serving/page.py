@@ -21,6 +21,7 @@ from trex2_lightning.inference.serving.session import Session
 from trex2_lightning.structures import Box, Detection, Exemplar, Point
 
 PREVIEW = 1024  # pixels of the longer side of a picture as it is shown
+CHANGED = "press Detect to look for this"
 LEFT_OUT = "nothing is above the threshold; the best score is {:.2g}, of '{}'"
 
 
@@ -109,7 +110,7 @@ class DrawingPage:
         for file in event.files:
             await self._told(self._take_picture)(file)
         event.sender.reset()  # type: ignore[attr-defined]
-        self._show()
+        self._show_changed()
 
     async def _take_picture(self, file: ui.upload.FileUpload) -> None:
         name = file.name
@@ -149,18 +150,18 @@ class DrawingPage:
     def _mark(self, picture: str, exemplar: Exemplar) -> None:
         name = self._marked.value.strip() or "object"
         self._session.marks.setdefault(picture, {}).setdefault(name, []).append(exemplar)
-        self._show()
+        self._show_changed()
 
     def _take_phrase(self, _: object) -> None:
         self._session.add_phrase(self._phrase.value)
         self._phrase.value = ""
-        self._show()
+        self._show_changed()
 
     async def _load(self, event: events.UploadEventArguments) -> None:
         names = await self._session.load(event.file.name, await event.file.read())
         event.sender.reset()  # type: ignore[attr-defined]
         ui.notify(f"{event.file.name}: {', '.join(names)}")
-        self._show()
+        self._show_changed()
 
     async def _save(self, _: object) -> None:
         ui.download.content(await self._session.save(), "prompts.safetensors")
@@ -176,28 +177,30 @@ class DrawingPage:
             self._detect.enable()
         if self._session.threshold is None:
             self._slider.value = self._session.own_threshold
-        self._show()
+        self._show_found()
 
     def _move_threshold(self, event: events.GenericEventArguments) -> None:
         self._session.threshold = float(event.args)
         self._told_threshold.text = f"threshold: {self._session.threshold:.2f}"
         self._show_found()
 
-    def _show(self) -> None:
-        """All that there is."""
+    def _show_changed(self) -> None:
+        """All that there is, where pictures or prompts are others."""
         self._categories.clear()
         with self._categories:
             for name in self._session.names:
                 self._show_category(name)
         self._show_found()
+        self._count.text = CHANGED
 
     def _show_category(self, name: str) -> None:
         def negate(event: events.ValueChangeEventArguments) -> None:
             (self._session.negative.add if event.value else self._session.negative.discard)(name)
+            self._count.text = CHANGED
 
         def remove() -> None:
             self._session.remove(name)
-            self._show()
+            self._show_changed()
 
         with ui.row(wrap=False).style("width: 100%; align-items: center; gap: 0.5rem"):
             ui.label(f"{name} ({self._session.origin(name)})").style("flex: auto; overflow-wrap: anywhere")
