@@ -46,6 +46,8 @@ def test_what_speaks_against_a_licence() -> None:
     assert objects365.startswith("data.sets.s0 objects365 objects365_train: Objects365 may rule out commercial use")
     assert own == "data.sets.s1 voc mine: its licence is not known here; look whether it goes with apache-2.0"
     assert objections("cc-by-nc-4.0", [stage1, stage2]) == [own.replace("apache-2.0", "cc-by-nc-4.0")]
+    [listed] = objections("cc-by-nc-4.0", [entry({}, "odvg laion")])
+    assert "its licence is not known here" in listed, "as the table says of it"
     assert objections("mit", [{}]) == [
         "the checkpoint does not say what all of it was trained on: look at its licences yourself"
     ]

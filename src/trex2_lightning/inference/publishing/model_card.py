@@ -156,5 +156,5 @@ def licence_of(folder: Path) -> str:
     file = folder / CARD_FILE
     if not file.is_file():
         return ""
-    card = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-    return str(card.data.to_dict().get("license") or "")
+    head: Any = ModelCard(file.read_text(encoding="utf-8"), ignore_metadata_errors=True).data
+    return str(head.license or "")
