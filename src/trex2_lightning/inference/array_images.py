@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from trex2_lightning.data.images.resized_size import resized_size
 from trex2_lightning.inference.exported import ExportedDetector
 
 BITS = 22  # the most that weights have behind the point
@@ -31,9 +32,7 @@ def image_arrays(picture: Image.Image, settings: ExportedDetector) -> dict[str, 
 
 def shortest_side(image: NDArray[np.uint8], size: int, longest: int) -> NDArray[np.uint8]:
     """An image (h, w, 3) whose shorter side is `size`, or less where the longer one would exceed `longest`."""
-    height, width = image.shape[:2]
-    share = min(size / min(height, width), longest / max(height, width))
-    return resized(image, max(int(height * share), 1), max(int(width * share), 1))
+    return resized(image, *resized_size(*image.shape[:2], size, longest))
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:

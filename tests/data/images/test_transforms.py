@@ -12,6 +12,7 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from trex2_lightning.config import AugmentConfig, DataConfig
 from trex2_lightning.data.images.image_files import ImageError, read_image
+from trex2_lightning.data.images.resized_size import resized_size
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.structures import PixelStatistics
 
@@ -224,3 +225,14 @@ def test_truncated_files_are_named(tmp_path: Path, kind: str, share: float) -> N
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="no such image file"):
         read_image(tmp_path / "image.png")
+
+
+def test_sizes_are_those_of_the_published_detector_to_the_pixel() -> None:
+    reference = pytest.importorskip("transformers.models.grounding_dino.image_processing_grounding_dino")
+    assert resized_size(385, 640, 800, 1333) == (800, 1329)  # torchvision: 799, by a rounding error
+    assert resized_size(640, 130, 800, 1333) == (1333, 271)  # 270.8
+    assert resized_size(3, 4000, 80, 133) == (1, 133)
+    random_sides = np.random.default_rng(0).integers(60, 1300, (2000, 2)).tolist()
+    for height, width in random_sides:
+        expected = reference.get_size_with_aspect_ratio((height, width), 800, 1333)
+        assert expected in {resized_size(height, width, 800, 1333), (height, width)}

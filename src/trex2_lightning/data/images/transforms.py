@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from trex2_lightning.config import DataConfig
+from trex2_lightning.data.images.resized_size import resized_size
 from trex2_lightning.structures import PixelStatistics
 
 
@@ -57,11 +58,12 @@ class _Crop(torch.nn.Module):
 
 
 class _ShortestSide(v2.RandomShortestSize):
-    """Of a picture so long that its shorter side would round to 0, that side keeps a pixel."""
+    """To one of the sizes, as `resized_size` has it."""
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        height, width = super().make_params(flat_inputs)["size"]
-        return {"size": (max(height, 1), max(width, 1))}
+        height, width = v2.query_size(flat_inputs)
+        size = self.min_size[int(torch.randint(len(self.min_size), ()))]
+        return {"size": resized_size(height, width, size, self.max_size)}
 
 
 def _resize_and_normalize(sizes: list[int], max_size: int, statistics: PixelStatistics) -> list[v2.Transform]:

@@ -86,7 +86,7 @@ def _sides(aspects: NDArray[np.float64], size: int, max_size: int, crop: bool, a
         fullest = np.clip(max_size / size, *aspects) if crop else aspects[areas.argmax()]
         aspects = np.array([fullest])
     low, high = min(size, max_size / float(aspects.min())), min(size * float(aspects.max()), max_size)
-    return _padded(low), _padded(high)
+    return _padded(round(low)), _padded(high)
 
 
 def _padded(side: float) -> int:
