@@ -17,7 +17,7 @@ PER_NODE = $(if $(filter 0,$(shell expr $(GPUS) % $(NODES))),$(shell expr $(GPUS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo stage1 stage2 preflight ablation-prompts ablation-fusion ablation-full bench bench-gpu bench-memory smoke test test-ci test-all mutants lint format type clean
+.PHONY: help install demo stage1 stage2 preflight verify-official ablation-prompts ablation-fusion ablation-full bench bench-gpu bench-memory smoke test test-ci test-all mutants lint format type clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ stage2: $(INSTALLED)  ## go on with visual prompts from stage 1, or from CKPT=FI
 preflight: CONFIG ?= experiments/stage1.yaml
 preflight: $(INSTALLED)  ## try a run before it takes days: memory, speed, loader, disk; all as stage1, and ARGS="--steps 20"
 	$(PY) scripts/preflight.py $(CONFIG) $(DEVICES) $(if $(CKPT),train.init_from=$(CKPT)) $(ARGS)
+
+verify-official: $(INSTALLED)  ## evaluate published Grounding DINO weights on COCO beside their published AP (COCO=DIR; ARGS="--model NAME")
+	$(PY) scripts/verify_official.py data.root=$(or $(COCO),$(error say where COCO is: make verify-official COCO=DIR)) $(ARGS)
 
 ablation-prompts: $(INSTALLED)  ## compare ideas for stage 2, in hours on a CPU (ARGS="--screen": in 400 steps each)
 	$(PY) scripts/ablation_prompts.py $(ARGS)

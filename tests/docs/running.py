@@ -52,6 +52,10 @@ WORK = {
         "trex2_lightning.evaluation.tasks.evaluate_tasks",
         "trex2_lightning.commands.evaluate._present",
     ),
+    "verify_official": (
+        "trex2_lightning.studies.official.verify",
+        "trex2_lightning.studies.official.verification_table",
+    ),
     "wandb_dashboard": ("trex2_lightning.studies.dashboard.save_workspace",),
 }
 

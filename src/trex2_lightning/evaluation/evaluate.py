@@ -83,6 +83,7 @@ def evaluate(
         row: Measurement(prompting, build_metric(config, records, thresholds.get(row)))
         for row, prompting in asked.items()
     }
+    module.max_detections = config.eval.max_detections  # of a benchmark, where a run's were others
     if "region_classification" in chosen:
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test

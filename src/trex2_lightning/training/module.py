@@ -46,8 +46,9 @@ class LossTerms(NamedTuple):
 class DetectionModule(L.LightningModule):
     """Trains a detector and evaluates it with COCO AP, by one protocol or by several in one pass.
 
-    Before an evaluation its caller sets `protocols`, and `regions` if boxes are to be classified; the first protocol is
-    the one that is logged. After it `figures` has the figures of each.
+    Before an evaluation its caller sets `protocols`, `regions` if boxes are to be classified, and `max_detections` if
+    it wants others than the training; the first protocol is the one that is logged. After it `figures` has the figures
+    of each.
 
     Args:
         detector: the model.
@@ -94,7 +95,7 @@ class DetectionModule(L.LightningModule):
         self._denoising = denoising
         self._resolved_config = resolved_config
         self._seed = seed
-        self._max_detections = max_detections
+        self.max_detections = max_detections
 
     def on_train_start(self) -> None:
         """The rates of a run that goes on are those of its schedule as it is now, from its first step on."""
@@ -197,9 +198,9 @@ class DetectionModule(L.LightningModule):
             source: what the prompts were made from.
             of_categories: the categories' scores from those of the prompts; None: the same.
         """
-        found = find_objects(self.detector, features, prompts, source, self._proposing, self._max_detections)
+        found = find_objects(self.detector, features, prompts, source, self._proposing, self.max_detections)
         scores = of_categories(found.scores) if of_categories else found.scores
-        best = rank(scores, found.boxes, self._max_detections)
+        best = rank(scores, found.boxes, self.max_detections)
         boxes, unfitted = to_pixels(best.boxes, sizes), None
         of_each = scores.shape == found.scores.shape  # else what speaks for a category is of several prompts
         if self.detector.calibration.fitted and found.evidence is not None and of_each:
