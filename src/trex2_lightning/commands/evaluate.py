@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trex2_lightning.commands.terminal import add_model, console, parse, writable
+from trex2_lightning.commands.terminal import add_model, among_ranks, console, parse, writable
 from trex2_lightning.errors import InputError
 from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trex2_lightning.evaluation.report import EvaluationReport
 
 
+@among_ranks()
 def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     """`evaluate.py --model MODEL [BENCHMARK.yaml] [--split test] [--protocol NAME ...] [--output DIR] key=value ...`"""
     parser = argparse.ArgumentParser(prog, description="Figures of a checkpoint, on its data or a benchmark.")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -75,6 +76,18 @@ def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def among_ranks() -> Iterator[None]:
+    """Within, a rank that fails before it is ready ends the others too; a single process imports nothing for it."""
+    if {"SLURM_NTASKS", "LOCAL_RANK"} & os.environ.keys():
+        from trex2_lightning.training.readiness import end_together
+
+        with end_together():
+            yield
+    else:
+        yield
+
+
 def _status_of(end: BaseException) -> int:
     """What a process ends with that the user or a scheduler has stopped; 0: nobody has.
 
@@ -123,4 +136,4 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-__all__ = ["STOPPED", "add_model", "aside", "command", "console", "if_stopped", "parse", "writable"]
+__all__ = ["STOPPED", "add_model", "among_ranks", "aside", "command", "console", "if_stopped", "parse", "writable"]

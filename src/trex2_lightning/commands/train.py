@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import console, if_stopped, parse
+from trex2_lightning.commands.terminal import among_ranks, console, if_stopped, parse
 from trex2_lightning.errors import InputError
 
 
@@ -31,15 +31,16 @@ def main(arguments: list[str], prog: str = "train.py") -> None:
 
     from trex2_lightning.config import load
 
-    config = load(options.config, overrides)
-    if options.folder:
-        console.print(config.folder, soft_wrap=True, markup=False, highlight=False)
+    if options.folder:  # in a job file: a single process, whatever SLURM says
+        console.print(load(options.config, overrides).folder, soft_wrap=True, markup=False, highlight=False)
         return
 
     from trex2_lightning.evaluation.after_training import fit_scores
     from trex2_lightning.training.fit import kept_of, train
 
-    with if_stopped(lambda: kept_of(config)):
+    with among_ranks():
+        config = load(options.config, overrides)
+    with among_ranks(), if_stopped(lambda: kept_of(config)):
         train(config, resume=options.resume)
         fit_scores(config)
     console.print(f"written to {config.folder}", soft_wrap=True)
@@ -55,6 +56,6 @@ def _train_folder(options: argparse.Namespace, overrides: list[str], command: st
         return
     config = resumed(run) if options.resume else look(run)
     if not options.look:
-        with if_stopped(lambda: kept_of(config)):
+        with among_ranks(), if_stopped(lambda: kept_of(config)):
             train_and_show(run, config, resume=options.resume)
     tell(f"written to {config.folder}")

@@ -28,6 +28,7 @@ from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
 from trex2_lightning.training.checkpoint_io import RunCheckpointIO
+from trex2_lightning.training.readiness import ReadyDDP
 
 
 def build_trainer(config: Config, watching: Sequence[Callback] = ()) -> L.Trainer:
@@ -133,12 +134,12 @@ def _devices(config: Config) -> dict[str, Any]:
             f"train.devices={train.devices} GPUs were asked for, but this machine has {found}: "
             f"GPUS={found} (0 trains on the CPU), or train.accelerator=cpu train.devices=1"
         )
-    strategy = "auto"
+    strategy: str | ReadyDDP = "auto"
     if train.world_size > 1:
         # Plain DDP wants a gradient for every parameter in every step. A text step leaves the visual prompt encoder
         # without, a visual one the text encoder, and no denoising its projection.
         every_step = config.loss.denoising.queries and not train.rhythm.visual
-        strategy = "ddp" if every_step else "ddp_find_unused_parameters_true"
+        strategy = ReadyDDP(find_unused_parameters=not every_step)
     return {
         "accelerator": train.accelerator,
         "devices": train.devices,
