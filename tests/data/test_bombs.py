@@ -7,7 +7,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -95,6 +95,26 @@ def test_a_line_has_an_end(tmp_path: Path, pictures: Pictures) -> None:
         store = ImageStore([pictures("a.jpg")])
         told = refusal(lambda: [*read_openimages(tmp_path / "a.csv", classes, store, Report())])  # noqa: B023
         assert "LONGEST in data/annotations/limits.py" in told
+
+
+class Endless(RawIOBase):
+    """Gives blanks, and fails where somebody asks for all."""
+
+    given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self.given += len(buffer)
+        assert self.given < 10 * limits.LONGEST, "it is read whole"
+        buffer[:] = b" " * len(buffer)
+        return len(buffer)
+
+
+def test_an_endless_line_is_not_waited_for() -> None:
+    file: Any = BufferedReader(Endless(), 100)
+    assert "LONGEST in" in refusal(lambda: [*limits.lines_of(file, Path("a.jsonl"))])
 
 
 def test_a_gzipped_file_comes_to_a_few_times_its_length(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
     """RGB image, turned upright by its EXIF orientation.
 
     Args:
-        path: a file of any format and colour mode that Pillow reads, or an archive's member (`data.images.archives`);
+        path: a file of `PICTURE_FORMATS` in any colour mode, or an archive's member (`data.images.archives`);
             or the bytes of one.
         size: height and width that its annotations speak of; they may also speak of the image as stored, not turned.
 
