@@ -32,7 +32,8 @@ def image_arrays(picture: Image.Image, settings: ExportedDetector) -> dict[str, 
 
 def shortest_side(image: NDArray[np.uint8], size: int, longest: int) -> NDArray[np.uint8]:
     """An image (h, w, 3) whose shorter side is `size`, or less where the longer one would exceed `longest`."""
-    return resized(image, *resized_size(*image.shape[:2], size, longest))
+    height, width = image.shape[:2]
+    return resized(image, *resized_size(height, width, size, longest))
 
 
 def resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
