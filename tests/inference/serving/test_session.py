@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -111,19 +112,20 @@ def test_prompts_are_saved_and_loaded_into_another_session(opened: Callable[[], 
 
 
 def test_a_picture_that_is_replaced_has_no_marks_and_nothing_found(
-    opened: Callable[[], Session], images: list[Path]
+    opened: Callable[[], Session], served: ServedDetector, images: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = opened()
+    session, ask = opened(), served.ask
     session.marks["0"] = {"cell": [BOX]}
+    first, other = images[0].read_bytes(), images[2].read_bytes()
+
+    async def then_replaced(work: Callable[..., Any], *arguments: Any) -> Any:
+        answer = await ask(work, *arguments)
+        if work == served.find and arguments[1] == first:
+            await session.add_picture("0", other)
+        return answer
+
+    monkeypatch.setattr(served, "ask", then_replaced)
     asyncio.run(session.look())
-
-    async def replaced_meanwhile() -> None:
-        looking = asyncio.create_task(session.look())
-        await asyncio.sleep(0)
-        await session.add_picture("0", images[2].read_bytes())
-        await looking
-
-    asyncio.run(replaced_meanwhile())
     assert [row.name for row in session.rows()] == ["1", "2"]
     assert session.names == ()
 
