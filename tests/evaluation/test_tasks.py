@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ from benchmark_folders import fsc147, fscd_lvis, lvis, roboflow100
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config, for_benchmark, override, save
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation import tasks
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport, by_task, log_summary, summarize
 from trex2_lightning.metrics.counting import CountingMetric
@@ -78,42 +75,6 @@ def test_tasks_have_their_own_names_and_are_summed_up(
     assert (output(visual_checkpoint, "roboflow100") / "cells" / "results_mixed.json").is_file()
     printed = capsys.readouterr().out
     assert all(word in printed for word in ("cells", "signs", "mean", "median"))
-
-
-def test_an_evaluation_that_breaks_off_goes_on_where_it_was(
-    visual_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its files are those of one that did not; asked for something else, it begins anew."""
-    root, protocols = tmp_path / "rf100", ("--protocol", "text", "--protocol", "generic")
-    roboflow100(root)
-    whole = evaluated(visual_checkpoint, "roboflow100", root, *protocols)
-    folder = output(visual_checkpoint, "roboflow100-text-generic")
-    files = {file.relative_to(folder): file.read_text() for file in folder.rglob("*.json")}
-    shutil.rmtree(folder)
-    asked: list[str] = []
-
-    def breaking(config: Config, *arguments: Any) -> EvaluationReport:
-        asked.append(Path(config.data.root).name)
-        if asked == ["cells", "signs"]:
-            raise RuntimeError("a damaged picture")
-        return evaluate(config, *arguments)
-
-    monkeypatch.setattr(tasks, "evaluate", breaking)
-    with pytest.raises(RuntimeError, match="a damaged picture"):
-        evaluated(visual_checkpoint, "roboflow100", root, *protocols)
-    assert (folder / "cells" / "results_text.json").is_file()
-    with caplog.at_level(logging.INFO):
-        assert evaluated(visual_checkpoint, "roboflow100", root, *protocols) == whole
-    assert asked == ["cells", "signs", "signs"]
-    assert "task 1 of 2: cells, which was done before" in caplog.messages
-    assert {file.relative_to(folder): file.read_text() for file in folder.rglob("*.json")} == files
-    asked.clear()
-    with pytest.raises(RuntimeError, match="a damaged picture"):
-        evaluated(visual_checkpoint, "roboflow100", root, *protocols)
-    evaluate_command(
-        ["--ckpt", str(visual_checkpoint), str(EVAL / "roboflow100.yaml"), f"data.root={root}", *protocols, "seed=1"]
-    )
-    assert asked == ["cells", "signs", "cells", "signs"]
 
 
 def test_a_task_may_have_a_val_split_of_its_own(visual_checkpoint: Path, tmp_path: Path) -> None:

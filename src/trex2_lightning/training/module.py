@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from trex2_lightning.config import DenoisingConfig, OptimConfig, migrate
 from trex2_lightning.losses.criterion import Criterion
@@ -100,6 +101,7 @@ class DetectionModule(L.LightningModule):
     def on_train_start(self) -> None:
         """The rates of a run that goes on are those of its schedule as it is now, from its first step on."""
         for one in self.trainer.lr_scheduler_configs:
+            assert isinstance(one.scheduler, LambdaLR)
             set_rates(one.scheduler)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
