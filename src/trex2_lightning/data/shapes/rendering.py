@@ -26,6 +26,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -209,8 +210,20 @@ def _render_all(jobs: list[_Job]) -> list[list[Instance]]:
     workers = os.cpu_count() or 1
     if workers == 1 or multiprocessing.current_process().daemon:  # a daemon may not have children
         return list(progress(map(_render, jobs)))
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=_end_with_parent) as pool:
         return list(progress(pool.map(_render, jobs, chunksize=32)))
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is killed, by SIGTERM too, would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _render(job: _Job) -> list[Instance]:
