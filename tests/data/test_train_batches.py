@@ -127,7 +127,7 @@ def test_unreadable_images_are_replaced_counted_and_reported_once(
     tiny_coco: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     truncate(tiny_coco / "train" / "2.jpg")
-    module = datamodule(tiny_coco, steps=6)  # two epochs
+    module = datamodule(tiny_coco, steps=6, unreadable=0.2)  # two epochs
     with caplog.at_level(logging.WARNING):
         batches = list(module.train_dataloader())
     ids = [target.image_id for batch in batches for target in batch.targets]
@@ -143,6 +143,6 @@ def test_all_images_unreadable_is_an_error(tiny_coco: Path) -> None:
     for path in (tiny_coco / "train").iterdir():
         truncate(path)
     with pytest.raises(ImageError) as error:
-        list(datamodule(tiny_coco).train_dataloader())
+        list(datamodule(tiny_coco, unreadable=1.0).train_dataloader())
     assert "nor can any other training image" in str(error.value)
     assert "\n" not in str(error.value)

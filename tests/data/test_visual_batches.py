@@ -52,7 +52,7 @@ def test_unreadable_nameless_images_are_replaced_by_nameless_ones(tiny_coco: Pat
     folder.mkdir()
     for path in (tiny_coco / "train").iterdir():
         (folder / path.name).write_bytes(path.read_bytes()[: 100 if path.stem == "1" else None])
-    values = {"rhythm": VISUAL, "nameless": NamelessConfig(share=1.0)}
+    values = {"rhythm": VISUAL, "nameless": NamelessConfig(share=1.0), "unreadable": 1.0}
     ids = [t.image_id for b in datamodule(tiny_coco, steps=3, **values).train_dataloader() for t in b.targets]
     assert sorted(ids) == [2, 3, 3, 4, 5, 6]  # 1 and 3 are portrait
     for path in folder.iterdir():

@@ -243,5 +243,5 @@ def test_unreadable_training_images_are_counted(tiny_coco: Path, tiny_config: Ti
     """Twelve images are seen, which is twice the data set."""
     broken = tiny_coco / "train" / "2.jpg"
     broken.write_bytes(broken.read_bytes()[:100])
-    module = train(tiny_config("train.max_steps=3"))
+    module = train(tiny_config("train.max_steps=3", "data.unreadable=0.2"))
     assert module.skipped_images == 2

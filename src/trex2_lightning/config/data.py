@@ -124,10 +124,12 @@ class DataConfig:
     exemplars: ExemplarsConfig = field(default_factory=ExemplarsConfig)
     batch_size: int = 8  # images per device and forward pass
     num_workers: int = 2  # decoding processes per device
+    unreadable: float = 0.05  # share of a set's training images looked at so far; where more are, the run ends
 
     def __post_init__(self) -> None:
         check_positive("data", self, "size", "batch_size")
         check_not_negative("data", self, "limit", "num_workers")
+        check_share("data", self, "unreadable")
         if self.max_size < self.size:
             raise ConfigError(f"data.max_size={self.max_size} is smaller than data.size={self.size}")
         if self.negatives.source != "dataset" and not self.negatives.dictionary:

@@ -16,7 +16,7 @@ from trex2_lightning.data.images.transforms import eval_transform, train_transfo
 from trex2_lightning.data.inventory import SetAudit, audit_split
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.data.sampling.collate import Example, collate_eval, collate_mixture
-from trex2_lightning.data.sampling.examples import EvalImages, TrainImages
+from trex2_lightning.data.sampling.examples import EvalImages, TrainImages, TrainLoader
 from trex2_lightning.data.sampling.foreign import foreign_names
 from trex2_lightning.data.sampling.mixture import (
     TrainSet,
@@ -171,7 +171,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             exemplars=self.config.exemplars,
         )
         return TrainLoader(
-            TrainImages(sets, train_transform(self.config, self.statistics)),
+            TrainImages(sets, train_transform(self.config, self.statistics), self.config.unreadable),
             batch_sampler=stream,
             collate_fn=partial(
                 collate_mixture,
@@ -284,13 +284,3 @@ class DetectionDataModule(lightning.LightningDataModule):
             "pin_memory": on_gpu,
             "generator": torch.Generator().manual_seed(self.seed),  # else loading would advance the model's randomness
         }
-
-
-class TrainLoader(DataLoader[Example]):
-    """Tells Lightning that it resumes exactly; where it stands follows from the trainer's step, so nothing is saved."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        pass

@@ -8,13 +8,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.data.index.reading import COLUMNS, Index, annotation_columns
-from trex2_lightning.data.records import Records
+from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ ANNOTATED = (
 )  # columns of an index, and the images
 LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
 JUDGED_LOOKED_AT = 2000  # images of an index
+READ_AT_ONCE = 1000  # records in memory while images are read
 
 
 class SetAudit(NamedTuple):
@@ -156,6 +159,33 @@ def check(audits: list[SetAudit]) -> None:
                 "its label map, if every category is marked wherever it is",
                 one.key,
             )
+
+
+def check_images(key: str, images: Sequence[ImageRecord], threads: int, rank: int = 0, world: int = 1) -> None:
+    """Read the images of a split that is evaluated, which takes them all; each of `world` ranks its share.
+
+    Raises:
+        ImageError: some cannot be.
+    """
+    places = range(rank, len(images), world)
+    errors: list[str] = []
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for start in range(0, len(places), READ_AT_ONCE):
+            some = (images[place] for place in places[start : start + READ_AT_ONCE])
+            errors += filter(None, pool.map(_why_unreadable, some))
+    if errors:
+        raise ImageError(
+            f"{key}: {len(errors)} of {len(places)} images cannot be read, and figures without them would not be what "
+            f"they claim to be: {errors[0]}; restore the files, or remove them from the annotations"
+        )
+
+
+def _why_unreadable(record: ImageRecord) -> str:
+    try:
+        read_image(record.path, (record.height, record.width))
+    except ImageError as error:
+        return str(error)
+    return ""
 
 
 def _judges(records: Records) -> bool:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from trex2_lightning.config import Config
+from trex2_lightning.data.datamodule import DetectionDataModule
+from trex2_lightning.data.inventory import check_images
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
@@ -40,6 +42,8 @@ def evaluate(
     module: DetectionModule,
     split: Literal["val", "test"],
     protocols: Sequence[str] | Mapping[str, Prompting] | None = None,
+    *,
+    images_checked: bool = False,
 ) -> EvaluationReport:
     """Evaluate a split by several protocols in one pass, in which every image is encoded once.
 
@@ -53,9 +57,11 @@ def evaluate(
         protocols: some of `protocol_names.PROTOCOLS`, or `exemplars`, of which those that the run trained for are
             taken; or other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls,
             and all if the run trained visual prompts.
+        images_checked: all images of the split are known to be readable.
 
     Raises:
-        InputError: there is no such protocol, nothing that the run trained for, or the data set does not allow it.
+        InputError: there is no such protocol, nothing that the run trained for, the data set does not allow it, or one
+            of its images cannot be read.
     """
     chosen = protocols if isinstance(protocols, Mapping) else trained_protocols(protocols, config, module)
     thresholds: dict[str, float] = {}
@@ -63,10 +69,10 @@ def evaluate(
         counted = evaluate(config, module, "val", chosen).rows
         thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
     trainer = build_evaluator(config)
-    data = build_datamodule(config)
-    data.prepare_data()
-    data.setup("validate" if split == "val" else "test")
-    records = data.val_records if split == "val" else data.test_records
+    data, records = read_split(config, split)
+    if not images_checked:
+        share = (config.data.num_workers, trainer.global_rank, trainer.world_size)
+        check_images(f"data.{split}", records.images, *share)
     references, support = None, {}
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
@@ -92,6 +98,14 @@ def evaluate(
     regions = module.regions.accuracy.compute() if module.regions else {}
     module.protocols, module.regions = {}, None
     return EvaluationReport(rows, regions, records, support)
+
+
+def read_split(config: Config, split: Literal["val", "test"]) -> tuple[DetectionDataModule, Records]:
+    """The run's data, set up for an evaluation, and its records."""
+    data = build_datamodule(config)
+    data.prepare_data()
+    data.setup("validate" if split == "val" else "test")
+    return data, data.val_records if split == "val" else data.test_records
 
 
 def trained_protocols(protocols: Sequence[str] | None, config: Config, module: DetectionModule) -> Sequence[str]:

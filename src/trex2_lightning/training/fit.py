@@ -13,7 +13,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trex2_lightning.config import Config, check_harmless, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.inventory import check
+from trex2_lightning.data.inventory import check, check_images
+from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.training.build import build_datamodule, build_module
@@ -79,6 +80,8 @@ def train(
     check(audits)
     if before:
         before.check_data(audits)
+    share = (config.data.num_workers, trainer.global_rank, trainer.world_size)
+    check_images("data.val", data.val_records.images, *share)
     module = build_module(config)
     _check_phrases(module, data)
     if before:
@@ -120,6 +123,8 @@ def train(
         if any(isinstance(one, LastWhenStopped) and one.interrupted for one in trainer.callbacks):  # type: ignore[attr-defined]
             raise KeyboardInterrupt from None
         raise
+    if isinstance(loader := trainer.train_dataloader, TrainLoader):  # none where nothing was left to train
+        loader.tell_unreadable()
     finish_wandb(trainer.loggers)
     return module
 
