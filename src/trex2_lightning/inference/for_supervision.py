@@ -21,8 +21,8 @@ def to_supervision(found: Sequence[Detection], names: Sequence[str] = ()) -> Det
 
     Args:
         found: as `Predictor.detect` gives it.
-        names: of all categories, such as `PromptSet.names`: a category's place there is its `class_id`, the same in every
-            image; what is not among them is numbered behind them as it comes.
+        names: of all categories, such as `PromptSet.names`: a category's place there is its `class_id`, the same in
+            every image; what is not among them is numbered behind them as it comes.
 
     Raises:
         InputError: supervision is not installed.
