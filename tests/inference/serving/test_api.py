@@ -86,6 +86,7 @@ def test_a_threshold_that_is_not_sent_is_the_checkpoint_s(
 
 
 HUGE, WRONG = picture(200, 101), picture(50, 50)[:60]
+TORN = picture(50, 50, "AVIF")[:-10] + bytes(10)  # its header is right
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,7 @@ HUGE, WRONG = picture(200, 101), picture(50, 50)[:60]
         (415, {"image": b"no picture"}, {"text": "cell"}, "image: is no picture, or damaged: send one of AVIF, BMP"),
         (415, {"image": b"%!PS-Adobe-3.0 EPSF-3.0\n"}, {"text": "cell"}, "image: is no picture, or damaged"),
         (415, {"image": WRONG}, {"text": "cell"}, "bytes of an image: cannot be read (image file is truncated"),
+        (415, {"image": TORN}, {"text": "cell"}, "bytes of an image: cannot be read (Failed to decode"),
         (422, {"image": None}, {}, "there is nothing to look for: give a phrase, a box, a point or a prompt file"),
         (422, {"image": None}, {"text": ""}, "phrase"),
         (422, {"image": None}, {"text": "cat . dog ."}, "'cat . dog .' would be one name, dots included"),

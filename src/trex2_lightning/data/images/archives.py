@@ -33,7 +33,7 @@ PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "GIF", "PPM", "J
 MAX_PIXELS = "TREX2_MAX_PIXELS"  # of the environment, not of the settings, which may be a stranger's checkpoint's
 MOST_PIXELS = 100_000_000  # of an image, where it says nothing
 PACKED_BYTES = 4  # of a file, packed, for each pixel that an image may have
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError)
 
 
 class ImageStore:
