@@ -18,7 +18,7 @@ Pictures = Callable[..., Path]
 NAME = "273271,c9db000d5146c15"
 
 # See test_every_format.py.
-PERSON = {"tag": "person", "vbox": [1, 2, 3, 4], "fbox": [9, 2, 3, 4], "hbox": [1, 2, 3, 1]}
+PERSON = {"tag": "person", "vbox": [1, 2, 3, 4], "fbox": [9, 2, 3, 4], "hbox": [1, 2, 3, 1], "extra": {"ignore": 0}}
 SAMPLE: Any = ({"a.odgt": {"ID": "a", "gtboxes": [PERSON]}}, ["a.odgt"], ["--part", "visible"], ["person"])
 
 

@@ -1,14 +1,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from coco_files import box, written
+from coco_files import box, one_box, written
 from PIL import Image
 
 from trex2_lightning.data.formats.fsc147 import FORMAT
 from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
+
+# See test_every_format.py.
+COUNTED = {"box_examples_coordinates": [[[1, 2], [1, 6], [4, 6], [4, 2]]], "points": [[2, 3]]}
+SAMPLE: Any = (
+    {
+        "instances_test.json": one_box(),
+        "annotation_FSC147_384.json": {"a.jpg": COUNTED},
+        "Train_Test_Val_FSC_147.json": {"test": ["a.jpg"]},
+    },
+    ["instances_test.json"],
+    [],
+    ["object"],
+)
 
 
 def fsc147(folder: Path) -> None:

@@ -1,14 +1,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from coco_files import box, written
+from coco_files import box, one_box, written
 
 from trex2_lightning.data.formats.fscd_lvis import FORMAT
 from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
+
+# See test_every_format.py.
+SHOWN = {"image_id": 1, "boxes": [[1, 2, 3, 4]], "points": [[2, 3]]}
+SAMPLE: Any = (
+    {"instances_test.json": one_box(), "count_test.json": {"annotations": [SHOWN]}},
+    ["instances_test.json"],
+    [],
+    ["object"],
+)
 
 
 def test_fscd_lvis_joins_its_two_files_by_image(tmp_path: Path) -> None:

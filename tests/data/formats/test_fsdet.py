@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_files import box, written
+from coco_files import box, one_box, written
 
 from trex2_lightning.data.formats.fsdet import FORMAT, NOVEL
 from trex2_lightning.data.opening import is_there, open_records, read_records
 from trex2_lightning.errors import InputError
+
+# See test_every_format.py.
+SAMPLE: Any = ({"shot_dog_x.json": one_box()}, ["shot_*_x.json"], [], ["dog"])
 
 CATEGORIES = [{"id": 17, "name": "cat"}, {"id": 10, "name": "traffic light"}, {"id": 72, "name": "tv"}]
 

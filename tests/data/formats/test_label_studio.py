@@ -75,7 +75,23 @@ def test_boxes_that_are_none_are_counted(pictures: Pictures) -> None:
     odd = [box(0, 0, 10, 10, name=None), box("x", 0, 10, 10), {"type": "choices", "value": {"choices": ["x"]}}]  # type: ignore[arg-type]
     [found], report = read([task("a.jpg", box(0, 0, 10, 10), *odd)], pictures("a.jpg"))
     assert len(found.boxes) == 1
-    assert report.counts == {"box without a name": 1, "box that is not four finite numbers": 1}
+    assert report.counts == {
+        "box without a name: its image judges nothing": 1,
+        "box that is not four finite numbers": 1,
+    }
+
+
+def test_an_image_with_other_regions_than_rectangles_judges_nothing(pictures: Pictures) -> None:
+    brush = {"type": "brushlabels", "original_width": 40, "original_height": 30, "value": {"brushlabels": ["dog"]}}
+    [found], report = read([task("a.jpg", box(0, 0, 10, 10), brush)], pictures("a.jpg"))
+    assert (len(found.boxes), found.judged) == (1, [])
+    assert report.counts == {"region that is no rectangle: its image judges nothing": 1}
+
+
+def test_a_task_that_nobody_annotated_is_left_out(pictures: Pictures) -> None:
+    tasks = [task("a.jpg", box(0, 0, 10, 10)), {"data": {"image": "b.jpg"}, "annotations": []}]
+    [found], report = read(tasks, pictures("a.jpg", "b.jpg"))
+    assert (Path(found.path).name, report.counts) == ("a.jpg", {"task that nobody annotated: left out": 1})
 
 
 def test_it_is_read_without_an_index_where_tasks_say_their_size(pictures: Pictures) -> None:
@@ -86,7 +102,7 @@ def test_it_is_read_without_an_index_where_tasks_say_their_size(pictures: Pictur
     assert [(image.id, image.width, image.height, image.boxes.tolist()) for image in records.images] == [
         (7, 40, 30, [[10, 15, 20, 30]]), (1, 40, 30, [])
     ]  # fmt: skip
-    file.write_text(json.dumps([{"data": {"image": "b.jpg"}}]))
+    file.write_text(json.dumps([{"data": {"image": "b.jpg"}, "annotations": [{"result": []}]}]))
     with pytest.raises(InputError, match="task 0: image without width and height; correct or remove it"):
         read_records(file, folder.parent, FORMAT)
 

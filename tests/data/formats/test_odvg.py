@@ -17,7 +17,7 @@ Pictures = Callable[..., Path]
 NAMES = {"0": "cat", "1": "dog"}
 
 # See test_every_format.py.
-INSTANCE = {"bbox": [1, 2, 4, 6], "label": 1}
+INSTANCE = {"bbox": [1, 2, 4, 6], "label": 1, "category": "dog"}
 LINE = {"filename": "a.jpg", "width": 40, "height": 30, "detection": {"instances": [INSTANCE]}}
 SAMPLE: Any = ({"a.jsonl": LINE, "map.json": {"1": "dog"}}, ["a.jsonl"], ["--label-map", "map.json"], ["dog"])
 
@@ -49,6 +49,29 @@ def test_detection_with_and_without_a_label_map(pictures: Pictures) -> None:
     assert image.judged == ["big dog"]  # what other lines name, this one may have too
 
 
+@pytest.mark.parametrize(
+    ("label", "category", "name", "told"),
+    [
+        (2, "dog", "dog", "the category"),  # labels counted from one
+        (1, "cat", "cat", "the category"),
+        ("1", "dog", "dog", ""),
+        (1, "Dog_", "dog", ""),
+        (0, "puss", "cat", "the label's name"),
+    ],
+)
+def test_a_label_that_its_category_contradicts(
+    pictures: Pictures, label: Any, category: str, name: str, told: str
+) -> None:
+    [image], report = read([detection(label=label, category=category)], pictures("a.jpg"), NAMES)
+    reason = f"box whose label and category are different names: {told} is taken"
+    assert (image.names, report.counts) == ([name], {reason: 1} if told else {})
+
+
+def test_a_label_and_a_category_that_nobody_knows(pictures: Pictures) -> None:
+    [image], report = read([detection(label=7, category="cow")], pictures("a.jpg"), NAMES)
+    assert (image.names, report.counts) == ([], {"box of an unknown category": 1})
+
+
 def test_a_caption_judges_its_own_phrases(pictures: Pictures) -> None:
     line = grounding(
         {"bbox": [1, 2, 5, 6], "phrase": "a man", "tokens_positive": [[0, 5]]},
@@ -70,7 +93,7 @@ DEFECTS: dict[str, Any] = {
     "line that is not UTF-8": json.dumps(detection("\xe9.jpg"), ensure_ascii=False).encode("latin-1"),
     "line that is not a JSON object": [1],
     "line without 'detection' and 'grounding'": {"filename": "a.jpg", "height": 30, "width": 40},
-    "box of an unknown category": detection(label=7),
+    "box of an unknown category": detection(label=7, category=None),
     "box outside its image": detection(bbox=[50, 2, 60, 6]),
     "box that reached out of its image: clipped": detection(bbox=[30, 2, 60, 6]),
     "box without area": detection(bbox=[5, 2, 5, 6]),

@@ -3,10 +3,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from coco_files import box, written
+from coco_files import box, one_box, written
 
 from trex2_lightning.data.formats.roboflow import FORMAT
 from trex2_lightning.data.opening import read_records
+
+# See test_every_format.py.
+SAMPLE: Any = ({"a.json": one_box()}, ["a.json"], [], ["dog"])
 
 
 def roboflow(*categories: tuple[str, str]) -> dict[str, Any]:

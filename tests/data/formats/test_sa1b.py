@@ -45,7 +45,7 @@ def read(files: dict[str, Any], folder: Path, more_than: int = 1) -> tuple[list[
 
 
 def test_categories_are_keys_of_one_image(pictures: Pictures) -> None:
-    files = {"0/sa_1": image(), "1/sa_2": image(thing(3), thing(3), name="sa_2.jpg")}
+    files = {"0/sa_1": image(), "1/sa_2": image(thing(3), thing(3, x=9), name="sa_2.jpg")}
     (first, second), report = read(files, pictures("sa_1.jpg", "sa_2.jpg"))
     assert (first.names, second.names) == (["x", "x", "3"], ["3", "3"])
     assert first.boxes.tolist() == [[1, 2, 5, 7], [9, 2, 13, 7], [1, 2, 5, 7]]
@@ -69,12 +69,12 @@ DEFECTS: dict[str, Any] = {
     "image without width and height": image(name="b.jpg", width=-1),
     "annotation file that is not JSON in UTF-8": b"{",
     "annotation file without an image": {"annotations": []},
-    "box without a category": image(thing(), thing(), thing(None), name="b.jpg"),
-    "box outside its image": image(thing(), thing(), thing(x=50), name="b.jpg"),
-    "box that reached out of its image: clipped": image(thing(), thing(), thing(x=38), name="b.jpg"),
-    "box without area": image(thing(), thing(), thing(bbox=[1, 2, 0, 3]), name="b.jpg"),
-    "box that is not four finite numbers": image(thing(), thing(), thing(bbox=[1, 2, "3"]), name="b.jpg"),
-    "box that is not a JSON object": image(thing(), thing(), 3, name="b.jpg"),
+    "box without a category": image(thing(), thing(x=9), thing(None), name="b.jpg"),
+    "box outside its image": image(thing(), thing(x=9), thing(x=50), name="b.jpg"),
+    "box that reached out of its image: clipped": image(thing(), thing(x=9), thing(x=38), name="b.jpg"),
+    "box without area": image(thing(), thing(x=9), thing(bbox=[1, 2, 0, 3]), name="b.jpg"),
+    "box that is not four finite numbers": image(thing(), thing(x=9), thing(bbox=[1, 2, "3"]), name="b.jpg"),
+    "box that is not a JSON object": image(thing(), thing(x=9), 3, name="b.jpg"),
 }
 
 

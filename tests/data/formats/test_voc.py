@@ -17,7 +17,7 @@ BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bnd
 
 # See test_every_format.py.
 XML = (
-    "<annotation><filename>a.jpg</filename><object><name>dog</name>"
+    "<annotation><filename>a.jpg</filename><object><name>dog</name><difficult>0</difficult>"
     "<bndbox><xmin>2</xmin><ymin>3</ymin><xmax>4</xmax><ymax>6</ymax></bndbox></object></annotation>"
 )
 SAMPLE: Any = ({"xml/a.xml": XML, "train.txt": "a\n"}, ["xml"], ["--split", "train.txt"], ["dog"])

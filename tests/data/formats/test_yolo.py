@@ -137,8 +137,8 @@ def test_names_are_the_characters_that_were_typed(dataset: Callable[..., Path]) 
 @pytest.mark.parametrize(("count", "per_point"), [(4, 3), (17, 3), (12, 2), (5, 2), (1, 3)])
 def test_key_points_are_no_corners(dataset: Callable[..., Path], count: int, per_point: int) -> None:
     points = " 0.9 0.9 2"[: 8 if per_point == 2 else None] * count
-    data = f"train: images/train\nkpt_shape: [{count}, {per_point}]\nnames: [cat]"
-    [image], report = read(dataset({"a": f"0 .5 .5 .5 .2{points}\n0 .5 .5 .5 .2\n0 .5 .5 .5 .2{points} .87"}, data))
+    data = f"train: images/train\nkpt_shape: [{count}, {per_point}]\nnames: [cat, dog, cow]"
+    [image], report = read(dataset({"a": f"0 .5 .5 .5 .2{points}\n1 .5 .5 .5 .2\n2 .5 .5 .5 .2{points} .87"}, data))
     assert image.boxes.tolist() == [pytest.approx([10, 12, 30, 18])] * 3
     assert report.counts == {}
 

@@ -7,6 +7,7 @@ told to the report, which counts it or ends the reading; a file that cannot be r
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ NO_BOX = (math.nan,) * 4
 NOT_A_BOX = "box that is not four finite numbers"
 NO_FILE = "image file missing"
 OUTSIDE = "image file outside its folder"
+TRUTHS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}  # as tools write them
 NO_IMAGE = "image that cannot be read"
 
 
@@ -80,10 +82,17 @@ def annotate(
         ):
             if wrong.any():
                 tell(reason, where, int(wrong.sum()))
+    in_shares = int((keep & (raw[:, 2:] <= 1).all(1)).sum())
+    if in_shares:
+        report.count("box within the first pixel of its image, as if in shares of it", where, in_shares)
     clipped = int((np.abs(inside - raw)[keep] > 0.01).any(1).sum())  # files round to two decimals
     if clipped:
         report.count("box that reached out of its image: clipped", where, clipped)
     corners = corners[keep]
+    kept_names = [names[index] for index in np.flatnonzero(keep).tolist()]
+    again = len(corners) - len({*zip(kept_names, map(tuple, corners.tolist()), strict=True)})
+    if again:
+        report.count("box given twice: both are kept", where, again)
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
     if area is not None:
         given = np.asarray(area, dtype=np.float32)[keep]
@@ -96,7 +105,7 @@ def annotate(
         width=width,
         height=height,
         boxes=corners,
-        names=[names[index] for index in np.flatnonzero(keep).tolist()],
+        names=kept_names,
         crowd=np.zeros(len(corners), np.bool_) if crowd is None else np.asarray(crowd, dtype=np.bool_)[keep],
         area=areas,
         judged=judged,
@@ -107,12 +116,14 @@ def annotate(
 def locate(
     report: Report, store: ImageStore, where: str, *names: Any, size: tuple[Any, Any] | None = None
 ) -> tuple[str, tuple[int, int]] | None:
-    """Path and size of the image with one of `names`; None, which the report is told: there is none that can be used.
+    """Path and size of the image with the first of `names` that is there; None: there is none that can be used.
+
+    The report is told why.
 
     Args:
         size: width and height; None: the image is opened for them, unless the report is strict.
     """
-    texts = [name for name in names if isinstance(name, str) and name]
+    texts = [name for name in names if _is_name(name)]
     if not texts:
         report.defect("image without a file name", where)
         return None
@@ -172,6 +183,11 @@ def as_id(value: Any) -> int | None:
     return value if type(value) is int and abs(value) < 2**63 else None
 
 
+def as_truth(value: Any) -> bool | None:
+    """What a flag says, as whichever type and word a tool wrote it; None: neither true nor false."""
+    return TRUTHS.get(str(value).strip().lower())
+
+
 def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:
     """The objects of a file's list; what is none is counted."""
     listed = value if isinstance(value, list) else [value]
@@ -179,6 +195,14 @@ def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:
     if len(found) < len(listed):
         report.defect("box that is not a JSON object", where, len(listed) - len(found))
     return found
+
+
+def _is_name(name: Any) -> bool:
+    """Whether a file can be called so."""
+    try:
+        return isinstance(name, str) and bool(name.strip()) and bool(os.fsencode(name))
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def _whole(size: tuple[Any, Any] | None) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trex2_lightning.data.annotations.cleaning import NOT_A_BOX, as_id, locate, numbers, places
+from trex2_lightning.data.annotations.cleaning import NOT_A_BOX, as_id, as_truth, locate, numbers, places
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
@@ -36,8 +36,6 @@ class Dialect(NamedTuple):
 
 
 ROWS_AT_ONCE = 2**20  # boxes that are looked up at once
-# What tools write for `iscrowd`.
-CROWD = {"0": False, "0.0": False, "false": False, "none": False, "": False, "1": True, "1.0": True, "true": True}
 NO_ID = 2**62  # annotations without an id are told apart by their place below its negative
 
 
@@ -76,7 +74,10 @@ class BoxColumns:
             if "area" in entry:
                 report.defect("box with an area that is not a finite number: its own is taken", where)
             area = math.nan
-        crowd = CROWD.get(str(entry.get("iscrowd", 0)).lower())
+        elif area <= 0 and "area" in entry:
+            report.count("box with an area of 0 or less: its own is taken", where)
+            area = math.nan
+        crowd = as_truth(0 if entry.get("iscrowd") in (None, "") else entry["iscrowd"])
         if crowd is None:
             report.defect("box whose iscrowd is neither 0 nor 1: taken for 0", where)
         self.ids.append(-len(self.ids) - NO_ID if own_id is None else own_id)
@@ -179,6 +180,15 @@ class ImageColumns:
         """The ids, when all images are there; what only tells ids given twice is let go."""
         self._seen = None
         return np.asarray(self.ids)
+
+    def tell_shared_files(self) -> None:
+        """Count images that have the file of an earlier one: none of them says what all of it has."""
+        used = np.flatnonzero(np.asarray(self.widths))
+        hashes = np.fromiter((hash(self.paths[int(row)]) for row in used), np.int64, len(used))
+        again = used[_repeated(hashes)]
+        if len(again):
+            where = f"image {self.ids[int(again[0])]}"
+            self._report.count("image file given under several ids: all are kept", where, len(again))
 
     def _is_new(self, image_id: int) -> bool:
         if self._seen is None and (not self.ids or image_id > self.ids[-1]):

@@ -143,7 +143,10 @@ class _InUtf8(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        content = self._text.read(len(buffer) // 4).encode(errors="replace")  # no character takes more than four bytes
+        try:
+            content = self._text.read(len(buffer) // 4).encode(errors="replace")  # no character takes over four bytes
+        except UnicodeDecodeError as error:
+            raise OSError(f"not {error.encoding}: {error.reason}") from error
         buffer[: len(content)] = content
         return len(content)
 

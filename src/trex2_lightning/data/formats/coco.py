@@ -73,6 +73,7 @@ def read_entries(
                 categories.append(entry | {"id": number})
             else:
                 report.defect("category without an integer id", f"category {len(categories)} of the list")
+    images.tell_shared_files()
     if dialect.only:
         categories = [{"id": 1, "name": dialect.only}]
     for name, entries in {"images": len(images.ids), "categories": len(categories)}.items():

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, dicts, locate, xywh
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_truth, dicts, locate, xywh
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
 from trex2_lightning.data.annotations.reading_report import Report
@@ -75,5 +75,7 @@ def _people(value: Any, part: Part, where: str, report: Report) -> Iterator[tupl
             report.defect("box of an unknown category", where)
             continue
         attributes = entry.get(part.attributes)
-        ignored = mask or (isinstance(attributes, dict) and attributes.get("ignore") == 1)
-        yield xywh(entry.get("fbox" if mask else part.box)), ignored
+        ignored = as_truth(attributes.get("ignore", 0)) if isinstance(attributes, dict) else None
+        if ignored is None and attributes is not None:
+            report.defect("box whose ignore is neither 0 nor 1: taken for 0", where)
+        yield xywh(entry.get("fbox" if mask else part.box)), mask or bool(ignored)

@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, numbers
 from trex2_lightning.data.annotations.coco_columns import Dialect
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_whole
@@ -37,7 +39,11 @@ def read_fsc147(annotations: Path, store: ImageStore, report: Report) -> Iterato
     files = json_whole(annotations.with_name("Train_Test_Val_FSC_147.json"), report, dict)
     try:
         counted = [
-            (str(name), [_corners(shown) for shown in entry["box_examples_coordinates"]], len(entry["points"]))
+            (
+                str(name),
+                [_corners(shown) for shown in a_list(entry["box_examples_coordinates"])],
+                len(a_list(entry["points"])),
+            )
             for name, entry in ((name, objects[name]) for name in files[split])
         ]
     except (KeyError, TypeError, ValueError) as error:
@@ -49,10 +55,16 @@ def read_fsc147(annotations: Path, store: ImageStore, report: Report) -> Iterato
         boxes = {Path(image.path).name: image for image in read_dialect(annotations, store, report, COUNTED)}
     else:
         report.declare([(1, OBJECT, "")])
+    if strange := sorted(boxes.keys() - {name for name, _, _ in counted}):
+        raise InputError(
+            f"{annotations}: has {strange[0]}, which is not in FSC-147's {split} split; fetch its files again"
+        )
+    if boxes and len(boxes) < len(counted):
+        report.count("image that only its number of objects is known of", annotations.name, len(counted) - len(boxes))
     first = 1 + max((image.id or 0 for image in boxes.values()), default=0)
     for number, (name, exemplars, count) in enumerate(counted, first):
         image = boxes.get(name) or _without_boxes(number, name, store, report)
-        yield with_count(image, exemplars, count)
+        yield with_count(image, exemplars, count, report)
 
 
 FORMAT = Format(
@@ -68,16 +80,29 @@ FORMAT = Format(
 )
 
 
-def with_count(image: Annotated, exemplars: Sequence[Sequence[float]], count: int) -> Annotated:
-    """The image with the first of its exemplars, xyxy in pixels of whatever quality, and its number of objects."""
-    boxes = np.asarray(exemplars[:NUM_EXEMPLARS], np.float32).reshape(-1, 4)
-    limits = np.asarray([image.width, image.height] * 2, np.float32)
-    return image._replace(exemplars=boxes.clip(0, limits), num_objects=count)
+def with_count(image: Annotated, exemplars: Sequence[Sequence[float]], count: int, report: Report) -> Annotated:
+    """The image with the first of its exemplars, xyxy in pixels and clipped to it, and its number of objects."""
+    boxes = np.asarray(exemplars[:NUM_EXEMPLARS], np.float64).reshape(-1, 4)
+    inside = boxes.clip(0, [image.width, image.height] * 2)
+    clipped = int((inside != boxes).any(1).sum())
+    if clipped:
+        report.count("exemplar that reached out of its image: clipped", Path(image.path).name, clipped)
+    return image._replace(exemplars=inside.astype(np.float32), num_objects=count)
+
+
+def a_list(value: Any) -> list[Any]:
+    """Raises TypeError: it is none."""
+    if not isinstance(value, list):
+        raise TypeError(f"{value!r:.40} in place of a list")
+    return value
 
 
 def _corners(polygon: list[list[float]]) -> tuple[float, ...]:
-    x, y = ([float(number) for number in axis] for axis in zip(*polygon, strict=True))
-    return min(x), min(y), max(x), max(y)
+    x, y = zip(*polygon, strict=True)
+    corners = numbers([min(x), min(y), max(x), max(y)])
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(polygon)
+    return corners
 
 
 def _without_boxes(image_id: int, name: str, store: ImageStore, report: Report) -> Annotated:

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated, xywh
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import read_dialect
-from trex2_lightning.data.formats.fsc147 import COUNTED, with_count
+from trex2_lightning.data.formats.fsc147 import COUNTED, a_list, with_count
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
@@ -28,8 +30,8 @@ def read_fscd_lvis(annotations: Path, store: ImageStore, report: Report) -> Iter
     content = json_whole(beside, report, dict)
     try:
         counted = {
-            item["image_id"]: ([_corners(*map(float, box)) for box in item["boxes"]], len(item["points"]))
-            for item in content["annotations"]
+            item["image_id"]: ([_corners(box) for box in a_list(item["boxes"])], len(a_list(item["points"])))
+            for item in a_list(content["annotations"])
         }
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{beside}: {error!r} is not as in FSCD-LVIS; fetch it again") from error
@@ -38,7 +40,7 @@ def read_fscd_lvis(annotations: Path, store: ImageStore, report: Report) -> Iter
             raise InputError(
                 f"{beside}: has no image {image.id}, so it does not fit {annotations.name}; fetch both again"
             )
-        yield with_count(image, *counted[image.id])
+        yield with_count(image, *counted[image.id], report)
 
 
 FORMAT = Format(
@@ -54,5 +56,8 @@ FORMAT = Format(
 )
 
 
-def _corners(x: float, y: float, width: float, height: float) -> tuple[float, ...]:
-    return x, y, x + width, y + height
+def _corners(box: Any) -> tuple[float, ...]:
+    corners = xywh(box)
+    if not all(map(math.isfinite, corners)):
+        raise ValueError(box)
+    return corners

@@ -64,7 +64,7 @@ FSDET = Dialect(_file_names, group=lambda category: "novel" if category.get("nam
 def _joined(pattern: Path, report: Report) -> Iterator[tuple[str, Any]]:
     """The entries of all files; of an image or a category that several have, the first one's."""
     known: dict[str, set[Any]] = {"images": set(), "categories": set()}
-    names: set[Any] = set()
+    names: set[str] = set()
     files = sorted(pattern.parent.glob(pattern.name))
     for file in files:
         own: dict[str, set[Any]] = {key: set() for key in known}
@@ -74,12 +74,12 @@ def _joined(pattern: Path, report: Report) -> Iterator[tuple[str, Any]]:
                 own[key].add(number)
                 if number in known[key]:
                     continue
-                names |= {entry.get("name")} if key == "categories" else set()
+                names |= {str(entry.get("name"))} if key == "categories" else set()
             yield key, entry
         for key, numbers in own.items():
             known[key] |= numbers
     there = {file.name for file in files}
-    missing = sorted({pattern.name.replace("*", str(name)) for name in names or {"*"}} - there)
+    missing = sorted({pattern.name.replace("*", name) for name in names or {"*"}} - there)
     if missing:
         more = f" nor {len(missing) - 1} more" if missing[1:] else ""
         raise InputError(f"{pattern.parent}: has no {missing[0]}{more}: {FETCH}")

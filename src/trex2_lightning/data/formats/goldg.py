@@ -31,7 +31,7 @@ def read_goldg(annotations: Path, store: ImageStore, report: Report) -> Iterator
     captions: list[Any] = []
     spans: list[Spans] = []
     same: dict[Spans, Spans] = {}  # millions of boxes share some thousands
-    for key, entry in json_lists(annotations, report):
+    for key, entry in json_lists(annotations, report, ("images", "annotations")):
         if key == "images" and images.add(entry):
             captions.append(entry.get("caption"))
         elif key == "annotations" and boxes.add(entry):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, dicts, locate
+from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, as_truth, dicts, locate
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
 from trex2_lightning.data.annotations.reading_report import Report
@@ -47,7 +47,13 @@ def read_hiertext(annotations: Path, store: ImageStore, report: Report, level: s
         if texts is None:
             report.defect("image without its lists of texts", where)
             continue
-        boxes, unread = [_box(text.get("vertices")) for text in texts], [text.get("legible") is False for text in texts]
+        boxes, legible = (
+            [_box(text.get("vertices")) for text in texts],
+            [as_truth(text.get("legible", True)) for text in texts],
+        )
+        if None in legible:
+            report.defect("text whose legible is neither true nor false: taken for true", where, legible.count(None))
+        unread = [read is False for read in legible]
         yield annotate(report, where, *found, boxes, [name] * len(texts), unread, image_id=entries)
     if not entries:
         raise InputError(f"{annotations}: has no list of annotations; give an annotation file of HierText")

@@ -12,14 +12,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, as_id, dicts, locate
+from trex2_lightning.data.annotations.cleaning import (
+    NO_BOX,
+    Annotated,
+    annotate,
+    as_id,
+    as_truth,
+    dicts,
+    locate,
+    numbers,
+)
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
-Rectangle = tuple[str, dict[str, Any]]  # its category's name, and what the file says of it
+Rectangle = tuple[str, dict[str, Any]]  # its category's name, "" of what is none, and what the file says of it
 
 
 def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> Iterator[Annotated]:
@@ -33,20 +42,28 @@ def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> I
     if not tasks:
         raise InputError(f"{annotations}: has no tasks with data; export from Label Studio as JSON, not as JSON-MIN")
     rectangles = [_rectangles(task, f"task {place}", report) for place, task in enumerate(tasks)]
-    names = dict.fromkeys(name for listed in rectangles for name, _ in listed)
+    names = dict.fromkeys(name for listed in rectangles for name, _ in listed or () if name)
     called = report.declare((number, name, "") for number, name in enumerate(names, 1))
     by_name = dict(zip(names, called.values(), strict=True))
     for place, (task, listed) in enumerate(zip(tasks, rectangles, strict=True)):
         where = f"task {place}"
+        if listed is None:
+            report.count("task that nobody annotated: left out", where)
+            continue
         size = _size(task, listed)
         found = locate(report, store, where, *_file_names(task["data"].get("image")), size=size)
         if found and report.is_new(found[0], where):
             path, (width, height) = found
-            boxes = [_corners(entry.get("value"), width, height) for _, entry in listed]
-            labels = [by_name[name] for name, _ in listed]
-            number = as_id(task.get("id"))
+            named = [(by_name[name], entry) for name, entry in listed if name]
             yield annotate(
-                report, where, path, (width, height), boxes, labels, image_id=place if number is None else number
+                report,
+                where,
+                path,
+                (width, height),
+                [_corners(entry.get("value"), width, height) for _, entry in named],
+                [name for name, _ in named],
+                judged=None if len(named) == len(listed) else [],
+                image_id=place if (number := as_id(task.get("id"))) is None else number,
             )
 
 
@@ -62,22 +79,31 @@ FORMAT = Format(
 )
 
 
-def _rectangles(task: dict[str, Any], where: str, report: Report) -> list[Rectangle]:
+def _rectangles(task: dict[str, Any], where: str, report: Report) -> list[Rectangle] | None:
+    """None: there is neither an annotation nor a prediction, so nobody knows what the image has."""
     annotations = [
-        entry for entry in dicts(task.get("annotations") or [], report, where) if not entry.get("was_cancelled")
+        entry
+        for entry in dicts(task.get("annotations") or [], report, where)
+        if not as_truth(entry.get("was_cancelled", False))
     ]
     given = annotations or dicts(task.get("predictions") or [], report, where)
+    if not given or not isinstance(given[0].get("result"), list):
+        return None
     if len(annotations) > 1:
         report.count("image annotated by several people: the first is taken", where)
     found = []
-    for entry in dicts(given[0].get("result") or [], report, where) if given else []:
+    for entry in dicts(given[0]["result"], report, where):
         value = entry.get("value")
         labels = value.get("rectanglelabels") if isinstance(value, dict) else None
         name = clean(labels[0]) if isinstance(labels, list) and labels else ""
-        if name:
-            found.append((name, entry))
-        elif entry.get("type") == "rectanglelabels":
-            report.defect("box without a name", where)
+        kind = str(entry.get("type"))
+        if not name and kind == "rectanglelabels":
+            report.defect("box without a name: its image judges nothing", where)
+        elif not name and not (kind.endswith("labels") or "original_width" in entry):
+            continue  # about the image as a whole, or text
+        elif not name:
+            report.count("region that is no rectangle: its image judges nothing", where)
+        found.append((name, entry))
     return found
 
 
@@ -104,8 +130,9 @@ def _file_names(image: Any) -> list[str]:
 def _corners(value: Any, width: int, height: int) -> tuple[float, ...]:
     """In pixels, of a box in percent; one that is turned, about its upper left corner, becomes the box around it."""
     try:
-        x, y, w, h, angle = (float(value.get(key, 0)) for key in ("x", "y", "width", "height", "rotation"))
-    except (TypeError, ValueError, OverflowError):
+        x, y, w, h = numbers([value[key] for key in ("x", "y", "width", "height")])
+        angle = float(value.get("rotation", 0))
+    except (KeyError, TypeError, ValueError, OverflowError):
         return NO_BOX
     x, y, w, h = x * width / 100, y * height / 100, w * width / 100, h * height / 100
     if not all(map(math.isfinite, (x, y, w, h, angle))):

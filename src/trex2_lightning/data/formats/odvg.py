@@ -10,11 +10,12 @@ A line's detection judges the whole label map, and without one what it has; a ca
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, dicts, locate, numbers
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_id, dicts, locate, numbers
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
 from trex2_lightning.data.annotations.reading_report import Report, clean
@@ -74,12 +75,24 @@ def _instances(
     for instance in dicts(detection.get("instances"), report, where):
         name = clean(instance.get("category"))
         if names is not None:
-            label = instance.get("label")
-            name = names.get(label, "") if type(label) is int else ""
+            name = _of_map(instance, name, names, where, report)
         if name:
             yield numbers(instance.get("bbox")), name
         else:
             report.defect("box of an unknown category", where)
+
+
+def _of_map(instance: dict[str, Any], category: str, names: dict[int, str], where: str, report: Report) -> str:
+    """The name of the label; but the category that an instance names, where the map has that under another label."""
+    label = as_id(instance.get("label"))
+    name = names.get(label, "") if label is not None else ""
+    if not category or _plain_words(category) == _plain_words(name):
+        return name
+    same = next((other for other in names.values() if _plain_words(other) == _plain_words(category)), "")
+    if same or name:
+        taken = "the category" if same else "the label's name"
+        report.count(f"box whose label and category are different names: {taken} is taken", where)
+    return same or name
 
 
 def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Corners, str]]:
@@ -94,6 +107,11 @@ def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[
             report.count("region of several phrases: its boxes are listed under each", where)
         for box in boxes:
             yield from ((numbers(box), phrase) for phrase in phrases)
+
+
+def _plain_words(name: str) -> str:
+    """Without what spellings of a name differ in."""
+    return " ".join(re.split(r"[\W_]+", name.casefold())).strip()
 
 
 def _label_map(path: Path, report: Report) -> list[tuple[int, Any, str]]:

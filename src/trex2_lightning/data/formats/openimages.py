@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, locate, places
+from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_truth, locate, places
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.limits import lines_of
 from trex2_lightning.data.annotations.reading_report import BROKEN, Report
@@ -156,7 +156,9 @@ class _Marked:
                 self.image.append(self.images.setdefault(image, len(self.images)))
                 self.category.append(known[label])
                 self.corners.extend(map(_number, corners))
-                self.group.append(group == "1")
+                if (several := as_truth(group)) is None:
+                    report.count("box whose IsGroupOf is neither 0 nor 1: taken for 0", where)
+                self.group.append(bool(several))
         if not self.images:
             raise InputError(f"{path}: has no boxes of these classes; give the file of boxes and its classes")
 

@@ -96,4 +96,4 @@ def _category(entry: dict[str, Any]) -> str:
 
 
 def _area(value: Any) -> float:
-    return float(value) if type(value) in (int, float) and abs(value) < 1e30 else math.nan
+    return float(value) if type(value) in (int, float) and 0 < value < 1e30 else math.nan

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from trex2_lightning.data.annotations import limits
-from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, locate
+from trex2_lightning.data.annotations.cleaning import NO_BOX, Annotated, annotate, as_truth, locate
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report, clean
@@ -64,9 +64,11 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
                 continue
             boxes.append(_box(item))
             names.append(spelt[label.casefold()])
-            difficult.append((item.findtext("difficult") or "0").strip() == "1")
+            difficult.append(as_truth(item.findtext("difficult", "0")))
+            if difficult[-1] is None:
+                report.defect("box whose difficult is neither 0 nor 1: taken for 0", file.name)
         judged: list[str] | None = None if all(_labels(tree)) else []
-        yield annotate(report, file.name, *found, boxes, names, difficult, judged=judged, image_id=place)
+        yield annotate(report, file.name, *found, boxes, names, [*map(bool, difficult)], judged=judged, image_id=place)
 
 
 FORMAT = Format(

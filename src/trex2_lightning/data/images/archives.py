@@ -71,8 +71,14 @@ class ImageStore:
 
         A name that leads out of its place never does: of such, what its end means there is found.
         """
-        inside = [name for name in names if stays_inside(name)]
-        for name in inside:
+        for name in names:
+            if found := self._find(name):
+                return found
+        inside = [] if self._look else [name for name in names if stays_inside(name)]
+        return str(self._folders[0] / inside[0]) if inside else None
+
+    def _find(self, name: str) -> str | None:
+        if stays_inside(name):
             for folder in self._folders:
                 if is_file(folder / name):
                     return str(folder / name)
@@ -80,10 +86,7 @@ class ImageStore:
                 return self._members[name]
         if self._listing is None:
             self._listing = Listing(self._folders, self._members)
-        for name in names:
-            if found := self._listing.find(name):
-                return found
-        return str(self._folders[0] / inside[0]) if inside and not self._look else None
+        return self._listing.find(name)
 
     def _find_archives(self) -> Iterator[Path]:
         for place in self.places:
