@@ -161,5 +161,6 @@ def test_an_unreadable_image_in_evaluation(
     picture = tiny_coco / "test" / "2.jpg"
     picture.write_bytes(picture.read_bytes()[:200])
     message = error_line(evaluate_command, "--ckpt", checkpoint, f"data.num_workers={workers}")
-    assert message.startswith(f"{picture}: cannot be read")
-    assert message.endswith("restore the file, or remove it from the annotations")
+    assert message.startswith("data.test: 1 of 3 images cannot be read")
+    assert f"{picture}: cannot be read" in message
+    assert message.endswith("restore the files, or remove them from the annotations")

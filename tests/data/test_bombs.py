@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from zlib import crc32
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -27,7 +26,6 @@ from trex2_lightning.data.formats.voc import read_voc
 from trex2_lightning.data.formats.yolo import read_yolo
 from trex2_lightning.data.images.archives import ImageStore, image_size, open_image
 from trex2_lightning.data.images.image_files import ImageError, read_image
-from trex2_lightning.data.index.columns import Column
 from trex2_lightning.data.opening import read_records
 from trex2_lightning.errors import InputError
 
@@ -291,16 +289,3 @@ def test_a_picture_runs_no_other_program(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
     assert "cannot identify image file" in refusal(lambda: read_image(tmp_path / "a.jpg"))
     assert image_size(str(tmp_path / "a.jpg")) is None
-
-
-# An index
-
-
-def test_a_column_is_as_long_as_its_head_says(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.arange(9, dtype="<i8"))
-    content = (tmp_path / "a.npy").read_bytes()
-    with pytest.raises(OSError, match="has no rows 5 to 1000000000000000000"):
-        Column(tmp_path / "a.npy").read(5, 10**18)
-    (tmp_path / "a.npy").write_bytes(content.replace(b"(9,)", b"(8" + b"0,)"))
-    with pytest.raises(ValueError, match="shorter than its head says"):
-        Column(tmp_path / "a.npy")

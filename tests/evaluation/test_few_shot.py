@@ -35,7 +35,7 @@ def evaluated(checkpoint: Path, benchmark: str, root: Path) -> dict[str, Any]:
 
 def supports(config: Config, monkeypatch: pytest.MonkeyPatch) -> dict[str, Support]:
     """What the generic prompts of each task are made of, without a detector."""
-    monkeypatch.setattr(tasks, "evaluate", lambda own, *_: support(own))
+    monkeypatch.setattr(tasks, "evaluate", lambda own, *_, **__: support(own))
     visual = cast(DetectionModule, SimpleNamespace(knows_exemplars=True, visual_trained=True))
     return cast(dict[str, Support], tasks.evaluate_tasks(config, visual, "test"))
 

@@ -32,11 +32,11 @@ def test_an_evaluation_that_breaks_off_goes_on_where_it_was(
     shutil.rmtree(folder)
     asked: list[str] = []
 
-    def breaking(config: Config, *arguments: Any) -> EvaluationReport:
+    def breaking(config: Config, *arguments: Any, **options: Any) -> EvaluationReport:
         asked.append(Path(config.data.root).name)
         if asked == ["cells", "signs"]:
             raise RuntimeError("a damaged picture")
-        return evaluate(config, *arguments)
+        return evaluate(config, *arguments, **options)
 
     monkeypatch.setattr(tasks, "evaluate", breaking)
     with pytest.raises(RuntimeError, match="a damaged picture"):

@@ -284,7 +284,7 @@ def test_another_network_takes_the_place_of_the_first(checkpoint: Path) -> None:
 
 
 def test_an_input_of_appearance_is_learned_in_training_alone(checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="is learned in training"):
+    with pytest.raises(InputError, match="are learned in training"):
         run(calibrate_command, "--ckpt", checkpoint, APPEARANCE, "model.appearance.input=true")
 
 

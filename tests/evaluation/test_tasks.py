@@ -290,8 +290,7 @@ def test_a_benchmark_needs_its_folder(visual_checkpoint: Path) -> None:
 def test_a_set_of_one_category_is_asked_for_foreign_phrases_and_not_for_its_names_in_another_order(
     tiny_config: TinyConfig, tiny_coco: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tiny_coco / "test.json"
-    content = json.loads(path.read_text())
+    content = json.loads((path := tiny_coco / "test.json").read_text())
     annotations = [item | {"category_id": content["categories"][0]["id"]} for item in content["annotations"]]
     path.write_text(json.dumps(content | {"categories": content["categories"][:1], "annotations": annotations}))
     config = tiny_config()

@@ -204,7 +204,7 @@ def test_the_first_protocol_is_what_a_run_logs_and_shows(
     monkeypatch.setattr(shown, "compute", lambda: {"ap": 0.25})
     monkeypatch.setattr(other, "compute", lambda: {"ap": 0.75})
     trainer.test(module, datamodule=data, verbose=False)
-    assert trainer.logged_metrics == {"test/ap": 0.25}
+    assert trainer.logged_metrics == {"test/ap": 0.25, "test/other/ap": 0.75, "test/mean_ap": 0.5}
     assert module.figures == {"shown": {"ap": 0.25}, "other": {"ap": 0.75}}
     with torch.inference_mode():
         results = module.validation_step(next(iter(data.test_dataloader())))

@@ -28,8 +28,8 @@ def main(arguments: list[str], prog: str = "serve.py") -> None:
     options = parser.parse_args(arguments)
 
     from trex2_lightning.inference.predictor import Predictor
-    from trex2_lightning.inference.serving.limits import ServingLimits
     from trex2_lightning.inference.serving.server import open_port, serve
+    from trex2_lightning.inference.serving.serving_limits import ServingLimits
 
     limits = ServingLimits(options.max_upload, options.max_pixels, options.memory)
     with open_port(options.host, options.port) as place, if_stopped(lambda: "the page is gone, and all that was on it"):

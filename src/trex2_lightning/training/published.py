@@ -35,8 +35,13 @@ KEPT = {  # settings, beside those of the model, that detection depends on
     "eval": ("max_detections",),
     "train": ("precision", "float32_matmul_precision"),
 }
-BESIDE = ("visual_trained", "known_names", "calibration", "provenance")  # in a checkpoint, beside settings and weights
-KEYS = {"model_type", "format", "model", *KEPT, *BESIDE}
+BESIDE_WEIGHTS = (
+    "visual_trained",
+    "known_names",
+    "calibration",
+    "provenance",
+)  # in a checkpoint, beside settings and weights
+KEYS = {"model_type", "format", "model", *KEPT, *BESIDE_WEIGHTS}
 DETECTOR = "detector."  # before the names of a module's tensors
 WORDS, PIECES = "text_encoder.tower.words.weight", "text_encoder.tokenizer._extra_state"  # a BERT's
 MOST_BYTES_OF_TEXT = 2**24
@@ -62,7 +67,7 @@ def publish(config: Config, module: DetectionModule, folder: Path) -> list[Path]
         for name, tensor in state.items()
         if name != PIECES
     }
-    text = {SETTINGS_FILE: json.dumps(values | dict(zip(BESIDE, beside, strict=True)), indent=2) + "\n"}
+    text = {SETTINGS_FILE: json.dumps(values | dict(zip(BESIDE_WEIGHTS, beside, strict=True)), indent=2) + "\n"}
     encoder = module.detector.text_encoder
     if isinstance(encoder, BertEncoder) and encoder.tokenizer.pieces:
         text[VOCABULARY_FILE] = "".join(f"{piece}\n" for piece in encoder.tokenizer.pieces)
@@ -102,7 +107,7 @@ def read_published(folder: Path) -> dict[str, Any]:
     """
     values = _settings(folder)
     sections = {section: values[section] for section in ("model", *KEPT)}
-    checkpoint = {"config": {"format": values["format"], **sections}, **{name: values[name] for name in BESIDE}}
+    checkpoint = {"config": {"format": values["format"], **sections}, **{name: values[name] for name in BESIDE_WEIGHTS}}
     try:
         model = from_dict(checkpoint["config"]).model
     except ConfigError as error:

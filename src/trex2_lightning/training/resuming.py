@@ -17,7 +17,7 @@ from trex2_lightning.training.provenance import provenance_of
 MAY_CHANGE = {
     *("name", "output", "data.root", "data.batch_size", "data.num_workers", "eval.batch_size"),
     *(f"train.{key}" for key in ("max_steps", "val_every", "save_every", "accelerator", "devices", "nodes")),
-    *(f"train.{key}" for key in ("compile", "checkpoint_activations")),
+    *(f"train.{key}" for key in ("compile", "checkpoint_activations", "calibrate")),
     *(f"logging.{field.name}" for field in fields(LoggingConfig)),
 }
 

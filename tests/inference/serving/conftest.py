@@ -17,8 +17,8 @@ from httpx import Response
 from trex2_lightning.config import load
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.serving.api import build_api
-from trex2_lightning.inference.serving.limits import ServingLimits
 from trex2_lightning.inference.serving.served_detector import ServedDetector
+from trex2_lightning.inference.serving.serving_limits import ServingLimits
 from trex2_lightning.inference.serving.upload_limit import UploadLimit
 from trex2_lightning.training.build import build_module
 

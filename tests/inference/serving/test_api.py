@@ -16,7 +16,7 @@ from PIL import Image
 from predictor_parts import BOX, OTHER, PHRASES, POINT
 
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.serving.limits import MIB, ServingLimits
+from trex2_lightning.inference.serving.serving_limits import MIB, ServingLimits
 from trex2_lightning.prompting.prompt_set import PromptSet, join
 
 Post = Callable[..., Response]

@@ -18,9 +18,9 @@ from predictor_parts import BOX, OTHER, POINT
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import EncodedImage
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.serving.limits import MIB, ServingLimits, TooLargeError
 from trex2_lightning.inference.serving.overlay import overlay
 from trex2_lightning.inference.serving.served_detector import FeatureCache, ServedDetector
+from trex2_lightning.inference.serving.serving_limits import MIB, ServingLimits, TooLargeError
 from trex2_lightning.inference.serving.session import MOST_PICTURES, Session
 from trex2_lightning.structures import Detection
 

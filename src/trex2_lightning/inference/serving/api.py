@@ -22,8 +22,8 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import MARK_FORMS, typed_marks
 from trex2_lightning.inference.prediction_files import prediction_values
 from trex2_lightning.inference.predictor import Mix
-from trex2_lightning.inference.serving.limits import ServingLimits, TooLargeError, check_picture
 from trex2_lightning.inference.serving.served_detector import ServedDetector, Wanted
+from trex2_lightning.inference.serving.serving_limits import ServingLimits, TooLargeError, check_picture
 from trex2_lightning.prompting.prompt_set import PromptSet
 
 TEXTS = ("text", *MARK_FORMS, "negative", "mix", "threshold")  # fields; all others are files

@@ -14,9 +14,9 @@ from nicegui import events, ui
 from PIL import Image
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.serving.limits import MIB, ServingLimits, too_many_bytes
 from trex2_lightning.inference.serving.overlay import overlay
 from trex2_lightning.inference.serving.served_detector import ServedDetector
+from trex2_lightning.inference.serving.serving_limits import MIB, ServingLimits, too_many_bytes
 from trex2_lightning.inference.serving.session import Session
 from trex2_lightning.structures import Box, Detection, Exemplar, Point
 

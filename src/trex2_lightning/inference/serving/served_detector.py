@@ -17,7 +17,7 @@ from trex2_lightning.inference.encoding import EncodedImage
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.predictor import Mix, Predictor
 from trex2_lightning.inference.search import Threshold, thresholds_of
-from trex2_lightning.inference.serving.limits import MIB
+from trex2_lightning.inference.serving.serving_limits import MIB
 from trex2_lightning.prompting.prompt_set import PromptSet, join
 from trex2_lightning.structures import Detection
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.serving.limits import ServingLimits
+from trex2_lightning.inference.serving.serving_limits import ServingLimits
 
 MOST_CONNECTIONS = 64  # pages and requests at once; more are answered 503
 

@@ -14,8 +14,14 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.inputs import as_phrases
 from trex2_lightning.inference.labelling.label_files import coco_content
 from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
-from trex2_lightning.inference.serving.limits import MIB, ServingLimits, TooLargeError, check_picture, too_many_bytes
 from trex2_lightning.inference.serving.served_detector import ServedDetector, Wanted
+from trex2_lightning.inference.serving.serving_limits import (
+    MIB,
+    ServingLimits,
+    TooLargeError,
+    check_picture,
+    too_many_bytes,
+)
 from trex2_lightning.prompting.prompt_file import check_wanted
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.structures import Detection, Exemplar

@@ -6,7 +6,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from trex2_lightning.inference.serving.limits import MIB, ServingLimits, too_many_bytes
+from trex2_lightning.inference.serving.serving_limits import MIB, ServingLimits, too_many_bytes
 
 
 class UploadLimit:

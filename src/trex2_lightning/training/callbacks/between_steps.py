@@ -73,8 +73,8 @@ class BestSoFar(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         assert self.dirpath is not None
         place = str(Path(self.dirpath, f"{self.filename}.ckpt"))
-        if Path(place).is_file():
-            score = state_dict["best_model_score"]
+        score = state_dict["best_model_score"]
+        if score is not None and Path(place).is_file():
             paths = dict.fromkeys(("best_model_path", "kth_best_model_path", "last_model_path"), place)
             super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": {place: score}})
 
