@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import shutil
 from collections.abc import Callable
@@ -10,21 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from tiny_data import SIZES, TINY, write_split, write_tiny
 
 from trex2_lightning.config import Config, load, save, to_dict
 from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.structures import FeatureMaps
 
-COLORS = {"red block": (200, 30, 30), "green block": (30, 180, 30), "blue block": (30, 30, 200)}
-SIZES = {"train": 6, "val": 3, "test": 3}
-TINY = Path(__file__).parent / "tiny.yaml"
-
 
 @pytest.fixture
 def tiny_coco(tmp_path: Path) -> Path:
     """Folder of a COCO data set: train (6 images), val (3) and test (3); the last image of each split has no boxes."""
-    return _write_tiny(tmp_path / "tiny")
+    return write_tiny(tmp_path / "tiny")
 
 
 @pytest.fixture
@@ -32,7 +27,7 @@ def square_coco(tmp_path: Path) -> Path:
     """As `tiny_coco`, but all images are 64 x 64, so that a batch needs no padding."""
     root = tmp_path / "square"
     for number, (split, num_images) in enumerate(SIZES.items()):
-        _write_split(root, split, num_images, random.Random(number), sides=(64, 64))
+        write_split(root, split, num_images, random.Random(number), sides=(64, 64))
     return root
 
 
@@ -76,7 +71,7 @@ def _one_step(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from trex2_lightning.training.fit import train  # takes seconds, and most tests need no training
 
     root = tmp_path_factory.mktemp("one_step")
-    config = load(TINY, [f"data.root={_write_tiny(root / 'tiny')}", f"output={root}", "train.max_steps=1"])
+    config = load(TINY, [f"data.root={write_tiny(root / 'tiny')}", f"output={root}", "train.max_steps=1"])
     train(config)
     return config.folder
 
@@ -103,38 +98,3 @@ def _copy_of_run(run: Path, config: Config) -> Path:
     torch.save(torch.load(path, weights_only=True) | {"config": to_dict(config)}, path)
     save(config, config.folder / "config.yaml")
     return path
-
-
-def _write_tiny(root: Path) -> Path:
-    for number, (split, num_images) in enumerate(SIZES.items()):
-        _write_split(root, split, num_images, random.Random(number))
-    return root
-
-
-def _write_split(
-    root: Path, split: str, num_images: int, rng: random.Random, sides: tuple[int, int] = (48, 96)
-) -> None:
-    (root / split).mkdir(parents=True)
-    images, annotations = [], []
-    for image_id in range(1, num_images + 1):
-        width, height = rng.randint(*sides), rng.randint(*sides)
-        picture = Image.new("RGB", (width, height), (rng.randint(90, 160),) * 3)
-        for _ in range(rng.randint(1, 3) if image_id < num_images else 0):
-            category, w, h = rng.randrange(len(COLORS)), rng.randint(12, 24), rng.randint(12, 24)
-            x, y = rng.randint(0, width - w), rng.randint(0, height - h)
-            ImageDraw.Draw(picture).rectangle((x, y, x + w - 1, y + h - 1), fill=list(COLORS.values())[category])
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image_id,
-                    "category_id": category + 1,
-                    "bbox": [x, y, w, h],
-                    "area": w * h,
-                    "iscrowd": 0,
-                }
-            )
-        picture.save(root / split / f"{image_id}.jpg")
-        images.append({"id": image_id, "file_name": f"{image_id}.jpg", "width": width, "height": height})
-    categories = [{"id": index, "name": name} for index, name in enumerate(COLORS, start=1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (root / f"{split}.json").write_text(json.dumps(content))

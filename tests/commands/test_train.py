@@ -144,11 +144,12 @@ def test_ctrl_c_ends_a_run_when_its_step_is_saved_and_at_once_when_it_comes_agai
                 signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(DetectionModule, "on_train_batch_start", press)
-    heard = signal.getsignal(signal.SIGINT)
+    before, heard = signal.getsignal(signal.SIGINT), signal.default_int_handler
+    signal.signal(signal.SIGINT, heard)
     with pytest.raises(SystemExit) as end:
         call(train_command, experiment, "train.max_steps=4", "train.save_every=4", "train.val_every=4")
     left = signal.getsignal(signal.SIGINT)
-    signal.signal(signal.SIGINT, heard)
+    signal.signal(signal.SIGINT, before)
     assert end.value.code == 130
     printed = capsys.readouterr()
     assert saved in printed.err.splitlines()[-1]

@@ -35,7 +35,12 @@ def fsc147(root: Path) -> None:
     (root / "annotation_FSC147_384.json").write_text(json.dumps(entries))
     files = {"train": [], "val": ["1.jpg"], "test": ["2.jpg", "3.jpg"]}
     (root / "Train_Test_Val_FSC_147.json").write_text(json.dumps(files))
-    coco_file(root / "instances_test.json", ("fg",), "images_384_VarV2")
+    boxes = root / "instances_test.json"
+    coco_file(boxes, ("fg",), "images_384_VarV2")
+    content = json.loads(boxes.read_text())
+    content["images"] = [image for image in content["images"] if image["id"] != 1]
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != 1]
+    boxes.write_text(json.dumps(content))
 
 
 def fscd_lvis(root: Path) -> None:

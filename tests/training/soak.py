@@ -24,8 +24,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from conftest import TINY, _write_tiny
 from recorded_runs import assert_same, assert_same_end, read
+from tiny_data import TINY, write_tiny
 
 from trex2_lightning.config import Config, load
 from trex2_lightning.training import checkpoint_io, fit
@@ -170,7 +170,7 @@ def soak(kills: int, seed: int, root: Path, tell: Callable[[str], None]) -> dict
         AssertionError: a chain differs from the run that was not killed.
     """
     torch.set_num_threads(1)
-    _write_tiny(root / "tiny")
+    write_tiny(root / "tiny")
     whole: dict[Kind, tuple[Config, Path, int]] = {}
     counts: dict[str, int] = {}
     draw, chain = random.Random(seed), 0
