@@ -111,6 +111,10 @@ class GenericAnew(Prompting):
         self._counts = num_references, num_categories
         self._prepared: PromptTokens | None = None
 
+    def __deepcopy__(self, _memo: dict[int, object]) -> GenericAnew:
+        """The same: averaging copies a module with what it is asked with, and the data are behind this."""
+        return self
+
     def start(self) -> None:
         self._prepared = None
 

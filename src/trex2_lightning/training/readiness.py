@@ -130,7 +130,7 @@ def _of_launcher() -> ClusterEnvironment | None:
         return TorchElasticEnvironment()
     if SLURMEnvironment.detect():
         return SLURMEnvironment(auto_requeue=False)
-    if "MASTER_ADDR" not in os.environ or "LOCAL_RANK" not in os.environ:
+    if not {"MASTER_ADDR", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys():
         return None
     environment = LightningEnvironment()  # all on this machine
     environment.set_global_rank(environment.local_rank())
