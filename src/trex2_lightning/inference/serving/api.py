@@ -7,7 +7,6 @@ form, 422 for what cannot be looked for.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -28,8 +27,6 @@ from trex2_lightning.prompting.prompt_set import PromptSet
 
 TEXTS = ("text", *MARK_FORMS, "negative", "mix", "threshold")  # fields; all others are files
 MOST_FILES, MOST_TEXTS = 32, 2000  # of a request
-
-log = logging.getLogger(__name__)
 
 
 class _Sent(NamedTuple):
@@ -72,7 +69,7 @@ def build_api(served: ServedDetector, limits: ServingLimits) -> FastAPI:
 
     @app.exception_handler(InputError)
     async def refuse(_: Request, error: InputError) -> JSONResponse:
-        status = {TooLargeError: 413, ImageError: 415}.get(type(error), 422)
+        status = 413 if isinstance(error, TooLargeError) else 415 if isinstance(error, ImageError) else 422
         return JSONResponse({"error": str(error)}, status)
 
     @app.exception_handler(AnyHTTPException)

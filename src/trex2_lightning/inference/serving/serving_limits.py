@@ -19,9 +19,9 @@ MIB = 2**20
 class ServingLimits(NamedTuple):
     """Each is an option of `trex2 serve`."""
 
-    max_upload: int = 32  # MiB of one request, and of all pictures of a page
-    max_pixels: int = 40_000_000  # of one picture
-    memory: int = 1024  # MiB of image features that are kept for further prompts, of all users
+    max_upload: int  # MiB of one request, and of all pictures of a page
+    max_pixels: int  # of one picture
+    memory: int  # MiB of image features that are kept for further prompts, of all users
 
 
 class TooLargeError(InputError):
