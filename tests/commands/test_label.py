@@ -10,6 +10,7 @@ import pytest
 
 from trex2_lightning.commands.label import main as label_command
 from trex2_lightning.commands.terminal import STOPPED
+from trex2_lightning.inference.predictor import Predictor
 
 RED = ("--text", "red block")
 
@@ -131,3 +132,19 @@ def test_what_is_written_among_the_pictures_is_not_labelled_itself(label: Callab
         label(*RED, "--threshold", 0, output=tiny_coco / "train" / "out")
         assert (folder / "uncertain.png").is_file()
         assert names_in(folder) == [f"{number}.jpg" for number in range(1, 7)]
+
+
+def test_refined_prompts_are_made_once_from_the_pictures(
+    label: Callable[..., Path], visual_checkpoint: Path, tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tiny_coco / "train" / "7.jpg").write_text("torn")
+    refined = [*RED, "--threshold", 0, "--refine", "--refine-score", 0]
+    folder = label(*refined)
+    [prompts] = folder.glob("*.safetensors")
+    assert Predictor.from_pretrained(visual_checkpoint).load(prompts).sources == ("mixed",)
+    with monkeypatch.context() as patch:
+        patch.setattr("trex2_lightning.inference.labelling.refined_request.refine", lambda *_: pytest.fail("again"))
+        (tiny_coco / "train" / "8.jpg").write_bytes((tiny_coco / "train" / "1.jpg").read_bytes())
+        assert names_in(label(*refined))[-1] == "8.jpg"
+    with pytest.raises(SystemExit):
+        label(*refined, "--refine-boxes", 1)  # the folder was begun with other prompts

@@ -202,3 +202,24 @@ def test_predict_does_not_replace_a_photograph(error_line: Callable[..., str], t
     assert "give another folder by --output" in error_line(predict_command, folder / "1.jpg", *common)
     reference = ["--reference", f"x={folder / '1.jpg'}:1,2,3,4"]
     assert "give another folder by --output" in error_line(predict_command, tmp_path / "1.jpg", *reference, *common)
+
+
+def test_text_is_refined_by_what_it_finds_in_the_image(
+    call: Callable[..., None],
+    checkpoint: Path,
+    visual_checkpoint: Path,
+    tiny_coco: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "refined.safetensors"
+    common = [tiny_coco / "test" / "1.jpg", "--text", "red block", "--output", tmp_path / "out", "--refine"]
+    call(predict_command, *common, "--model", visual_checkpoint, "--refine-score", 0, "--save-prompts", file)
+    assert Predictor.from_pretrained(visual_checkpoint).load(file).sources == ("mixed",)
+    for wrong, told in (
+        (["--model", checkpoint], "trained with text alone, so what text finds cannot prompt it"),
+        (["--model", visual_checkpoint, "--refine-boxes", 0], "--refine-boxes 0: write a whole number from 1 on"),
+    ):
+        with pytest.raises(SystemExit):
+            call(predict_command, *common, *wrong)
+        assert told in capsys.readouterr().err

@@ -23,9 +23,10 @@ from trex2_lightning.studies.detector_speed import (
     sentences,
     write_settings,
 )
+from trex2_lightning.studies.export_speed import exported
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_startup, speed_page
+from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_exported, renew_startup, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
 
@@ -71,8 +72,29 @@ def test_the_start_of_commands_is_measured_and_its_section_renewed(
     assert text.endswith(" |\n\n## Detectors\n\nkept\n")
     assert re.search(r"^\| trex2 train --help \|  \| \d+\.\d{3} \|  \| < 1\.5 s \|$", text, re.MULTILINE)
     assert re.search(r"^\| import trex2_lightning; [^|]* \| \d+\.\d{3} \| \d+\.\d{3} \|", text, re.MULTILINE)
-    with pytest.raises(InputError, match="has no section Start-up: make bench writes all of the page"):
+    with pytest.raises(InputError, match="is no page with sections: make bench writes all of it"):
         renew_startup(tmp_path / "gone.md")
+
+
+@pytest.mark.slow
+def test_exported_graphs_are_timed_and_find_the_same(small: Setting, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    rows = exported(tmp_path, small, ("data.size=96", "data.max_size=128", "model.num_queries=20"))
+    assert [row.bar for row in rows] == ["", "", "<= 1e-4", "", "<= 1e-4"]
+    assert all(float(row.figure) < 1e-4 for row in rows if row.bar)
+    assert "40 phrases" in rows[3].what
+
+
+def test_a_section_that_a_page_lacks_comes_behind_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "exported", lambda *_: [Row("one", 2.0, 1.0, "2.00")])
+    page = tmp_path / "page.md"
+    page.write_text("# Benchmarks\n\n## Start-up\n\nkept\n\n## Detectors\n\nlast\n")
+    for _ in range(2):
+        renew_exported(page)
+    text = page.read_text()
+    assert text.split("## ")[2].startswith("Exported, ")
+    assert text.count("| one | 2.000 | 1.000 | 2.00 |") == 1
+    assert text.endswith("\n\n## Detectors\n\nlast\n")
 
 
 def test_sampling_and_the_input_pipeline_are_timed(

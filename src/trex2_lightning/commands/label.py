@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from trex2_lightning.commands.prompt_options import add_prompt_options, marked
+from trex2_lightning.commands.prompt_options import add_prompt_options, add_refine_options, marked, refining
 from trex2_lightning.commands.terminal import add_model, console, if_stopped
 from trex2_lightning.errors import InputError
 
@@ -34,6 +34,7 @@ def main(arguments: list[str], prog: str = "label.py") -> None:
     from trex2_lightning.inference.labelling.journal import pictures_in
     from trex2_lightning.inference.labelling.label_pictures import Work, label_pictures, write_labels
     from trex2_lightning.inference.labelling.labeller import Labeller, LabelRequest
+    from trex2_lightning.inference.labelling.refined_request import refined_request
     from trex2_lightning.inference.labelling.sources import leave_out
 
     request = LabelRequest(
@@ -49,6 +50,9 @@ def main(arguments: list[str], prog: str = "label.py") -> None:
     )
     source, work = _source(options), Work(options.batch_size, options.workers, _shard(options.shard))
     source = leave_out(source, pictures_in(options.other) if options.other else (), options.limit)
+    which = refining(options)
+    if which:
+        request = refined_request(request, source, options.output, which)
     labeller = Labeller(request)
     kept = f"what was labelled so far is in {options.output}; the same command goes on from there"
     with if_stopped(lambda: kept), _progress("pictures") as told:
@@ -72,6 +76,7 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     )
     add_model(parser)
     add_prompt_options(parser, ("--text", "--reference", "--prompts", "--negative"))
+    add_refine_options(parser, "the PICTURES")
     parser.add_argument(
         "--threshold",
         action="append",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trex2_lightning.commands.prompt_options import add_prompt_options, marked
+from trex2_lightning.commands.prompt_options import add_prompt_options, add_refine_options, marked, refining
 from trex2_lightning.commands.terminal import add_model, aside, console, writable
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
     parser.add_argument("image", type=Path, metavar="IMAGE")
     add_model(parser)
     add_prompt_options(parser)
+    add_refine_options(parser, "IMAGE")
     parser.add_argument("--save-prompts", type=Path, metavar="FILE", help="write the prompts to a .safetensors file")
     parser.add_argument(
         "--threshold", type=float, help="lowest score that is kept; default: the checkpoint's for each kind of prompt"
@@ -42,6 +43,7 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
 
     from trex2_lightning.inference.prediction_files import output_files, prediction_values, write_prediction
     from trex2_lightning.inference.predictor import Predictor, Reference
+    from trex2_lightning.inference.refining import refine
     from trex2_lightning.prompting.prompt_file import prompt_file
     from trex2_lightning.prompting.prompt_set import join
 
@@ -55,7 +57,11 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
     references: list[Reference] = [(Path(file), others) for file, others in shown.items()]
     if exemplars:
         references.append((image, exemplars))
-    made = predictor.mixed(tuple(options.text), references, options.mix)
+    which = refining(options)
+    if which:
+        made = refine(predictor, tuple(options.text), [image], references, options.mix, which)
+    else:
+        made = predictor.mixed(tuple(options.text), references, options.mix)
     prompts = join(made, *(predictor.load(Path(file)) for file in options.prompts))
     detections = predictor.detect(image, prompts, options.threshold, options.negative)
     present = None if predictor.module.detector.presence is None else predictor.present(image, prompts)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from trex2_lightning.inference.marks import MARK_FORMS, typed_marks
 from trex2_lightning.structures import Exemplar
+
+if TYPE_CHECKING:
+    from trex2_lightning.inference.refining import Refining
 
 OPTIONS = {  # form and meaning
     "--text": ("PHRASE", "what the phrase names"),
@@ -30,6 +34,35 @@ def add_prompt_options(parser: argparse.ArgumentParser, names: Sequence[str] = t
         default="half",
         help="weight of a phrase beside n images of one NAME: 1/2 (default) or 1/(n+1)",
     )
+
+
+def add_refine_options(parser: argparse.ArgumentParser, where: str) -> None:
+    """`--refine`, which `refining` reads, for boxes that are found in `where`."""
+    refined = parser.add_argument_group("prompts by what text finds")
+    refined.add_argument(
+        "--refine",
+        action="store_true",
+        help=f"mix each --text with the best boxes that it finds in {where}; for checkpoints with visual prompts",
+    )
+    refined.add_argument(
+        "--refine-boxes", type=int, default=3, metavar="N", help="how many of them for each phrase (default: 3)"
+    )
+    refined.add_argument(
+        "--refine-score", type=float, metavar="SCORE", help="their lowest score; default: the checkpoint's threshold"
+    )
+
+
+def refining(options: argparse.Namespace) -> Refining | None:
+    """Which boxes become exemplars; None: none do.
+
+    Raises:
+        InputError: it is not to be one box at least.
+    """
+    from trex2_lightning.inference.refining import Refining
+
+    if options.refine_boxes < 1:
+        raise InputError(f"--refine-boxes {options.refine_boxes}: write a whole number from 1 on")
+    return Refining(options.refine_boxes, options.refine_score) if options.refine else None
 
 
 def marked(options: argparse.Namespace) -> dict[str, dict[str, list[Exemplar]]]:

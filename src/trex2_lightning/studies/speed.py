@@ -17,12 +17,14 @@ from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
 from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
 from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
+from trex2_lightning.studies.export_speed import exported
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
 from trex2_lightning.studies.startup_speed import startup
 from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
 STARTUP, STARTS = "Start-up", 5  # section of the page, and how often each thing is started
+EXPORTED = "Exported, ONNX Runtime beside PyTorch with `experiments/small_coco.yaml`, one thread"
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
 
 
@@ -37,6 +39,7 @@ def measure_speed(target: Path, threads: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         sections = {
             STARTUP: startup(STARTS),
+            EXPORTED: exported(Path(folder, "onnx"), Setting()),
             "Detectors": detectors(Path(folder), Setting()),
             f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
@@ -50,16 +53,33 @@ def measure_speed(target: Path, threads: int) -> None:
 
 
 def renew_startup(target: Path) -> None:
-    """Measure the first section anew, in a minute, and leave the others of the page as they are.
+    """Measure the start of commands anew, in a minute, and leave the other sections of the page as they are.
 
     Raises:
-        InputError: the page has no such section.
+        InputError: there is no page.
     """
+    _renew(target, STARTUP, startup(STARTS))
+
+
+def renew_exported(target: Path) -> None:
+    """The same of exported graphs, in minutes.
+
+    Raises:
+        InputError: there is no page, or the `onnx` extra is not installed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _renew(target, EXPORTED, exported(Path(folder), Setting()))
+
+
+def _renew(target: Path, title: str, rows: Sequence[Row]) -> None:
+    """Replace a section, or write it behind the first."""
     text = target.read_text() if target.is_file() else ""
-    found = re.search(rf"^## {STARTUP}\n.*?(?=^## )", text, re.MULTILINE | re.DOTALL)
-    if not found:
-        raise InputError(f"{target} has no section {STARTUP}: make bench writes all of the page")
-    target.write_text(text.replace(found[0], f"{_section(STARTUP, startup(STARTS))}\n\n"))
+    sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    if len(sections) < 2:
+        raise InputError(f"{target} is no page with sections: make bench writes all of it")
+    before = [section for section in sections if not section.startswith(f"## {title}\n")]
+    place = next((place for place, section in enumerate(sections) if section not in before), 2)
+    target.write_text("".join([*before[:place], f"{_section(title, rows)}\n\n", *before[place:]]))
 
 
 def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
