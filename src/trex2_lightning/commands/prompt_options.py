@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import MARK_FORMS, typed_marks
 from trex2_lightning.structures import Exemplar
 
