@@ -89,9 +89,9 @@ def _exemplars(
         seen[number] = picture
         seen = {place: seen[place] for place in {one.picture for shown in best.values() for one in shown}}
     marks: dict[int, dict[str, list[Exemplar]]] = {number: {} for number in sorted(seen)}
-    for name, shown in best.items():
-        for one in shown:
-            marks[one.picture].setdefault(name, []).append(Box(*one.found.box))
+    for name, chosen in best.items():
+        for each in chosen:
+            marks[each.picture].setdefault(name, []).append(Box(*each.found.box))
     return [(seen[number], own) for number, own in marks.items()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,8 +51,8 @@ def exported(folder: Path, setting: Setting, overrides: tuple[str, ...] = ()) ->
         vectors, tokens = module.detector.encode_prompts(Prompts(names)), runtime.phrases(names)
         peer, ours = fastest(
             setting.repeats,
-            lambda vectors=vectors: module.detector.decode(image.features, vectors),
-            lambda tokens=tokens: runtime.decode(seen, tokens),
+            partial(module.detector.decode, image.features, vectors),
+            partial(runtime.decode, seen, tokens),
         )
         rows.append(Row(f"features to boxes with {number:,} phrases", peer, ours, ratio(peer, ours)))
         found, other = module.detector.decode(image.features, vectors).queries, runtime.decode(seen, tokens)

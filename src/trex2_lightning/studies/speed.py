@@ -77,9 +77,9 @@ def _renew(target: Path, title: str, rows: Sequence[Row]) -> None:
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     if len(sections) < 2:
         raise InputError(f"{target} is no page with sections: make bench writes all of it")
-    before = [section for section in sections if not section.startswith(f"## {title}\n")]
-    place = next((place for place, section in enumerate(sections) if section not in before), 2)
-    target.write_text("".join([*before[:place], f"{_section(title, rows)}\n\n", *before[place:]]))
+    others = [section for section in sections if not section.startswith(f"## {title}\n")]
+    place = next((place for place, section in enumerate(sections) if section not in others), 2)
+    target.write_text("".join([*others[:place], f"{_section(title, rows)}\n\n", *others[place:]]))
 
 
 def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
