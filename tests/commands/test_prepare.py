@@ -73,6 +73,17 @@ def test_the_summary_tells_what_was_left_out_and_where_first(
     assert f"image {content['annotations'][0]['image_id']}" in row
 
 
+def test_an_index_without_a_box_to_use_is_written_and_refused(
+    tiny_coco: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    crowds = [item | {"iscrowd": 1} for item in content["annotations"]]
+    (tiny_coco / "train.json").write_text(json.dumps(content | {"annotations": crowds}))
+    with pytest.raises(InputError, match=rf"none of its 6 images has a box to use: {len(crowds)} are crowds"):
+        prepare_data(["coco", str(tiny_coco / "train.json"), str(tiny_coco / "train"), str(tiny_coco / "index")])
+    assert "written to" in capsys.readouterr().out
+
+
 def test_a_place_that_cannot_be_written_to_is_told_in_one_line(tiny_coco: Path) -> None:
     place = tiny_coco / "train.json" / "index"
     with pytest.raises(InputError, match=r"was not written .*; make room, or give another place"):
@@ -99,7 +110,7 @@ def test_what_no_terminal_prints_is_told_in_another_way(tmp_path: Path, tiny_coc
     places = [str(tiny_coco / "train.json"), str(tiny_coco / "train"), str(tmp_path / "index")]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([*script, *places], capture_output=True, env=environment)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
     assert b"image without a file name" in done.stdout
 
 

@@ -62,6 +62,11 @@ def test_an_index_is_counted_as_its_file_is(tiny_coco: Path) -> None:
     assert files.lost["box without area"][0] == 1
 
 
+def test_of_a_limited_split_its_first_images_are_counted(tiny_coco: Path) -> None:
+    [train_set, val] = datamodule(tiny_coco, limit=2).audits()
+    assert (train_set.num_images, val.num_images > 2) == (2, True)
+
+
 def test_every_set_is_counted(tiny_coco: Path) -> None:
     named_and_nameless(tiny_coco)
     files = SetConfig("train.json", "train", text=1.0, visual=1.0)

@@ -26,7 +26,9 @@ def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
     """`prepare_data.py FORMAT ANNOTATIONS IMAGES [IMAGES ...] OUTPUT`"""
     options = _parser(prog).parse_args(arguments)
 
+    from trex2_lightning.data.index.reading import open_index
     from trex2_lightning.data.index.writing import build_index, is_current
+    from trex2_lightning.data.inventory import audit_split, check
 
     settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
     if is_current(options.output, settings):
@@ -43,6 +45,7 @@ def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
             ) from error
     console.print(summary_table(index))
     console.print(f"written to {options.output}", soft_wrap=True)
+    check([audit_split("the index", open_index(options.output), nameless=report.nameless)])
 
 
 def summary_table(index: Index) -> Table:

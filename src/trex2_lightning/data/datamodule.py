@@ -208,11 +208,11 @@ class DetectionDataModule(lightning.LightningDataModule):
         found = []
         for some in self._sets():
             assert some.records
+            records = self.train_records if some.key == "data.train" else some.records
             asked = some.kind != "nameless" and some.text * self.rhythm.text
             negatives = len({*some.pool, *some.foreign.names}) if asked else None
-            nameless = some.kind == "nameless"
-            found.append(audit_split(some.key, some.records, negatives=negatives, nameless=nameless))
-        return [*found, audit_split("data.val", self._records["val"], evaluated=True)]
+            found.append(audit_split(some.key, records, negatives=negatives, nameless=some.kind == "nameless"))
+        return [*found, audit_split("data.val", self.val_records, evaluated=True)]
 
     def _sets(self) -> list[TrainSet]:
         """As they were read."""

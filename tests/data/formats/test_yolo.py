@@ -194,3 +194,20 @@ def test_a_split_without_a_place_is_not_there(dataset: Callable[..., Path], noth
     assert len(read(data, "val")[0]) == 1
     with pytest.raises(InputError, match="has no 'train'"):
         read(data)
+
+
+@pytest.mark.parametrize(
+    ("rest", "told"), [(".5 .2 .2 .4 .5 1 .6 .5 1", 2), (".1 .3 .1 .3 .4 .1 .4", 0)], ids=["key points", "turned boxes"]
+)
+def test_key_points_without_their_shape_are_told(dataset: Callable[..., Path], rest: str, told: int) -> None:
+    _, report = read(dataset({"a": f"0 .1 {rest}\n2 .1 {rest}"}))
+    reason = "polygon with as many corners as all others: key points without kpt_shape?"
+    assert report.counts == ({reason: told} if told else {})
+
+
+def test_paths_that_windows_wrote(dataset: Callable[..., Path]) -> None:
+    data = dataset({"a": "0 .5 .5 .5 .2"}, "train: images\\train\nval: val.txt\nnames: [cat, dog]\n")
+    (data.parent / "val.txt").write_text("images\\train\\a.jpg\n")
+    for split in ("train", "val"):
+        [image], _ = read(data, split)
+        assert image.names == ["cat"]

@@ -7,7 +7,6 @@ told to the report, which counts it or ends the reading; a file that cannot be r
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -123,7 +122,7 @@ def locate(
     Args:
         size: width and height; None: the image is opened for them, unless the report is strict.
     """
-    texts = [name for name in names if _is_name(name)]
+    texts = [name for name in names if isinstance(name, str) and name.strip()]
     if not texts:
         report.defect("image without a file name", where)
         return None
@@ -195,14 +194,6 @@ def dicts(value: Any, report: Report, where: str) -> list[dict[str, Any]]:
     if len(found) < len(listed):
         report.defect("box that is not a JSON object", where, len(listed) - len(found))
     return found
-
-
-def _is_name(name: Any) -> bool:
-    """Whether a file can be called so."""
-    try:
-        return isinstance(name, str) and bool(name.strip()) and bool(os.fsencode(name))
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
 
 
 def _whole(size: tuple[Any, Any] | None) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.errors import InputError
 
 FAR = 1.99  # shares of an image; key points say 2 where they are seen
+OF_OBB = 9  # class and four corners: boxes that are turned; the corners of outlines differ in number
 NOTHING = (None, "", "~", "null")  # of a place: as YAML says that there is none
 
 
@@ -61,6 +63,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
             f"{data}: none of the {len(unique)} images of '{split}' has a file of labels; the first one's would be "
             f"{_labels_of(unique[0])}"
         )
+    lengths: Counter[int] = Counter()  # of lines
     for number, image in enumerate(unique):
         where = image.name
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
@@ -71,6 +74,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
         (width, height), boxes, labels, lost = size, [], [], set[str]()
         for line_number, line in enumerate(lines, 1):
             kind, place = _kind(line), f"{where}, line {line_number}"
+            lengths[len(line.split())] += 1
             corners = _box(line, points)
             if kind is not None and kind not in names:
                 report.defect("box of an unknown category", place)
@@ -86,6 +90,10 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
                 labels.append(names[kind])
         judged = [name for name in report.names if name not in lost] if lost else None
         yield annotate(report, where, str(image.resolve()), size, boxes, labels, judged=judged, image_id=number)
+    if not points and len(lengths) == 1 and min(lengths) > OF_OBB and lengths.total() > 1:
+        report.count(
+            "polygon with as many corners as all others: key points without kpt_shape?", split, lengths.total()
+        )
 
 
 FORMAT = Format(
@@ -158,7 +166,7 @@ def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
         raise InputError(f"{data}: has no '{split}'; give one of the splits that it has")
     root = _root(content, data)
     # Roboflow writes `../train/images` beside a file that lies in the folder above.
-    candidates = [(root / place, root / place.removeprefix("../")) for place in places]
+    candidates = [(root / place, root / place.removeprefix("../")) for place in map(_with_slashes, places)]
     return [first if first.exists() else second for first, second in candidates]
 
 
@@ -178,7 +186,7 @@ def _images(place: Path, root: Path, report: Report) -> list[Path]:
         files = sorted(path for path in place.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
         return [path for path in files if not is_litter(path.name)]
     if place.suffix == ".txt" and place.is_file():
-        listed = [place.parent / line.strip() for line in _lines(place, report) or []]
+        listed = [place.parent / _with_slashes(line.strip()) for line in _lines(place, report) or []]
         inside = [file for file in listed if _is_below(file, place.parent, root)]
         if len(inside) < len(listed):
             report.defect(OUTSIDE, place.name, len(listed) - len(inside))
@@ -189,6 +197,11 @@ def _images(place: Path, root: Path, report: Report) -> list[Path]:
 def _is_below(file: Path, *folders: Path) -> bool:
     """By its name alone: a link may lead anywhere."""
     return any(map(Path(os.path.normpath(file)).is_relative_to, folders))
+
+
+def _with_slashes(path: str) -> str:
+    """As Windows' paths are written elsewhere."""
+    return path.replace("\\", "/")
 
 
 def _labels_of(image: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from PIL import ExifTags, Image
 
-from trex2_lightning.data.images.file_names import Listing, is_file, is_litter, stays_inside
+from trex2_lightning.data.images.file_names import Listing, can_be, is_file, is_litter, stays_inside
 from trex2_lightning.errors import InputError
 
 MEMBER = re.compile(r"(?P<archive>.+?)::(?P<start>\d+)\+(?P<length>\d+)(?P<deflated>z?)::")
@@ -74,7 +74,7 @@ class ImageStore:
         for name in names:
             if found := self._find(name):
                 return found
-        inside = [] if self._look else [name for name in names if stays_inside(name)]
+        inside = [] if self._look else [name for name in names if stays_inside(name) and can_be(name)]
         return str(self._folders[0] / inside[0]) if inside else None
 
     def _find(self, name: str) -> str | None:

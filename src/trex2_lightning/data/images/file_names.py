@@ -133,6 +133,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def can_be(name: str) -> bool:
+    """Whether any file can be called so."""
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+
+
 def plain(name: str) -> str:
     """A name without what tools put around it: `file:` and `?d=` of addresses, percent signs, backslashes, a drive."""
     name = unquote(name.rpartition("?d=")[2].removeprefix("file://")).replace("\\", "/")
