@@ -67,6 +67,12 @@ def test_a_label_that_its_category_contradicts(
     assert (image.names, report.counts) == ([name], {reason: 1} if told else {})
 
 
+def test_labels_that_count_from_one_are_refused(pictures: Pictures) -> None:
+    lines = [detection("a.jpg", label=1, category=None), detection("b.jpg", label=2, category=None)]
+    with pytest.raises(InputError, match=r"its labels go from 1 to 2, those of .*map\.json from 0 to 1, so each"):
+        read(lines, pictures("a.jpg", "b.jpg"), NAMES)
+
+
 def test_a_label_and_a_category_that_nobody_knows(pictures: Pictures) -> None:
     [image], report = read([detection(label=7, category="cow")], pictures("a.jpg"), NAMES)
     assert (image.names, report.counts) == ([], {"box of an unknown category": 1})

@@ -147,7 +147,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path: Path) -> None:
     ("values", "shown"),
     [
         (np.array([[0, 200]], np.uint16), [0, 200]),  # 8 bits in 16
+        (np.array([[0, 1023]], np.uint16), [0, 255]),  # 10 bits in 16
         (np.array([[0, 4095]], np.uint16), [0, 255]),  # 12 bits in 16
+        (np.array([[0, 16383]], np.uint16), [0, 255]),  # 14 bits in 16
         (np.array([[256, 2048]], np.int32), [16, 128]),
         (np.array([[0, 65535]], np.int32), [0, 255]),
         (np.array([[0, 2**20 - 1]], np.int32), [0, 255]),

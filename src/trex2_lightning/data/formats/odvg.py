@@ -34,9 +34,10 @@ def read_odvg(
         label_map: JSON of label to name, `{"0": "person", ...}`; without it every instance names its `category`.
 
     Raises:
-        InputError: a file cannot be read.
+        InputError: a file cannot be read, or its labels count from another number than the map's.
     """
     names = report.declare(_label_map(label_map, report)) if label_map else None
+    used: set[int] = set()  # labels
     for place, (where, line) in enumerate(json_lines(annotations, report)):
         size = (line["width"], line["height"]) if "width" in line and "height" in line else None
         found = locate(report, store, where, line.get("filename"), size=size)
@@ -48,13 +49,18 @@ def read_odvg(
         elif isinstance(line.get("detection"), dict):
             if not report.is_new(found[0], where):
                 continue
-            pairs = list(_instances(line["detection"], names, where, report))
+            pairs = list(_instances(line["detection"], names, used, where, report))
         else:
             report.defect("line without 'detection' and 'grounding'", where)
             continue
         labels = [name for _, name in pairs]
         judged = list(dict.fromkeys(labels)) if names is None or isinstance(grounding, dict) else None
         yield annotate(report, where, *found, [box for box, _ in pairs], labels, judged=judged, image_id=place)
+    if names and min(names) not in used and used - names.keys() == {max(names) + 1}:
+        raise InputError(
+            f"{annotations}: its labels go from {min(used)} to {max(used)}, those of {label_map} from {min(names)} to "
+            f"{max(names)}, so each would have its neighbour's name; make them count alike"
+        )
 
 
 FORMAT = Format(
@@ -70,11 +76,13 @@ FORMAT = Format(
 
 
 def _instances(
-    detection: dict[str, Any], names: dict[int, str] | None, where: str, report: Report
+    detection: dict[str, Any], names: dict[int, str] | None, used: set[int], where: str, report: Report
 ) -> Iterator[tuple[Corners, str]]:
     for instance in dicts(detection.get("instances"), report, where):
         name = clean(instance.get("category"))
         if names is not None:
+            if not name and (label := as_id(instance.get("label"))) is not None:
+                used.add(label)
             name = _of_map(instance, name, names, where, report)
         if name:
             yield numbers(instance.get("bbox")), name

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from trex2_lightning.data.images.archives import UNREADABLE, open_image, opened_image, too_large
 from trex2_lightning.errors import InputError
 
-DEPTHS = (8, 12, 16)  # bits that numbers of 16 or 32 may hold
+DEPTHS = (8, 10, 12, 14, 16)  # bits that numbers of 16 or 32 may hold
 
 
 class ImageError(InputError):
