@@ -25,7 +25,7 @@ def open_records(annotations: Path, images: Path, form: Format) -> Records:
 
     Args:
         annotations: the index or the file.
-        images: the folder that the file's names of images are relative to.
+        images: the folder that the file's names of images are relative to; where the pictures of an index may be too.
         form: of the file.
 
     Raises:
@@ -38,7 +38,7 @@ def open_records(annotations: Path, images: Path, form: Format) -> Records:
             f"{annotations}: {form.name} is read from {f'{form.direct} files' if form.direct else 'an index alone'}; "
             "make an index of it with trex2 prepare"
         )
-    return open_index(annotations)
+    return open_index(annotations, images.absolute())
 
 
 def is_there(annotations: Path) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from trex2_lightning.data.annotations.cleaning import Annotated, annotate
@@ -17,9 +19,10 @@ from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.coco import FORMAT as COCO
 from trex2_lightning.data.formats.coco import read_coco
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.index.reading import Index, open_index
 from trex2_lightning.data.index.writing import build_index, is_current
-from trex2_lightning.data.opening import read_records
+from trex2_lightning.data.opening import open_records, read_records
 from trex2_lightning.data.sampling.orientation import portrait_apart
 from trex2_lightning.errors import InputError
 
@@ -189,3 +192,55 @@ def test_an_index_is_not_written_over_something_else_nor_without_images(tmp_path
     with pytest.raises(InputError, match=r"no image could be used \(3 x image file missing\)"):
         build_index(tmp_path / "index", [], report, {})
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.fixture
+def prepared_with_pictures(tmp_path: Path) -> Path:
+    """A folder with `indexes/train`, and its pictures in `photos/train` and `photos/more.zip`."""
+    root = tmp_path / "here"
+    (root / "photos" / "train" / "deep").mkdir(parents=True)
+    Image.new("RGB", (4, 3)).save(root / "photos" / "train" / "deep" / "a.png")
+    with zipfile.ZipFile(root / "photos" / "more.zip", "w") as archive:
+        archive.write(root / "photos" / "train" / "deep" / "a.png", "b.png")
+    store, report = ImageStore([root / "photos" / "train", root / "photos" / "more.zip"]), Report()
+    read = [annotate(report, "", str(store.find(name)), (4, 3), [(0, 0, 2, 2)], ["dog"]) for name in PICTURES]
+    build_index(root / "indexes" / "train", read, report, {})
+    return root
+
+
+PICTURES = ("deep/a.png", "b.png")
+
+
+def are_read(images: Index) -> bool:
+    return all(read_image(image.path, (3, 4)) for image in images)
+
+
+def test_an_index_is_moved_with_its_pictures(prepared_with_pictures: Path, tmp_path: Path) -> None:
+    prepared_with_pictures.rename(tmp_path / "there")
+    index = Index(tmp_path / "there" / "indexes" / "train")
+    assert [image.path.is_relative_to(tmp_path / "there" / "photos") for image in index] == [True, True]
+    assert are_read(index)
+    assert [image.path for image in pickle.loads(pickle.dumps(index))] == [image.path for image in index]
+
+
+def test_an_index_is_moved_without_its_pictures(prepared_with_pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()  # where they would be, seen from the index
+    (prepared_with_pictures / "indexes").rename(tmp_path / "indexes")
+    assert are_read(Index(tmp_path / "indexes" / "train"))
+
+
+def test_pictures_that_moved_alone_are_in_the_given_folder(prepared_with_pictures: Path, tmp_path: Path) -> None:
+    (prepared_with_pictures / "photos").rename(tmp_path / "elsewhere")
+    folder = prepared_with_pictures / "indexes" / "train"
+    records = open_records(folder, tmp_path / "elsewhere", COCO)
+    assert [read_image(image.path).size for image in records.images] == [(4, 3)] * 2
+    lost = Index(folder)[0].path  # is told as it was
+    assert lost == prepared_with_pictures / "photos" / "train" / "deep" / "a.png"
+
+
+def test_an_index_that_does_not_say_where_its_pictures_are_has_their_old_paths(prepared_with_pictures: Path) -> None:
+    summary = prepared_with_pictures / "indexes" / "train" / "index.json"
+    content = json.loads(summary.read_text())
+    del content["root"], content["root_from_index"]
+    summary.write_text(json.dumps(content))
+    assert are_read(Index(summary.parent))

@@ -71,14 +71,16 @@ class Index(Sequence[ImageRecord]):
         summary: what `index.json` says.
 
     Args:
-        folder: as `data.index.writing.build_index` left it.
+        folder: as `data.index.writing.build_index` left it, or moved together with its pictures.
+        pictures: where else the folder of all pictures may be, after its place from the index and the one it had.
 
     Raises:
         InputError: there is no index, it is of another version, or a column has not the length that it was left with.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pictures: Path | None = None) -> None:
         self.folder = folder
+        self._pictures = pictures
         self.summary = _summary(folder)
         try:
             self._columns = {name: Column(folder / f"{name}.npy") for name in COLUMNS}
@@ -93,9 +95,10 @@ class Index(Sequence[ImageRecord]):
                 )
         self.names: Sequence[str] = Strings(self._columns["names"], self._columns["name_stops"])
         self.num_boxes = len(self._columns["labels"])
+        self._root, self._root_now = self._place_of_pictures()
 
-    def __reduce__(self) -> tuple[type[Index], tuple[Path]]:
-        return Index, (self.folder,)
+    def __reduce__(self) -> tuple[type[Index], tuple[Path, Path | None]]:
+        return Index, (self.folder, self._pictures)
 
     def __len__(self) -> int:
         return len(self._columns["images"])
@@ -112,7 +115,7 @@ class Index(Sequence[ImageRecord]):
         image_id, width, height, path, path_bytes, start, num_boxes, judged, num_judged = row
         return ImageRecord(
             id=image_id,
-            path=Path(os.fsdecode(self._columns["paths"].read(path, path + path_bytes).tobytes())),
+            path=Path(self._root_now + self._path(path, path_bytes).removeprefix(self._root)),
             width=width,
             height=height,
             boxes=self._rows("boxes", start, num_boxes),
@@ -157,17 +160,34 @@ class Index(Sequence[ImageRecord]):
         for start in range(0, len(self), IMAGES_AT_ONCE):
             yield start, self._columns["images"].read(start, min(start + IMAGES_AT_ONCE, len(self)))
 
+    def _path(self, start: int, num_bytes: int) -> str:
+        """As it was when the index was made."""
+        return os.fsdecode(self._columns["paths"].read(start, start + num_bytes).tobytes())
+
+    def _place_of_pictures(self) -> tuple[str, str]:
+        """The folder of all pictures when the index was made, and today; it is where the first picture is.
+
+        Nowhere: it is taken to be where it was. Indexes of earlier versions do not say it: ("", "").
+        """
+        root, beside = self.summary.get("root"), self.summary.get("root_from_index")
+        if not isinstance(root, str) or not isinstance(beside, str) or not len(self):
+            return "", ""
+        [row] = self._columns["images"].read(0, 1)
+        first = self._path(int(row["path"]), int(row["path_bytes"])).partition("::")[0].removeprefix(root)
+        places = [os.path.normpath(self.folder.resolve() / beside), root, *filter(None, [self._pictures])]
+        return root, next((str(place) for place in places if Path(f"{place}{first}").is_file()), root)
+
     def _rows(self, column: str, start: int, count: int) -> Tensor:
         return torch.from_numpy(self._columns[column].read(start, start + count))
 
 
-def open_index(folder: Path) -> Records:
-    """The records of a prepared data set, whose images are an `Index`.
+def open_index(folder: Path, pictures: Path | None = None) -> Records:
+    """The records of a prepared data set, whose images are an `Index`, with its arguments.
 
     Raises:
         InputError: see `Index`.
     """
-    index = Index(folder)
+    index = Index(folder, pictures)
     names = tuple(index.names)
     return Records(
         images=index,

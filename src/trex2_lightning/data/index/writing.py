@@ -7,6 +7,7 @@ does not grow with the images; of the names, which a grounding set has many of, 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -51,6 +52,7 @@ def build_index(folder: Path, images: Iterable[Annotated], report: Report, setti
             "category_ids": report.category_ids,
             "groups": report.groups,
             "nameless": report.nameless,
+            **_place_of_pictures(writer.root, folder),
             "columns": writer.close(),
         }
         (building / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
@@ -87,6 +89,7 @@ class _Writer:
         self._labels: dict[str, int] = {}  # by name without case
         self._images_of: list[int] = []
         self._next_nameless = 0
+        self.root: str | None = None  # the innermost folder that has all pictures; "": there is none
 
     @property
     def num_images(self) -> int:
@@ -100,6 +103,7 @@ class _Writer:
         labels = self._own_labels(image.names) if self._report.nameless else [self._label(n) for n in image.names]
         judged = [self._label(name) for name in image.judged or ()]
         path, boxes, known = (columns[name].length for name in ("paths", "boxes", "judged"))
+        self._widen_root(image.path)
         path_bytes = columns["paths"].add_text(image.path)
         columns["boxes"].add(image.boxes)
         columns["labels"].add(labels)
@@ -113,6 +117,11 @@ class _Writer:
         if not self._report.nameless:
             for label in set(labels):
                 self._images_of[label] += 1
+
+    def _widen_root(self, path: str) -> None:
+        if self.root is None or (self.root and not path.startswith(f"{self.root}/")):
+            own = str(Path(path.partition("::")[0]).parent)
+            self.root = os.path.commonpath([self.root or own, own]) if Path(own).is_absolute() else ""
 
     def close(self) -> dict[str, dict[str, int]]:
         self._columns["name_images"].add(self._images_of)
@@ -137,6 +146,13 @@ class _Writer:
         own = {key: self._next_nameless + number for number, key in enumerate(dict.fromkeys(listed))}
         self._next_nameless += len(own)
         return [own[key] for key in listed]
+
+
+def _place_of_pictures(root: str | None, folder: Path) -> dict[str, str]:
+    """The folder of all pictures as it is called now, and as it lies from the index, to be found when both moved."""
+    return (
+        {"root": root, "root_from_index": os.path.relpath(root, folder.resolve())} if root and root.strip("/") else {}
+    )
 
 
 def _state(path: Path) -> dict[str, Any]:
