@@ -9,7 +9,6 @@ import pytest
 from trex2_lightning.config import (
     Config,
     ConfigError,
-    SplitConfig,
     for_evaluation,
     from_dict,
     load,
@@ -254,43 +253,3 @@ def test_dict_of_another_version_is_an_error() -> None:
 )
 def test_every_experiment_loads(path: Path) -> None:
     assert isinstance(load(path), Config)
-
-
-TYPED = ["2026_11_27", "on", "02146", "1_000", "12:30", "2.50", "null", "~", "1e5", "a#b", "x: y", "{a}", "[x", " a"]
-
-
-@pytest.mark.parametrize("typed", TYPED)
-def test_text_keeps_the_characters_that_were_typed(tmp_path: Path, typed: str) -> None:
-    path = write(tmp_path, "x.yaml", "")
-    for key, of in (
-        ("name", lambda config: config.name),
-        ("data.root", lambda config: config.data.root),
-        ("data.val.images", lambda config: config.data.val.images),
-    ):
-        assert of(load(path, [f"{key}={typed}"])) == typed
-        assert of(override(Config(), [f"{key}='{typed}'"])) == typed
-    assert load(path, ["data.train={annotations: 2026_11, images: on}"]).data.train == SplitConfig("2026_11", "on")
-    assert load(path, ["data.train.images=a", "data.train={annotations: 1.0}"]).data.train == SplitConfig("1.0", "a")
-    assert load(path, ["train.frozen=[on, 007]"]).train.frozen == ["on", "007"]
-
-
-def test_text_of_files_keeps_its_characters(tmp_path: Path) -> None:
-    parent = write(tmp_path, "p.yaml", "name: 2026_11_27\ndata: {root: on, batch_size: 0x10, train: {images: 1_0}}\n")
-    child = write(tmp_path, "x.yaml", "base: p.yaml\ndata: {train: {annotations: 02146}}\ntrain: {frozen: [off]}\n")
-    config = load(child)
-    assert (load(parent).name, config.name, config.data.root, config.data.batch_size) == ("2026_11_27",) * 2 + (
-        "on",
-        16,
-    )
-    assert config.data.train == SplitConfig("02146", "1_0")
-    assert config.train.frozen == ["off"]
-    save(config, tmp_path / "saved.yaml")
-    assert load(tmp_path / "saved.yaml") == config
-
-
-def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
-    path = write(tmp_path, "x.yaml", "data: {root: ~/coco}\n")
-    assert load(path, ["output=~/runs"]).data.root == "/home/me/coco"
-    assert load(path, ["output=~/runs", "name=a~/b"]).output == "/home/me/runs"
-    assert load(path, ["name=~other/b"]).name == "~other/b"

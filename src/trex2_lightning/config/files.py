@@ -172,7 +172,7 @@ def _typed(values: Any) -> DictConfig:
 def _parsed(overrides: list[str]) -> DictConfig:
     parsed = OmegaConf.create()
     for item in overrides:
-        if not re.match(r"\w+(\.\w+)*=", item):
+        if not re.match(r"\w[\w-]*(\.[\w-]+)*=", item):
             raise ConfigError(f"'{item}' is not an override: write key=value, for example train.max_steps=1000")
         key, value = item.split("=", 1)
         kind = kind_of(key, Config)

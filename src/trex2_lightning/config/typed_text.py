@@ -40,13 +40,25 @@ def kind_of(key: str, kind: Any) -> Any:
 def _kept(guessed: Any, typed: Any, kind: Any) -> Any:
     if isinstance(guessed, dict) and isinstance(typed, dict):
         fields = _fields(kind)
+        own = _with_merged(typed)
+        keys = list(own) if len(own) == len(guessed) else list(guessed)  # else YAML took two keys for one
         return {
-            key: _kept(value, typed.get(str(key)), fields.get(key, fields.get(""))) for key, value in guessed.items()
+            key: _kept(value, own.get(str(key)), fields.get(key, fields.get("")))
+            for key, value in zip(keys, guessed.values(), strict=True)
         }
     if isinstance(guessed, list) and isinstance(typed, list):
         [element] = get_args(kind) if get_origin(kind) is list else [None]
         return [_kept(*pair, element) for pair in zip(guessed, typed, strict=True)]
     return in_full(typed) if is_text(kind) and isinstance(typed, str) else guessed
+
+
+def _with_merged(typed: dict[str, Any]) -> dict[str, Any]:
+    """With the keys of the mappings that its `<<` names, in YAML's order."""
+    given = typed.get("<<", [])
+    merged: dict[str, Any] = {}
+    for mapping in reversed(given if isinstance(given, list) else [given]):
+        merged |= _with_merged(mapping)
+    return merged | {key: value for key, value in typed.items() if key != "<<"}
 
 
 def _fields(kind: Any) -> dict[str, Any]:
