@@ -78,7 +78,7 @@ def test_the_best_checkpoint_is_that_of_visual_prompts(tiny_config: TinyConfig) 
     """Text finds the same in all of them, so the first would stay the best."""
     config = tiny_config(*frozen(), "train.max_steps=3", "train.val_every=1", "train.ema_decay=0", "seed=2")
     module = train(config)
-    assert "text" not in module.protocols
+    assert [*module.protocols] == ["interactive_box", "generic"]
     measured = module.protocols["interactive_box"]
     found = evaluate(config, module.eval(), "val", ["interactive_box"]).rows["interactive_box"].figures
     assert measured.metric.compute().items() <= found.items()
