@@ -111,7 +111,7 @@ def test_what_no_terminal_prints_is_told_in_another_way(tmp_path: Path, tiny_coc
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
     done = subprocess.run([*script, *places], capture_output=True, env=environment)
     assert (done.returncode, b"Traceback" in done.stderr) == (0, False)
-    assert b"image without a file name" in done.stdout
+    assert rb"\ud800.jpg" in done.stdout
 
 
 def test_several_places_of_images_and_a_folder_of_roboflow(tiny_coco: Path) -> None:

@@ -46,7 +46,8 @@ def test_every_text_field_is_typed_in_both_ways(tmp_path: Path) -> None:
     keys = [*text_fields(Config)]
     assert {"name", "output", "data.root", "data.val.images", "model.backbone.weights", "logging.group"} <= {*keys}
     for key in keys:
-        for typed in ("02146", "a #b"):
+        # W&B takes no # in a project's name, which the settings say.
+        for typed in ("02146", "a b" if key == "logging.project" else "a #b"):
             of: Any = load(path, [f"{key}={typed}"])
             for part in key.split("."):
                 of = getattr(of, part)

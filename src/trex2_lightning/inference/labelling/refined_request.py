@@ -18,7 +18,7 @@ from trex2_lightning.inference.labelling.sources import Source
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.refining import Refining, refine
 
-MOST_PICTURES = 200  # pictures, spread evenly over all: a folder of millions is not looked at twice
+MOST_REFINED_BY = 200  # pictures, spread evenly over all: a folder of millions is not looked at twice
 
 
 def refined_request(request: LabelRequest, source: Source, folder: Path, refining: Refining) -> LabelRequest:
@@ -36,7 +36,7 @@ def refined_request(request: LabelRequest, source: Source, folder: Path, refinin
     if not file.is_file():
         predictor = Predictor.from_pretrained(request.model)
         prompts = refine(predictor, request.phrases, _pictures(source), request.references, request.mix, refining)
-        made = folder / f".{file.name}.{os.getpid()}"  # shards may make it at once, and any of them may be killed
+        made = folder / f".{os.getpid()}.{file.name}"  # shards may make it at once, and any of them may be killed
         predictor.save(prompts, made)
         made.replace(file)
     return replace(request, phrases=(), references=(), prompt_files=(*request.prompt_files, file))
@@ -44,6 +44,6 @@ def refined_request(request: LabelRequest, source: Source, folder: Path, refinin
 
 def _pictures(source: Source) -> Iterator[Image.Image]:
     """Those that are looked at, without the ones that cannot be read: labelling counts and names them."""
-    for name in source.names[:: -(-len(source.names) // MOST_PICTURES)]:
+    for name in source.names[:: -(-len(source.names) // MOST_REFINED_BY)]:
         with suppress(ImageError):
             yield read_image(source.root / name)
