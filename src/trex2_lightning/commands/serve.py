@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from trex2_lightning.commands.terminal import add_model, console, if_stopped
+from trex2_lightning.errors import InputError
 
 
 def main(arguments: list[str], prog: str = "serve.py") -> None:
@@ -27,10 +28,16 @@ def main(arguments: list[str], prog: str = "serve.py") -> None:
     )
     options = parser.parse_args(arguments)
 
+    from trex2_lightning.data.images.archives import MAX_PIXELS, most_pixels
     from trex2_lightning.inference.predictor import Predictor
     from trex2_lightning.inference.serving.server import open_port, serve
     from trex2_lightning.inference.serving.serving_limits import ServingLimits
 
+    if options.max_pixels > most_pixels():
+        raise InputError(
+            f"--max-pixels {options.max_pixels} is more than {MAX_PIXELS}={most_pixels()} lets through: set "
+            f"{MAX_PIXELS} in the environment too"
+        )
     limits = ServingLimits(options.max_upload, options.max_pixels, options.memory)
     with open_port(options.host, options.port) as place, if_stopped(lambda: "the page is gone, and all that was on it"):
         predictor = Predictor.from_pretrained(options.model)

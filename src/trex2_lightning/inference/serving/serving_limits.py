@@ -5,14 +5,10 @@ from __future__ import annotations
 from io import BytesIO
 from typing import NamedTuple
 
-from PIL import Image
-
-from trex2_lightning.data.images.archives import UNREADABLE
+from trex2_lightning.data.images.archives import PICTURE_FORMATS, UNREADABLE, opened_image
 from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
-# None that starts other programs, as EPS does.
-SERVED_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 MIB = 2**20
 
 
@@ -43,15 +39,13 @@ def check_picture(data: bytes, called: str, limits: ServingLimits) -> None:
 
     Raises:
         TooLargeError: it has too many pixels.
-        ImageError: it is no picture, or of a format that is not served.
+        ImageError: it is no picture, or of a format that is not read.
     """
     try:
-        with Image.open(BytesIO(data), formats=SERVED_FORMATS) as image:
+        with opened_image(BytesIO(data)) as image:
             pixels = image.width * image.height
-    except Image.DecompressionBombError:
-        pixels = limits.max_pixels + 1
     except UNREADABLE as error:
-        raise ImageError(f"{called}: is no picture, or damaged: send one of {', '.join(SERVED_FORMATS)}") from error
+        raise ImageError(f"{called}: is no picture, or damaged: send one of {', '.join(PICTURE_FORMATS)}") from error
     if pixels > limits.max_pixels:
         raise TooLargeError(
             f"{called}: has more than {limits.max_pixels:,} pixels: send a smaller one, or start the server with a "
