@@ -115,7 +115,7 @@ TORN = picture(50, 50, "AVIF")[:-10] + bytes(10)  # its header is right
             {"text": "cell"},
             "more than 1 MiB were sent: send less, or start",
         ),
-        (415, {"image": b"no picture"}, {"text": "cell"}, "image: is no picture, or damaged: send one of AVIF, BMP"),
+        (415, {"image": b"no picture"}, {"text": "cell"}, "image: is no picture, or damaged: send one of JPEG, PNG"),
         (415, {"image": b"%!PS-Adobe-3.0 EPSF-3.0\n"}, {"text": "cell"}, "image: is no picture, or damaged"),
         (415, {"image": WRONG}, {"text": "cell"}, "bytes of an image: cannot be read (image file is truncated"),
         (415, {"image": TORN}, {"text": "cell"}, "bytes of an image: cannot be read (Failed to decode"),
