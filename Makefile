@@ -76,7 +76,7 @@ test: $(INSTALLED)  ## run the fast tests (ARGS="-k boxes", JOBS=2 processes)
 	$(PYTEST) -m "not slow and not ci" $(ARGS)
 
 test-ci: $(INSTALLED)  ## run what CI holds beyond the fast tests: several processes
-	$(PYTEST) -m ci $(ARGS)
+	$(PYTEST) -m "ci and not slow" $(ARGS)
 
 test-all: $(INSTALLED)  ## run all tests, those that train too
 	$(PY) -m pytest $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from tiny_data import SIZES, TINY, write_split, write_tiny
 from trex2_lightning.config import Config, load, save, to_dict
 from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.structures import FeatureMaps
+
+# A job in the background ignores SIGINT, and so would all processes that tests start and stop as a user does.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

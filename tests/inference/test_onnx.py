@@ -166,7 +166,7 @@ def assert_found(found: list[Detection], expected: list[Detection], image: Image
     assert np.mean(far > 1e-4 * max(image.size)) < 0.05  # a rounded tie may change two rows
 
 
-@pytest.mark.parametrize("fusion", ["late", "early"])
+@pytest.mark.parametrize("fusion", ["late", pytest.param("early", marks=pytest.mark.slow)])
 def test_detections_are_the_predictor_s(fusion: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     predictor, runtime = predictors(request.getfixturevalue(fusion))
     for image in PICTURES:

@@ -122,7 +122,7 @@ def test_under_torchrun_and_slurm_the_nodes_are_joined(
     assert (trainer.world_size, trainer.global_rank, trainer.num_nodes) == (2, 1, 2)
 
 
-@pytest.mark.ci
+@pytest.mark.slow  # CI has two nodes in test_slurm.py
 def test_the_line_that_is_told_joins_two_nodes(tiny_config: TinyConfig, tmp_path: Path) -> None:
     """Both on this machine."""
     save(tiny_config(*TWO_NODES, "train.max_steps=2"), tmp_path / "two.yaml")

@@ -29,8 +29,7 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-@pytest.mark.ci
-@pytest.mark.parametrize("broken", [0, 1])
+@pytest.mark.parametrize("broken", [pytest.param(0, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.ci)])
 def test_both_ranks_end_with_the_line_of_the_one_whose_data_is_missing(
     tiny_config: TinyConfig, tmp_path: Path, broken: int
 ) -> None:
