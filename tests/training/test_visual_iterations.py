@@ -62,6 +62,23 @@ def test_how_much_boxes_look_like_exemplars_counts_as_much_as_is_learned(fusion:
     torch.testing.assert_close(*of_text, rtol=0, atol=0)
 
 
+def test_what_is_learned_of_likeness_counts_where_some_of_many_categories_are_asked_for() -> None:
+    detector = module_of("model.appearance={name: backbone, learned_weight: true}").eval().detector
+    assert detector.appearance_term is not None
+    with torch.no_grad():
+        detector.appearance_term.weight.fill_(1.0)
+    batch = batch_of("box", [[0, 1], [1]])
+    features = detector.encode_image(batch.images)
+    prompts = detector.encode_prompts(batch.prompts, features)
+    assert prompts.appearance is not None
+    of_many = prompts._replace(
+        category=prompts.category + 7,
+        appearance=prompts.appearance._replace(category=prompts.appearance.category + 7),
+    )
+    found, expected = (detector.decode(features, asked).queries.logits for asked in (of_many, prompts))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_in_the_first_steps_the_visual_prompt_encoder_alone_is_trained() -> None:
     module = module_of("optim.visual_first=2")
     optimizer = module.configure_optimizers()["optimizer"]

@@ -236,7 +236,9 @@ class PromptedDetector(nn.Module, ABC):
         logits = torch.stack([head(layer, prompts) for head, layer in zip(self.heads, x, strict=True)])
         if self.appearance_term is not None and seen is not None and prompts.appearance is not None:
             assert self.appearance is not None
-            similarity = self.appearance.similarity(seen, prompts.appearance, len(prompts.category))
+            # In training every category has a token; a picture may be asked for some of many.
+            size = len(prompts.category) if self.training else int(prompts.category.max()) + 1
+            similarity = self.appearance.similarity(seen, prompts.appearance, size)
             term = self.appearance_term(similarity, self.appearance.temperature, prompts.category)
             logits = torch.cat([logits[:-1], (logits[-1] + term)[None]])
         return DetectorOutput(
