@@ -69,7 +69,7 @@ def compare(names: Sequence[str], output: Path) -> list[Block]:
     others = [cost_block(found), origin_block(found), settings_block(found)]
     blocks = [block for block in (*figures, *others) if block.lines]
     text = "\n\n".join(f"## {block.title}\n\n{table(block.head, block.lines)}" for block in blocks)
-    (output / "comparison.md").write_text(f"# Comparison of runs\n\n{text}\n")
+    (output / "comparison.md").write_text(f"# Comparison of runs\n\n{text}\n", encoding="utf-8")
     curve({name: _curve(one.history) for name, one in found.items()}, output / "ap.png", "AP on val")
     return blocks
 

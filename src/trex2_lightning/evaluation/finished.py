@@ -53,12 +53,12 @@ class FinishedTasks:
             "regions": report.regions,
             "support": {str(count): own for count, own in report.support.items()},
         }
-        (self._folder / name / FINISHED).write_text(json.dumps(values))
+        (self._folder / name / FINISHED).write_text(json.dumps(values), encoding="utf-8")
 
     def report_of(self, name: str, config: Config) -> EvaluationReport | None:
         """What was kept of a task, without detections, where the same was asked for; else None."""
         try:
-            values = json.loads((self._folder / name / FINISHED).read_text())
+            values = json.loads((self._folder / name / FINISHED).read_text(encoding="utf-8"))
         except (OSError, ValueError):  # half written
             return None
         if values["asked"] != self._digest(config):

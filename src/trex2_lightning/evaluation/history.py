@@ -20,7 +20,7 @@ def read_history(folder: Path) -> History:
     """
     found: dict[str, dict[int, float]] = {}
     for file in sorted((folder / "csv").glob("version_*/metrics.csv"), key=lambda file: int(file.parent.name[8:])):
-        with file.open() as stream:
+        with file.open(encoding="utf-8") as stream:
             for row in csv.DictReader(stream):
                 for name, value in row.items():
                     if value and name != "step":
@@ -59,6 +59,6 @@ def evaluation_of(folder: Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """Raises InputError: the file is broken."""
     try:
-        return dict(json.loads(path.read_text()))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}): evaluate the run again") from error

@@ -104,7 +104,7 @@ def write_evaluation(reports: dict[str, EvaluationReport], folder: Path, about: 
     else:
         tasks = {name: _in_full(report) for name, report in reports.items()}
         figures = {"num_tasks": len(reports), **summarize(reports), "tasks": tasks}
-    (folder / "evaluation.json").write_text(json.dumps(about | figures, indent=2) + "\n")
+    (folder / "evaluation.json").write_text(json.dumps(about | figures, indent=2) + "\n", encoding="utf-8")
     for name in reports:
         (folder / name / FINISHED).unlink(missing_ok=True)
 
@@ -120,7 +120,7 @@ def write_results(report: EvaluationReport, folder: Path) -> None:
     """Write the detections of each row as a COCO results file, `results_ROW.json`, which pycocotools reads."""
     for row, evaluation in report.rows.items():
         results = coco_results(evaluation.results, report.records.category_ids)
-        (folder / f"results_{row}.json").write_text(json.dumps(results))
+        (folder / f"results_{row}.json").write_text(json.dumps(results), encoding="utf-8")
 
 
 def log_summary(

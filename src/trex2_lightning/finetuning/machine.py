@@ -37,13 +37,13 @@ def free_memory(limits: tuple[str, ...] = LIMITS, meminfo: str = MEMINFO) -> int
     """Bytes of main memory that a process can still have: of the machine, or of its container if that has less."""
     sizes = [_number(Path(limit)) for limit in limits]
     known = [size for size in sizes if size is not None]
-    lines = Path(meminfo).read_text().splitlines() if Path(meminfo).is_file() else []
+    lines = Path(meminfo).read_text(encoding="utf-8").splitlines() if Path(meminfo).is_file() else []
     available = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
     return min([available or main_memory(), *known])
 
 
 def _number(file: Path) -> int | None:
     try:
-        return int(file.read_text())
+        return int(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):  # not there, or `max`
         return None

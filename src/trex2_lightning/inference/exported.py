@@ -72,7 +72,9 @@ class ExportedDetector:
 
     def write(self, folder: Path) -> None:
         """To `SETTINGS` in the folder."""
-        (folder / SETTINGS).write_text(json.dumps({"version": EXPORT_VERSION} | asdict(self), indent=1) + "\n")
+        (folder / SETTINGS).write_text(
+            json.dumps({"version": EXPORT_VERSION} | asdict(self), indent=1) + "\n", encoding="utf-8"
+        )
 
     @classmethod
     def read(cls, folder: Path) -> ExportedDetector:
@@ -85,7 +87,7 @@ class ExportedDetector:
         if not path.is_file():
             raise InputError(f"{folder} holds no exported detector, as it has no {SETTINGS}: trex2 export writes one")
         try:
-            values = json.loads(path.read_text())
+            values = json.loads(path.read_text(encoding="utf-8"))
         except (ValueError, RecursionError):
             values = None
         known = {field.name for field in fields(cls)}

@@ -64,7 +64,7 @@ def write_prediction(
         exemplars,
     )
     drawn.save(picture)
-    values.write_text(json.dumps(prediction_values(image, detections, present), indent=2) + "\n")
+    values.write_text(json.dumps(prediction_values(image, detections, present), indent=2) + "\n", encoding="utf-8")
     return picture, values
 
 
@@ -79,7 +79,7 @@ def prediction_values(
 def _is_free(values: Path, image: Path) -> bool:
     """Whether no other image has its values there."""
     try:
-        other = json.loads(values.read_text())["image"]
+        other = json.loads(values.read_text(encoding="utf-8"))["image"]
     except (OSError, ValueError, TypeError, KeyError):
         return True
     return Path(str(other)).resolve() == image.resolve()

@@ -166,7 +166,7 @@ def _pretrained_statistics(name: str, section: str) -> PixelStatistics:
     source, _, folder = name.rpartition(":")
     try:
         if source == "local-dir":
-            found = json.loads(Path(folder, "config.json").read_text())["pretrained_cfg"]
+            found = json.loads(Path(folder, "config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
             return _statistics(found["mean"], found["std"])
         known = None if source else timm.get_pretrained_cfg(name)
     except RuntimeError as error:

@@ -72,7 +72,7 @@ def demo(overrides: list[str]) -> None:
         "minutes": minutes_since(started),
         "ground_truth": str(text.records.annotations),
     }
-    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (output / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     console.print(ap_table(figures))
     phrases, joined = (with_cached_prompts(latency[name][costs.NUM_NAMES]) for name in ("phrase_late", "word_early"))
     console.print(

@@ -98,7 +98,7 @@ def random_detector(
         load_detector(detector, str(folder))
     else:
         assert isinstance(detector.text_encoder, BertEncoder)
-        detector.text_encoder.tokenizer.read((folder / VOCABULARY).read_text().splitlines())
+        detector.text_encoder.tokenizer.read((folder / VOCABULARY).read_text(encoding="utf-8").splitlines())
     return detector
 
 
@@ -142,7 +142,9 @@ def random_reference(folder: Path, setting: Setting) -> Any:
 
 def write_settings(folder: Path, setting: Setting) -> None:
     """The same folder without weights, where `transformers` is missing."""
-    (folder / "config.json").write_text(json.dumps({"model_type": "grounding-dino", **setting.reference}))
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "grounding-dino", **setting.reference}), encoding="utf-8"
+    )
     _write_vocabulary(folder)
 
 
@@ -150,7 +152,7 @@ def _write_vocabulary(folder: Path) -> None:
     pieces = [f"w{number}" for number in range(model_config(str(folder)).text.vocabulary)]
     for number, piece in {0: "[PAD]", 100: "[UNK]", CLS: "[CLS]", SEP: "[SEP]", 103: "[MASK]", DOT: "."}.items():
         pieces[number] = piece
-    (folder / VOCABULARY).write_text("\n".join(pieces) + "\n")
+    (folder / VOCABULARY).write_text("\n".join(pieces) + "\n", encoding="utf-8")
 
 
 def sentences(names: Iterable[str], limit: int) -> list[Tensor]:

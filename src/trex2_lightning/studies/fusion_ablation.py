@@ -80,11 +80,11 @@ def compare_fusion(
         file = folder / f"{cell}_{seed}" / "measures.json"
         if not file.exists():
             found = measured(file.parent, folder / f"{cell}_relations_{seed}")
-            file.write_text(json.dumps(found, indent=2) + "\n")
+            file.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         console.print(f"{file}", soft_wrap=True)
     cell_file = FILES / f"{CELLS[0]}.yaml"
     relation_steps = load(cell_file, [*GO_ON, *last]).train.max_steps
-    target.write_text(page(_finished(folder), load(cell_file, last), relation_steps))
+    target.write_text(page(_finished(folder), load(cell_file, last), relation_steps), encoding="utf-8")
     return target
 
 
@@ -139,7 +139,7 @@ def _finished(folder: Path) -> Runs[Cell]:
                 logged = {key: [value for _, value in points] for key, points in read_history(path).items()}
                 cells.setdefault(name, {})[seed] = Cell(
                     ap=average_precision(path),
-                    measures=json.loads((path / "measures.json").read_text()),
+                    measures=json.loads((path / "measures.json").read_text(encoding="utf-8")),
                     seconds_per_step=median(logged["resources/seconds_per_step"]),
                     memory_gib=max(logged["resources/memory_gib"]),
                 )

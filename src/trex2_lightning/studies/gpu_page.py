@@ -85,7 +85,7 @@ def check_page(page: Path) -> None:
     """
     if not page.parent.is_dir():
         raise InputError(f"there is no folder {page.parent} for --output={page}: make it, or stand in the clone")
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     if text and any(len(_marked(name).findall(text)) != 1 for name in CALLS):
         raise InputError(
             f"{page} is not a page of this benchmark, or its marks are damaged: give another --output=FILE"
@@ -101,9 +101,9 @@ def write(page: Path, region: Region, content: str, blank: Mapping[Region, str])
         content: of it.
         blank: what regions are before they are measured.
     """
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     text = text or blank_page(blank)
-    page.write_text(_marked(region).sub(lambda _: _between_marks(region, content), text))
+    page.write_text(_marked(region).sub(lambda _: _between_marks(region, content), text), encoding="utf-8")
 
 
 def blank_page(blank: Mapping[Region, str]) -> str:

@@ -36,7 +36,7 @@ class ProcessCost(NamedTuple):
 def write_annotations(file: Path, images: int, boxes: int) -> None:
     """Random boxes in COCO's format; there are no images."""
     generator = np.random.default_rng(0)
-    with file.open("w") as out:
+    with file.open("w", encoding="utf-8") as out:
         names = ", ".join(f'{{"id": {number}, "name": "thing {number}"}}' for number in range(1, CATEGORIES + 1))
         out.write(f'{{"categories": [{names}],\n"images": [')
         for start in range(0, images, CHUNK):
@@ -128,5 +128,5 @@ def _cost(function: Callable[[], object]) -> ProcessCost:
 
 def memory(kind: str) -> float:
     """MiB of this process, now (VmRSS) or at its highest (VmHWM); `resource` would begin with the parent's."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{kind}:")) / 1024

@@ -81,7 +81,7 @@ def write_images(folder: Path) -> None:
             )
     categories = [{"id": number, "name": f"thing {number}"} for number in range(1, CATEGORIES + 1)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "train.json").write_text(json.dumps(content))
+    (folder / "train.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 def _read(annotations: COCO, images: Path, image_id: int, size: int) -> tuple[Tensor, Tensor, Tensor]:

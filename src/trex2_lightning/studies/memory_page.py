@@ -70,12 +70,12 @@ def write_memory(page: Path, runs: Sequence[Counted] = RUNS) -> None:
     Raises:
         InputError: the page has no such marks.
     """
-    text = page.read_text() if page.is_file() else ""
+    text = page.read_text(encoding="utf-8") if page.is_file() else ""
     marked = re.compile(r"(<!-- memory: [^\n]* -->\n).*?(<!-- end -->)", re.DOTALL)
     if len(marked.findall(text)) != 1:
         raise InputError(f"{page} needs one place `<!-- memory: ... -->` with its `<!-- end -->` for the table")
     content = memory_section([(run, count(run)) for run in runs])
-    page.write_text(marked.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text))
+    page.write_text(marked.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text), encoding="utf-8")
 
 
 def memory_section(counted: Sequence[tuple[Counted, tuple[Footprint, Footprint]]]) -> str:

@@ -93,7 +93,7 @@ def compare_prompts(
         for done in runs:
             done.result()  # raises what ended it, after all others
     finally:
-        target.write_text(prompt_page(finished(folder)))
+        target.write_text(prompt_page(finished(folder)), encoding="utf-8")
 
 
 def finished(folder: Path) -> list[Ladder]:

@@ -49,7 +49,7 @@ def measure_speed(target: Path, threads: int) -> None:
             "Labelling, `trex2 label` with `experiments/small_coco.yaml`": labelling(Path(folder, "label"), Setting()),
         }
         needed = demand(Path(folder), sections["Input pipeline, one core"][0], Setting())
-    target.write_text(speed_page(sections, threads, needed))
+    target.write_text(speed_page(sections, threads, needed), encoding="utf-8")
 
 
 def renew_startup(target: Path) -> None:
@@ -73,13 +73,13 @@ def renew_exported(target: Path) -> None:
 
 def _renew(target: Path, title: str, rows: Sequence[Row]) -> None:
     """Replace a section, or write it behind the first."""
-    text = target.read_text() if target.is_file() else ""
+    text = target.read_text(encoding="utf-8") if target.is_file() else ""
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     if len(sections) < 2:
         raise InputError(f"{target} is no page with sections: make bench writes all of it")
     others = [section for section in sections if not section.startswith(f"## {title}\n")]
     place = next((place for place, section in enumerate(sections) if section not in others), 2)
-    target.write_text("".join([*others[:place], f"{_section(title, rows)}\n\n", *others[place:]]))
+    target.write_text("".join([*others[:place], f"{_section(title, rows)}\n\n", *others[place:]]), encoding="utf-8")
 
 
 def input_pipeline(folder: Path, setting: Setting) -> list[Row]:
@@ -182,7 +182,7 @@ def _seconds(value: float | None) -> str:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -49,7 +49,7 @@ def script(name: str, folder: Path, *arguments: str) -> None:
     """Run a command on one thread; what it prints goes to a file beside the run."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_suffix(f".{name}.log")
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         command = [sys.executable, "-m", "trex2_lightning", name, *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         status = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=environment).returncode

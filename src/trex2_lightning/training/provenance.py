@@ -80,13 +80,13 @@ def provenance_of(checkpoint: Mapping[str, Any]) -> Provenance:
 def read_provenance(folder: Path) -> Provenance:
     """As `provenance_of`, of the folder of a run."""
     try:
-        return provenance_of({"provenance": json.loads((folder / PROVENANCE_FILE).read_text())})
+        return provenance_of({"provenance": json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))})
     except (OSError, ValueError):
         return [UNKNOWN]
 
 
 def write_provenance(entries: Provenance, folder: Path) -> None:
-    (folder / PROVENANCE_FILE).write_text(json.dumps(entries, indent=2) + "\n")
+    (folder / PROVENANCE_FILE).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
 def told(entry: Mapping[str, Any]) -> dict[str, str]:

@@ -196,8 +196,11 @@ def test_an_index_is_not_written_over_something_else_nor_without_images(tmp_path
 
 @pytest.fixture
 def prepared_with_pictures(tmp_path: Path) -> Path:
+    return prepare_with_pictures(tmp_path / "here")
+
+
+def prepare_with_pictures(root: Path) -> Path:
     """A folder with `indexes/train`, and its pictures in `photos/train` and `photos/more.zip`."""
-    root = tmp_path / "here"
     (root / "photos" / "train" / "deep").mkdir(parents=True)
     Image.new("RGB", (4, 3)).save(root / "photos" / "train" / "deep" / "a.png")
     with zipfile.ZipFile(root / "photos" / "more.zip", "w") as archive:
@@ -244,3 +247,19 @@ def test_an_index_that_does_not_say_where_its_pictures_are_has_their_old_paths(p
     del content["root"], content["root_from_index"]
     summary.write_text(json.dumps(content))
     assert are_read(Index(summary.parent))
+
+
+def test_an_index_on_another_drive_than_its_pictures_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of Windows, where no way leads from one to the other."""
+
+    def refuse(*_: object) -> None:
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    monkeypatch.setattr(os.path, "relpath", refuse)
+    assert are_read(Index(prepare_with_pictures(tmp_path / "index apart") / "indexes" / "train"))
+    monkeypatch.setattr(os.path, "commonpath", refuse)
+    index = Index(prepare_with_pictures(tmp_path / "pictures apart") / "indexes" / "train")
+    assert "root" not in index.summary
+    assert are_read(index)

@@ -207,7 +207,7 @@ def _with_slashes(path: str) -> str:
 def _labels_of(image: Path) -> Path:
     """`labels` in place of the last `images` of the path; or beside the image, where there are some."""
     beside = image.with_suffix(".txt")
-    head, found, tail = str(beside).rpartition("/images/")
+    head, found, tail = beside.as_posix().rpartition("/images/")
     usual = Path(f"{head}/labels/{tail}")
     return usual if found and (usual.is_file() or not beside.is_file()) else beside
 

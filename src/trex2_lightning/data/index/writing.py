@@ -55,7 +55,7 @@ def build_index(folder: Path, images: Iterable[Annotated], report: Report, setti
             **_place_of_pictures(writer.root, folder),
             "columns": writer.close(),
         }
-        (building / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n")
+        (building / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
         building.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -121,7 +121,10 @@ class _Writer:
     def _widen_root(self, path: str) -> None:
         if self.root is None or (self.root and not path.startswith(f"{self.root}/")):
             own = str(Path(path.partition("::")[0]).parent)
-            self.root = os.path.commonpath([self.root or own, own]) if Path(own).is_absolute() else ""
+            try:
+                self.root = os.path.commonpath([self.root or own, own]) if Path(own).is_absolute() else ""
+            except ValueError:  # on two drives of Windows
+                self.root = ""
 
     def close(self) -> dict[str, dict[str, int]]:
         self._columns["name_images"].add(self._images_of)
@@ -150,9 +153,12 @@ class _Writer:
 
 def _place_of_pictures(root: str | None, folder: Path) -> dict[str, str]:
     """The folder of all pictures as it is called now, and as it lies from the index, to be found when both moved."""
-    return (
-        {"root": root, "root_from_index": os.path.relpath(root, folder.resolve())} if root and root.strip("/") else {}
-    )
+    if not root or not root.strip("/"):
+        return {}
+    try:
+        return {"root": root, "root_from_index": os.path.relpath(root, folder.resolve())}
+    except ValueError:  # the index on another drive of Windows
+        return {"root": root, "root_from_index": root}
 
 
 def _state(path: Path) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def prepare(config: ShapesConfig, root: str | Path = "") -> Path:
     with temporary as workplace:
         rendering = Path(workplace) / "shapes"
         _render_splits(config, rendering)
-        (rendering / MARKER).write_text(json.dumps(parameters))
+        (rendering / MARKER).write_text(json.dumps(parameters), encoding="utf-8")
         try:
             rendering.rename(folder)
         except OSError:
@@ -129,7 +129,7 @@ def _add_split(
         (rendering / split).mkdir()
         images = _render_all([_Job(rendering, config, split, index, what) for index, what in enumerate(planned)])
         content = _coco(config, *annotate(images))
-        (rendering / annotations.name).write_text(json.dumps(content))
+        (rendering / annotations.name).write_text(json.dumps(content), encoding="utf-8")
         try:
             (rendering / split).rename(folder / name)
         except OSError:
@@ -178,7 +178,7 @@ def _is_finished(folder: Path, parameters: dict[str, Any]) -> bool:
         raise InputError(
             f"{folder} holds something other than a rendered shapes data set: set data.root to a new folder"
         )
-    found = json.loads(marker.read_text())
+    found = json.loads(marker.read_text(encoding="utf-8"))
     if found != parameters:
         told = " ".join(f"{key}={value}" for key, value in found.items())
         wanted = " ".join(f"{key}={value}" for key, value in parameters.items())
@@ -195,7 +195,7 @@ def _render_splits(config: ShapesConfig, folder: Path) -> None:
     known = [category._asdict() for category in categories(config.preset, config.version)]
     for split in SPLITS:
         images = [instances for job, instances in zip(jobs, rendered, strict=True) if job.split == split]
-        (folder / f"{split}.json").write_text(json.dumps(_coco(config, images, known)))
+        (folder / f"{split}.json").write_text(json.dumps(_coco(config, images, known)), encoding="utf-8")
 
 
 def _render_all(jobs: list[_Job]) -> list[list[Instance]]:

@@ -105,9 +105,11 @@ def write_yolo(labels: Labels, folder: Path) -> Path:
                 file.parent.mkdir(parents=True, exist_ok=True)
             _link(image, (labels.source.root / row.name).absolute())
             lines = (f"{numbers[name]} {_shares(box, row)}\n" for name, _, box in row.found)
-            text.write_text("".join(lines))
+            text.write_text("".join(lines), encoding="utf-8")
         content = {"path": ".", "train": "images", "names": dict(enumerate(labels.categories))}
-        (target / "data.yaml").write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        (target / "data.yaml").write_text(
+            yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8"
+        )
 
     return _written_folder(folder / "yolo", write) / "data.yaml"
 

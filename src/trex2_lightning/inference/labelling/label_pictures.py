@@ -83,7 +83,7 @@ def write_labels(labeller: Labeller, source: Source, folder: Path, form: str, wo
             files.append(sheet)
         left_out.unlink(missing_ok=True)
         if skipped:
-            left_out.write_text("".join(f"{name}: {reason}\n" for name, reason in skipped))
+            left_out.write_text("".join(f"{name}: {reason}\n" for name, reason in skipped), encoding="utf-8")
             files.append(left_out)
     return Written(len(source.names), tuple(skipped), counts, tuple(files))
 

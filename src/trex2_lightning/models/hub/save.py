@@ -98,7 +98,7 @@ def save_detector(detector: PromptedDetector, config: ModelConfig, folder: Path)
                 for name, piece in zip(names, pieces, strict=True)
             }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(hub, indent=2) + "\n")
+    (folder / "config.json").write_text(json.dumps(hub, indent=2) + "\n", encoding="utf-8")
     if encoder.tokenizer.pieces:
-        (folder / "vocab.txt").write_text("\n".join(encoder.tokenizer.pieces) + "\n")
+        (folder / "vocab.txt").write_text("\n".join(encoder.tokenizer.pieces) + "\n", encoding="utf-8")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})

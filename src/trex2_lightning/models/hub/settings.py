@@ -111,7 +111,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         WeightsError: there is none that can be read.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{folder} has no readable config.json: give a folder in the hub's format") from error
     return config if isinstance(config, dict) else {}
