@@ -24,6 +24,10 @@ ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: tr
 PromptSource = Literal["text", "interactive", "generic", "mixed", "tuned"]  # what a category's prompt was made from
 
 
+# Characters: more are more tokens than any tower reads, and tokenizers are slow on long words.
+LONGEST_PHRASE = 4000
+
+
 @dataclass(frozen=True)
 class Box:
     """An exemplar as a person marks it: a box around an object, in pixels of the upright image."""

@@ -14,6 +14,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.inputs import as_phrases, as_picture
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.models.text import PhraseError, _require_words
+from trex2_lightning.structures import Box
 
 
 def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
@@ -26,6 +27,11 @@ def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
     grey = np.asarray(picture.convert("L"))
     for same in (picture.convert("L"), grey, torch.from_numpy(grey.copy())[None]):
         assert np.array_equal(np.asarray(as_picture(same)), np.repeat(grey[..., None], 3, 2))
+
+
+def test_a_picture_of_other_depths_is_what_its_file_would_be() -> None:
+    for values in (np.array([[0, 4095]], np.uint16), np.array([[0, 65535]], np.int32), np.array([[0, 1]], np.float32)):
+        assert [as_picture(Image.fromarray(values)).getpixel((x, 0)) for x in (0, 1)] == [(0,) * 3, (255,) * 3]
 
 
 def test_floats_are_rounded() -> None:
@@ -58,6 +64,29 @@ def test_what_is_no_image(wrong: Any, message: str) -> None:
 def test_a_lone_text_is_one_phrase(predictor: Predictor) -> None:
     assert predictor.text("red block").names == ("red block",)
     assert torch.equal(predictor.text("red block").vectors, predictor.text(["red block"]).vectors)
+
+
+def test_a_lone_name_is_one_that_is_not_wanted(predictor: Predictor, image: Path) -> None:
+    prompts = predictor.text(["red block", "cell"])
+    assert predictor.detect(image, prompts, 0.0, "cell") == predictor.detect(image, prompts, 0.0, ["cell"])
+
+
+def test_a_lone_reference_is_one(predictor: Predictor, image: Path) -> None:
+    marks = {"cell": [Box(1, 1, 9, 9)]}
+    assert torch.equal(predictor.generic((image, marks)).vectors, predictor.generic([(image, marks)]).vectors)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("marks", "message"),
+    [
+        ({"cell": Box(1, 1, 9, 9)}, r"^'cell' has Box\(.*\) and no list: give \[Box\(left=1"),
+        ([Box(1, 1, 9, 9)], r"is no reference: give \(image, \{'name': \[Box\(x1, y1, x2, y2\)\]\}\)$"),
+        ({"cell": []}, "'cell' has no exemplar"),
+    ],
+)
+def test_marks_that_are_not_listed_by_name(predictor: Predictor, image: Path, marks: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        predictor.interactive(image, marks)
 
 
 @pytest.mark.parametrize("phrase", ["red . blue .", "a cat. a remote control.", "red .", "red . blue"])

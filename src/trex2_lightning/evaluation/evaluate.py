@@ -114,7 +114,7 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     Raises:
         InputError: there is no such protocol, or nothing that the run trained for.
     """
-    listed = protocols or config.eval.protocols
+    listed: Sequence[str] = [protocols] if isinstance(protocols, str) else protocols or config.eval.protocols
     if unknown := [protocol for protocol in listed if protocol not in (*PROTOCOLS, OWN_EXEMPLARS)]:
         where = "protocols" if protocols else "eval.protocols"
         raise InputError(f"{where}: {unknown[0]} is none of {', '.join((*PROTOCOLS, OWN_EXEMPLARS))}")

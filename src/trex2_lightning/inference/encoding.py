@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 from torch import Tensor
@@ -20,7 +20,7 @@ class EncodedImage(NamedTuple):
     size: tuple[int, int]  # height and width of the original image
 
 
-AnyImage = Picture | EncodedImage
+AnyImage: TypeAlias = "Picture | EncodedImage"
 
 
 class Alike(NamedTuple):

@@ -1,22 +1,25 @@
-"""What people have of images and phrases, to what the detector reads."""
+"""What people have of images, phrases and names, to what the detector reads; without PyTorch for who has none."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from trex2_lightning.data.images.image_files import read_image
+from trex2_lightning.data.images.image_files import read_image, to_rgb
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.text import LONGEST_PHRASE
+from trex2_lightning.structures import LONGEST_PHRASE
 
-Picture = str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor"
 # A sentence of several names, as Grounding DINO is asked elsewhere: "red . blue ." or "a cat. a remote control."
 SENTENCE = re.compile(r".*\s\.(\s.*)?|.*\w\.\s+\S.*\.", re.DOTALL)
 
@@ -36,8 +39,8 @@ def as_picture(image: Picture) -> Image.Image:
     if isinstance(image, bytes):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, Tensor):
+        return to_rgb(image)
+    if (torch := sys.modules.get("torch")) and isinstance(image, torch.Tensor):
         return Image.fromarray(_channels_last(image)).convert("RGB")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or not image.size:
@@ -54,7 +57,7 @@ def as_phrases(phrases: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: one is a sentence of several names.
     """
-    phrases = (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    phrases = as_names(phrases)
     for phrase in phrases:
         if len(phrase) <= LONGEST_PHRASE and SENTENCE.fullmatch(phrase):  # a longer one is refused as a phrase
             names = [name.strip() for name in re.split(r"\.(?:\s|$)", phrase) if name.strip()]
@@ -65,8 +68,15 @@ def as_phrases(phrases: str | Sequence[str]) -> tuple[str, ...]:
     return phrases
 
 
+def as_names(names: str | Collection[str]) -> tuple[str, ...]:
+    """Names, of which a single one may be a text."""
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
 def _channels_last(image: Tensor) -> NDArray[np.uint8]:
     """(3 or 1, H, W) to (H, W, 3) or (H, W)."""
+    import torch
+
     values = image.detach().cpu()
     if values.is_floating_point() and values.numel() and values.min() >= 0 and values.max() <= 1:
         values = (values * 255).round().byte()

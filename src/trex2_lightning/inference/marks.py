@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trex2_lightning.data.images.file_names import at_home
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import Box, Exemplar, ExemplarKind, Point, Prompts, PromptTokens
 
 if TYPE_CHECKING:  # who marks without PyTorch reads no marks with it
     from torch import Tensor
 
+Pictured = TypeVar("Pictured")  # an image, as whichever detector takes it
 Marks = Mapping[str, Sequence[Exemplar]]  # what is marked in an image, by the category's name
 # How people type marks: of the image itself, or of another one.
 MARK_FORMS = {"box": "NAME=X1,Y1,X2,Y2", "point": "NAME=X,Y", "reference": "NAME=FILE:X1,Y1,X2,Y2"}
@@ -42,8 +44,25 @@ def typed_marks(typed: Mapping[str, Iterable[str]], sign: str = "") -> dict[str,
             kind = next((kind for kind in kinds if len(fields(kind)) == len(values)), None)
             if not name.strip() or kind is None or bool(file) != (word == "reference"):
                 raise InputError(f"{sign}{word} {text}: write {sign}{word} {MARK_FORMS[word]}, in pixels")
-            found.setdefault(file, {}).setdefault(name.strip(), []).append(kind(*values))
+            found.setdefault(str(at_home(file)) if file else "", {}).setdefault(name.strip(), []).append(kind(*values))
     return found
+
+
+def as_references(references: Sequence[tuple[Pictured, Marks]]) -> list[tuple[Pictured, Marks]]:
+    """Images with what is marked in them, of which a single one may be alone.
+
+    Raises:
+        InputError: one is no such pair, or its marks are not listed by category.
+    """
+    is_one = isinstance(references, tuple) and len(references) == 2 and isinstance(references[1], Mapping)
+    listed: list[Any] = [references] if is_one else list(references)
+    for pair in listed:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[1], Mapping):
+            raise InputError(f"{pair!r:.80} is no reference: give (image, {{'name': [Box(x1, y1, x2, y2)]}})")
+        for name, exemplars in pair[1].items():
+            if isinstance(exemplars, Exemplar):
+                raise InputError(f"'{name}' has {exemplars!r} and no list: give [{exemplars!r}]")
+    return [(image, marks) for image, marks in listed]
 
 
 def check_kinds(images: Iterable[Marks]) -> None:

@@ -9,17 +9,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference import array_finding as finding
 from trex2_lightning.inference import phrase_rows as text
-from trex2_lightning.inference.marks import Marks, check_kinds, check_learned
+from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_picture
+from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned
 from trex2_lightning.inference.onnx_detector import OnnxDetector, SeenImage
 from trex2_lightning.inference.phrase_rows import TokenArrays
 from trex2_lightning.prompting.prompt_file import PromptArrays, check_wanted, read_prompts, repeated, write_prompts
@@ -28,7 +27,7 @@ from trex2_lightning.structures import Detection, PromptSource
 _SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 
 
-AnyPicture = Path | Image.Image | SeenImage
+AnyPicture: TypeAlias = "Picture | SeenImage"
 
 
 class OnnxPredictor:
@@ -49,20 +48,19 @@ class OnnxPredictor:
         self._detector = OnnxDetector(folder, providers, threads)
         self.settings = self._detector.settings
 
-    def encode(self, image: Path | Image.Image) -> SeenImage:
+    def encode(self, image: Picture) -> SeenImage:
         """See an image, for any number of prompts; of early fusion, which sees it with its prompts, only prepare it.
 
         Raises:
-            InputError: an unreadable file.
+            InputError: an unreadable file, or no image.
         """
-        picture = read_image(image) if isinstance(image, Path) else image.convert("RGB")
-        return self._detector.encode_image(picture)
+        return self._detector.encode_image(as_picture(image))
 
-    def text(self, phrases: Sequence[str]) -> PromptArrays:
-        """Each phrase on its own; its category is named by it.
+    def text(self, phrases: str | Sequence[str]) -> PromptArrays:
+        """Each phrase on its own, or a single one; its category is named by it.
 
         Raises:
-            InputError: a phrase is empty, given twice or too long.
+            InputError: a phrase is empty, given twice, too long, or a sentence of several names.
         """
         return self.mixed(phrases, ())
 
@@ -86,7 +84,7 @@ class OnnxPredictor:
 
     def mixed(
         self,
-        phrases: Sequence[str],
+        phrases: str | Sequence[str],
         references: Sequence[tuple[AnyPicture, Marks]],
         mix: Literal["half", "mean"] = "half",
     ) -> PromptArrays:
@@ -95,7 +93,8 @@ class OnnxPredictor:
         Raises:
             InputError: as `Predictor.mixed`.
         """
-        if twice := repeated(tuple(phrases)):
+        phrases, references = as_phrases(phrases), as_references(references)
+        if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
         marked = [marks for _, marks in references]
         check_kinds(marked)
@@ -131,6 +130,7 @@ class OnnxPredictor:
         Raises:
             InputError: as `Predictor.detect`.
         """
+        negative = as_names(negative)
         check_wanted(prompts.names, negative)
         seen = self._seen(image)
         sources = np.array([_SOURCES.index(source) for source in prompts.sources])

@@ -18,8 +18,8 @@ from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import AnyImage, EncodedImage, padded_batches
-from trex2_lightning.inference.inputs import Picture, as_phrases, as_picture
-from trex2_lightning.inference.marks import Marks, check_kinds, check_learned, read_marks
+from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_picture
+from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.pretrained import load_pretrained
 from trex2_lightning.inference.search import Search, Threshold, asked_of, thresholds_of
@@ -166,6 +166,7 @@ class Predictor:
         phrases = as_phrases(phrases)
         if twice := repeated(phrases):
             raise InputError(f"the phrase '{twice}' is given twice: give each once")
+        references = as_references(references)
         marked = [exemplars for _, exemplars in references]
         check_kinds(marked)
         check_learned(self.module.visual_trained, self.module.knows_exemplars, phrases, marked)
@@ -227,6 +228,7 @@ class Predictor:
         self, prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = (), nms: float | None = None
     ) -> Search:
         """What is looked for in many images, prepared once; arguments as of `detect` and of `Search`."""
+        negative = as_names(negative)
         check_wanted(prompts.names, negative)
         least = thresholds_of(self.module, prompts, threshold)
         most, asked = self._config.eval.max_detections, self._asked(prompts)

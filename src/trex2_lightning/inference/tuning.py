@@ -14,6 +14,7 @@ from torch import Tensor
 from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.errors import InputError
+from trex2_lightning.inference.inputs import as_names
 from trex2_lightning.inference.predictor import Predictor, Reference
 from trex2_lightning.ops.boxes import xyxy_to_cxcywh
 from trex2_lightning.ops.prompt_tokens import from_vectors
@@ -75,6 +76,7 @@ def exemplars(records: Records, names: Sequence[str]) -> list[Reference]:
     Raises:
         InputError: a name that `records` lacks, a category without a box in them, or an unreadable image.
     """
+    names = as_names(names)
     labels = _labels(records, names)
     references: list[Reference] = []
     for image in records.images:

@@ -23,9 +23,7 @@ from trex2_lightning.config import TextConfig
 from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.models.bert import Bert, WordPieces
 from trex2_lightning.ops.prompt_tokens import from_vectors, from_words
-from trex2_lightning.structures import PromptTokens
-
-LONGEST_PHRASE = 4000  # characters: more are more tokens than any tower reads, and tokenizers are slow on long words
+from trex2_lightning.structures import LONGEST_PHRASE, PromptTokens
 
 
 class PhraseError(InputError):

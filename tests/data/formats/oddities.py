@@ -106,6 +106,8 @@ def boxes_in_shares(sample: Sample, rng: Random) -> None:
                 parse_int=lambda text: float(text) / 40,
                 parse_float=lambda text: float(text) / 40,
             )
+        if place.key in ("x", "y", "width", "height") and "rectanglelabels" in place.holder:  # where percent are
+            place.holder[place.key] = place.value / 100 if type(place.value) in (int, float) else place.value
     for file, content in sample.files.items():
         if isinstance(content, str) and "<annotation>" in content:
             sample.files[file] = re.sub(

@@ -44,6 +44,9 @@ def test_fscd_lvis_joins_its_two_files_by_image(tmp_path: Path) -> None:
     assert first.exemplars is not None and torch.equal(first.exemplars, first.boxes)  # noqa: PT018
     assert second.exemplars is not None and len(second.exemplars) == 3  # noqa: PT018
     assert second.labels.tolist() == [0, 0]
+    counts["annotations"] = [one | {"image_id": str(one["image_id"])} for one in counts["annotations"]]
+    written(tmp_path / "count_test.json", counts)
+    assert [image.num_objects for image in read_records(file, tmp_path, FORMAT).images] == [1, 2]
     counts["annotations"].pop()
     written(tmp_path / "count_test.json", counts)
     with pytest.raises(InputError, match=r"count_test\.json: has no image 5, so it does not fit instances_test\.json"):

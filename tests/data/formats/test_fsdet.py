@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ def test_what_one_file_has_twice_is_refused(tmp_path: Path) -> None:
     written(tmp_path / "full_box_3shot_tv_trainval.json", content | {"images": content["images"] * 2})
     with pytest.raises(InputError, match=r"tv_trainval\.json: image 9: image id given twice; correct or remove it"):
         read_records(pattern, tmp_path, FORMAT)
+
+
+def test_ids_may_be_text_in_some_of_the_files(tmp_path: Path) -> None:
+    pattern = support(tmp_path)
+    of_numbers = open_records(pattern, tmp_path, FORMAT)
+    content = json.loads((tmp_path / "full_box_3shot_tv_trainval.json").read_text())
+    for entry in (*content["images"], *content["annotations"], *content["categories"]):
+        entry |= {key: str(entry[key]) for key in ("id", "image_id", "category_id") if key in entry}
+    written(tmp_path / "full_box_3shot_tv_trainval.json", content)
+    of_text = open_records(pattern, tmp_path, FORMAT)
+    assert of_text.category_ids == of_numbers.category_ids
+    assert [(i.id, i.labels.tolist()) for i in of_text.images] == [(i.id, i.labels.tolist()) for i in of_numbers.images]
 
 
 def test_a_pattern_wants_its_image_folder(tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_boxes_that_are_none_are_counted(pictures: Pictures) -> None:
     }
 
 
+def test_boxes_in_shares_are_refused_where_percent_are_meant(pictures: Pictures) -> None:
+    tasks = [task("a.jpg", box(0.1, 0.2, 0.5, 0.8)), task("b.jpg", box(0, 0, 1, 1))]
+    with pytest.raises(InputError, match=r"so they are shares of it; Label Studio has percent: multiply them by 100$"):
+        read(tasks, pictures("a.jpg", "b.jpg"))
+    tasks[0] = task("a.jpg", box(0.1, 0.2, 0.5, 0.81))
+    assert len(read(tasks, pictures())[0]) == 2
+
+
 def test_an_image_with_other_regions_than_rectangles_judges_nothing(pictures: Pictures) -> None:
     brush = {"type": "brushlabels", "original_width": 40, "original_height": 30, "value": {"brushlabels": ["dog"]}}
     [found], report = read([task("a.jpg", box(0, 0, 10, 10), brush)], pictures("a.jpg"))

@@ -25,7 +25,7 @@ from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.images.archives import ImageStore, open_image
 from trex2_lightning.errors import InputError
 
-FEW = 8
+FEW = 12
 STREAM = BytesIO()
 Image.new("RGB", (40, 30)).save(STREAM, "jpeg")
 PICTURE = STREAM.getvalue()

@@ -73,6 +73,20 @@ def test_labels_that_count_from_one_are_refused(pictures: Pictures) -> None:
         read(lines, pictures("a.jpg", "b.jpg"), NAMES)
 
 
+def test_labels_are_refused_that_count_from_another_number_than_the_map_does(pictures: Pictures) -> None:
+    lines = [detection("a.jpg", label=0, category=None), detection("b.jpg", label=1, category=None)]
+    with pytest.raises(InputError, match=r"its labels go from 0 to 1, those of .*map\.json from 1 to 2, so each"):
+        read(lines, pictures("a.jpg", "b.jpg"), {"1": "cat", "2": "dog"})
+
+
+def test_labels_alone_are_refused_where_those_with_a_category_contradict_the_map(pictures: Pictures) -> None:
+    lines = [detection("a.jpg", label=1, category="cat"), detection("b.jpg", label=1, category=None)]
+    with pytest.raises(InputError, match="so each would have its neighbour's name"):
+        read(lines, pictures("a.jpg", "b.jpg"), NAMES)
+    [_, second], _ = read([*lines[1:], detection("a.jpg", label=0, category="cat")], pictures(), NAMES)
+    assert second.names == ["cat"]
+
+
 def test_a_label_and_a_category_that_nobody_knows(pictures: Pictures) -> None:
     [image], report = read([detection(label=7, category="cow")], pictures("a.jpg"), NAMES)
     assert (image.names, report.counts) == ([], {"box of an unknown category": 1})

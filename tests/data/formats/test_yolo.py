@@ -143,6 +143,35 @@ def test_key_points_are_no_corners(dataset: Callable[..., Path], count: int, per
     assert report.counts == {}
 
 
+@pytest.mark.parametrize(("names", "labels"), [("[cat, dog]", "12"), ("{1: cat, 2: dog}", "01")])
+def test_labels_that_count_from_another_number_are_refused(
+    dataset: Callable[..., Path], names: str, labels: str
+) -> None:
+    lines = {f"i{label}": f"{label} .5 .5 .2 .2" for label in labels}
+    with pytest.raises(InputError, match=rf"labels of 'train' go from {labels[0]} to {labels[1]}, its names from"):
+        read(dataset(lines, f"train: images/train\nnames: {names}\n"))
+
+
+@pytest.mark.parametrize(
+    "data", ["path: ~/set\ntrain: images/train", "path: ~/set/images\ntrain: [train]", "train: ~/set/images/train"]
+)
+def test_a_place_may_begin_at_home(
+    dataset: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str
+) -> None:
+    moved = dataset({"a": "0 .5 .5 .2 .2"}, f"{data}\nnames: [cat]\n")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "set").mkdir(parents=True)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).rename(tmp_path / "home" / "set" / folder)
+    [image], _ = read(moved)
+    assert image.names == ["cat"]
+
+
+def test_a_home_that_nobody_has_is_no_place(dataset: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=r"~nobody/set/images: no such folder or list of images"):
+        read(dataset({"a": ""}, "path: ~nobody/set\ntrain: images\nnames: [cat]\n"))
+
+
 @pytest.mark.parametrize("shape", ["17", "[17]", "[a, 3]", "{}"])
 def test_key_points_of_no_shape_are_refused(dataset: Callable[..., Path], shape: str) -> None:
     with pytest.raises(InputError, match="kpt_shape is not two numbers"):

@@ -7,7 +7,7 @@ told to the report, which counts it or ends the reading; a file that cannot be r
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -180,6 +180,14 @@ def as_id(value: Any) -> int | None:
     if is_text or (isinstance(value, float) and value.is_integer()):
         value = int(value)
     return value if type(value) is int and abs(value) < 2**63 else None
+
+
+def count_otherwise(used: Collection[int], known: Collection[int]) -> bool:
+    """Whether labels count from another number than the names: one beyond an end is used, the other end never is."""
+    if not used or not known:
+        return False
+    first, last, strange = min(known), max(known), set(used) - set(known)
+    return (strange == {last + 1} and first not in used) or (strange == {first - 1} and last not in used)
 
 
 def as_truth(value: Any) -> bool | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated, xywh
+from trex2_lightning.data.annotations.cleaning import Annotated, as_id, xywh
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_whole
 from trex2_lightning.data.annotations.reading_report import Report
@@ -30,7 +30,7 @@ def read_fscd_lvis(annotations: Path, store: ImageStore, report: Report) -> Iter
     content = json_whole(beside, report, dict)
     try:
         counted = {
-            item["image_id"]: ([_corners(box) for box in a_list(item["boxes"])], len(a_list(item["points"])))
+            as_id(item["image_id"]): ([_corners(box) for box in a_list(item["boxes"])], len(a_list(item["points"])))
             for item in a_list(content["annotations"])
         }
     except (KeyError, TypeError, ValueError) as error:

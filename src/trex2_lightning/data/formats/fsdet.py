@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated
+from trex2_lightning.data.annotations.cleaning import Annotated, as_id
 from trex2_lightning.data.annotations.coco_columns import Dialect, Entry
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lists
@@ -69,8 +69,8 @@ def _joined(pattern: Path, report: Report) -> Iterator[tuple[str, Any]]:
     for file in files:
         own: dict[str, set[Any]] = {key: set() for key in known}
         for key, entry in json_lists(file, report, LISTS):
-            number = entry.get("id") if isinstance(entry, dict) else None
-            if key in known and isinstance(number, int):
+            number = as_id(entry.get("id")) if isinstance(entry, dict) else None
+            if key in known and number is not None:
                 own[key].add(number)
                 if number in known[key]:
                     continue

@@ -7,7 +7,7 @@ vocabulary is what rectangles are called, in the order of their first occurrence
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +28,7 @@ from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
+SIDES = ("x", "y", "width", "height")  # of a rectangle, in percent of its image
 Rectangle = tuple[str, dict[str, Any]]  # its category's name, "" of what is none, and what the file says of it
 
 
@@ -43,6 +44,11 @@ def read_label_studio(annotations: Path, store: ImageStore, report: Report) -> I
         raise InputError(f"{annotations}: has no tasks with data; export from Label Studio as JSON, not as JSON-MIN")
     rectangles = [_rectangles(task, f"task {place}", report) for place, task in enumerate(tasks)]
     names = dict.fromkeys(name for listed in rectangles for name, _ in listed or () if name)
+    if _are_shares(entry.get("value") for listed in rectangles for name, entry in listed or () if name):
+        raise InputError(
+            f"{annotations}: no box reaches beyond the first hundredth of its image, so they are shares of it; Label "
+            "Studio has percent: multiply them by 100"
+        )
     called = report.declare((number, name, "") for number, name in enumerate(names, 1))
     by_name = dict(zip(names, called.values(), strict=True))
     for place, (task, listed) in enumerate(zip(tasks, rectangles, strict=True)):
@@ -127,10 +133,17 @@ def _file_names(image: Any) -> list[str]:
     return [*parse_qs(address.query).get("d", []), path, path.rpartition("/")[2]]
 
 
+def _are_shares(values: Iterable[Any]) -> bool:
+    """Whether there are boxes, and all end where those in shares of the image would."""
+    sides = [numbers([value.get(key) for key in SIDES]) for value in values if isinstance(value, dict)]
+    ends = [max(x + width, y + height) for x, y, width, height in sides if math.isfinite(x + y + width + height)]
+    return bool(ends) and max(ends) <= 1
+
+
 def _corners(value: Any, width: int, height: int) -> tuple[float, ...]:
     """In pixels, of a box in percent; one that is turned, about its upper left corner, becomes the box around it."""
     try:
-        x, y, w, h = numbers([value[key] for key in ("x", "y", "width", "height")])
+        x, y, w, h = numbers([value[key] for key in SIDES])
         angle = float(value.get("rotation", 0))
     except (KeyError, TypeError, ValueError, OverflowError):
         return NO_BOX

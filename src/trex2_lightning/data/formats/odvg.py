@@ -15,7 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trex2_lightning.data.annotations.cleaning import Annotated, annotate, as_id, dicts, locate, numbers
+from trex2_lightning.data.annotations.cleaning import (
+    Annotated,
+    annotate,
+    as_id,
+    count_otherwise,
+    dicts,
+    locate,
+    numbers,
+)
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.json_files import json_lines
 from trex2_lightning.data.annotations.reading_report import Report, clean
@@ -36,8 +44,7 @@ def read_odvg(
     Raises:
         InputError: a file cannot be read, or its labels count from another number than the map's.
     """
-    names = report.declare(_label_map(label_map, report)) if label_map else None
-    used: set[int] = set()  # labels
+    labels = _Labels(report.declare(_label_map(label_map, report))) if label_map else None
     for place, (where, line) in enumerate(json_lines(annotations, report)):
         size = (line["width"], line["height"]) if "width" in line and "height" in line else None
         found = locate(report, store, where, line.get("filename"), size=size)
@@ -49,17 +56,18 @@ def read_odvg(
         elif isinstance(line.get("detection"), dict):
             if not report.is_new(found[0], where):
                 continue
-            pairs = list(_instances(line["detection"], names, used, where, report))
+            pairs = list(_instances(line["detection"], labels, where, report))
         else:
             report.defect("line without 'detection' and 'grounding'", where)
             continue
-        labels = [name for _, name in pairs]
-        judged = list(dict.fromkeys(labels)) if names is None or isinstance(grounding, dict) else None
-        yield annotate(report, where, *found, [box for box, _ in pairs], labels, judged=judged, image_id=place)
-    if names and min(names) not in used and used - names.keys() == {max(names) + 1}:
+        names = [name for _, name in pairs]
+        judged = list(dict.fromkeys(names)) if labels is None or isinstance(grounding, dict) else None
+        yield annotate(report, where, *found, [box for box, _ in pairs], names, judged=judged, image_id=place)
+    if labels and labels.count_otherwise:
         raise InputError(
-            f"{annotations}: its labels go from {min(used)} to {max(used)}, those of {label_map} from {min(names)} to "
-            f"{max(names)}, so each would have its neighbour's name; make them count alike"
+            f"{annotations}: its labels go from {labels.used[0]} to {labels.used[1]}, those of {label_map} from "
+            f"{min(labels.names)} to {max(labels.names)}, so each would have its neighbour's name; make them count "
+            "alike"
         )
 
 
@@ -75,32 +83,55 @@ FORMAT = Format(
 )
 
 
+class _Labels:
+    """A label map, and whether the file's labels mean what it says."""
+
+    def __init__(self, names: dict[int, str]) -> None:
+        self.names = names
+        self._alone: set[int] = set()  # labels of boxes that nothing else names
+        self._agree = self._differ = 0  # boxes whose category is the label's name, and those whose is another
+        self._used: set[int] = set()
+
+    @property
+    def used(self) -> tuple[int, int]:
+        """The least and the greatest."""
+        return min(self._used), max(self._used)
+
+    @property
+    def count_otherwise(self) -> bool:
+        """Whether labels that stand alone count from another number, or most others have another category's name."""
+        return bool(self._alone) and (count_otherwise(self._alone, self.names) or self._differ > self._agree)
+
+    def name_of(self, instance: dict[str, Any], category: str, where: str, report: Report) -> str:
+        """That of the label; but the category that an instance names, where the map has it under another label."""
+        label = as_id(instance.get("label"))
+        name = ""
+        if label is not None:
+            name = self.names.get(label, "")
+            self._used.add(label)
+            self._alone |= set() if category else {label}
+        if not category or _plain_words(category) == _plain_words(name):
+            self._agree += bool(category)
+            return name
+        same = next((other for other in self.names.values() if _plain_words(other) == _plain_words(category)), "")
+        self._differ += bool(same)
+        if same or name:
+            taken = "the category" if same else "the label's name"
+            report.count(f"box whose label and category are different names: {taken} is taken", where)
+        return same or name
+
+
 def _instances(
-    detection: dict[str, Any], names: dict[int, str] | None, used: set[int], where: str, report: Report
+    detection: dict[str, Any], labels: _Labels | None, where: str, report: Report
 ) -> Iterator[tuple[Corners, str]]:
     for instance in dicts(detection.get("instances"), report, where):
         name = clean(instance.get("category"))
-        if names is not None:
-            if not name and (label := as_id(instance.get("label"))) is not None:
-                used.add(label)
-            name = _of_map(instance, name, names, where, report)
+        if labels is not None:
+            name = labels.name_of(instance, name, where, report)
         if name:
             yield numbers(instance.get("bbox")), name
         else:
             report.defect("box of an unknown category", where)
-
-
-def _of_map(instance: dict[str, Any], category: str, names: dict[int, str], where: str, report: Report) -> str:
-    """The name of the label; but the category that an instance names, where the map has that under another label."""
-    label = as_id(instance.get("label"))
-    name = names.get(label, "") if label is not None else ""
-    if not category or _plain_words(category) == _plain_words(name):
-        return name
-    same = next((other for other in names.values() if _plain_words(other) == _plain_words(category)), "")
-    if same or name:
-        taken = "the category" if same else "the label's name"
-        report.count(f"box whose label and category are different names: {taken} is taken", where)
-    return same or name
 
 
 def _regions(grounding: dict[str, Any], where: str, report: Report) -> Iterator[tuple[Corners, str]]:

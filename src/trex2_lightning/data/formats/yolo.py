@@ -23,13 +23,14 @@ from trex2_lightning.data.annotations.cleaning import (
     Annotated,
     annotate,
     as_id,
+    count_otherwise,
     is_small_enough,
 )
 from trex2_lightning.data.annotations.declaration import Argument, Format
 from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
-from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, at_home, is_litter
 from trex2_lightning.errors import InputError
 
 FAR = 1.99  # shares of an image; key points say 2 where they are seen
@@ -64,6 +65,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
             f"{_labels_of(unique[0])}"
         )
     lengths: Counter[int] = Counter()  # of lines
+    used: set[int] = set()  # numbers of categories
     for number, image in enumerate(unique):
         where = image.name
         size, lines = image_size(str(image)), _lines(_labels_of(image), report)
@@ -75,6 +77,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
         for line_number, line in enumerate(lines, 1):
             kind, place = _kind(line), f"{where}, line {line_number}"
             lengths[len(line.split())] += 1
+            used |= set() if kind is None else {kind}
             corners = _box(line, points)
             if kind is not None and kind not in names:
                 report.defect("box of an unknown category", place)
@@ -90,6 +93,11 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
                 labels.append(names[kind])
         judged = [name for name in report.names if name not in lost] if lost else None
         yield annotate(report, where, str(image.resolve()), size, boxes, labels, judged=judged, image_id=number)
+    if count_otherwise(used, names):
+        raise InputError(
+            f"{data}: labels of '{split}' go from {min(used)} to {max(used)}, its names from {min(names)} to "
+            f"{max(names)}, so each would have its neighbour's name; make them count alike"
+        )
     if not points and len(lengths) == 1 and min(lengths) > OF_OBB and lengths.total() > 1:
         report.count(
             "polygon with as many corners as all others: key points without kpt_shape?", split, lengths.total()
@@ -166,7 +174,9 @@ def split_places(content: dict[str, Any], data: Path, split: str) -> list[Path]:
         raise InputError(f"{data}: has no '{split}'; give one of the splits that it has")
     root = _root(content, data)
     # Roboflow writes `../train/images` beside a file that lies in the folder above.
-    candidates = [(root / place, root / place.removeprefix("../")) for place in map(_with_slashes, places)]
+    candidates = [
+        (root / at_home(place), root / at_home(place.removeprefix("../"))) for place in map(_with_slashes, places)
+    ]
     return [first if first.exists() else second for first, second in candidates]
 
 
@@ -175,7 +185,7 @@ def _root(content: dict[str, Any], data: Path) -> Path:
     path = content.get("path")
     if path not in NOTHING and not isinstance(path, str):
         raise InputError(f"{data}: its 'path' is not a folder; correct it, or leave it out")
-    return data.parent.absolute() / Path("." if path in NOTHING else path).expanduser()
+    return data.parent.absolute() / at_home("." if path in NOTHING else path)
 
 
 def _images(place: Path, root: Path, report: Report) -> list[Path]:

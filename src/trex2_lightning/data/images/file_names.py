@@ -147,6 +147,11 @@ def plain(name: str) -> str:
     return name[2:] if name[1:2] == ":" else name
 
 
+def at_home(path: str) -> Path:
+    """With the home folder in place of a `~` that no shell has replaced."""
+    return Path(path).expanduser() if path == "~" or path.startswith("~/") else Path(path)
+
+
 def is_litter(name: str) -> bool:
     """Whether macOS or Windows made it for itself: `._a.jpg` is no image, whatever it is called."""
     parts = PurePosixPath(name).parts

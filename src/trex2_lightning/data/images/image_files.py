@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from trex2_lightning.data.images.archives import UNREADABLE, open_image, opened_
 from trex2_lightning.errors import InputError
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that numbers of 16 or 32 may hold
+# Of colours of 16 bits Pillow keeps the upper byte alone. In the other order of bytes that is the lower one.
+_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_UPPER_BYTES = {
+    f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in _OTHER_ORDER.items()
+}
 
 
 class ImageError(InputError):
@@ -43,10 +49,7 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
         with opened or open_image(called) as file, opened_image(file) as stored:
             if wrong := too_large(*stored.size):
                 raise ImageError(f"{called}: {wrong}")
-            image = ImageOps.exif_transpose(stored)
-            if size and image.size != size[::-1] and stored.size == size[::-1]:
-                image = stored
-            image = _to_rgb(image)
+            image = _in_rgb(stored, file, size)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -56,6 +59,54 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
     if size and image.size != size[::-1]:
         raise ImageError(f"{called}: is {image.width} x {image.height}, but its annotations say {size[1]} x {size[0]}")
     return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB of an image of any colour mode, whose transparency goes."""
+    if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits instead of scaling them
+        return Image.fromarray(_in_eight_bits(np.asarray(image))).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _in_rgb(stored: Image.Image, file: BinaryIO, size: tuple[int, int] | None) -> Image.Image:
+    """Upright; of an image that was not read yet, and its file."""
+    raw = _raw_mode(stored)
+    image = _upright(stored, size)
+    if raw in _UPPER_BYTES:
+        return _joined(image, _upright(_lower_bytes(file), size))
+    if raw == "LA;16B" and image.getextrema()[0][1] < 64:  # type: ignore[index]  # its lower byte cannot be had
+        raise OSError("its grey has fewer bits than 16 beside transparency: save it without transparency")
+    return to_rgb(image)
+
+
+def _upright(stored: Image.Image, size: tuple[int, int] | None) -> Image.Image:
+    """Turned by its EXIF orientation, unless it has the `size`, height and width, as it is stored alone."""
+    turned = ImageOps.exif_transpose(stored)
+    return stored if size and turned.size != size[::-1] and stored.size == size[::-1] else turned
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels of an image that was not read yet lie in its file, as Pillow calls it."""
+    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _lower_bytes(file: BinaryIO) -> Image.Image:
+    image = opened_image(file)
+    tiles = []
+    for decoder, extent, offset, arguments in image.tile:
+        other = _UPPER_BYTES[_raw_mode(image)]
+        tiles.append((decoder, extent, offset, (other, *arguments[1:]) if isinstance(arguments, tuple) else other))
+    image.tile = tiles
+    return image
+
+
+def _joined(upper: Image.Image, lower: Image.Image) -> Image.Image:
+    """RGB of the bytes of its colours."""
+    high, low = (np.asarray(image)[..., :3].astype(np.uint16) for image in (upper, lower))
+    return Image.fromarray(_in_eight_bits(high * 256 + low))
 
 
 def _in_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -74,11 +125,3 @@ def _in_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 def _reason(error: BaseException) -> str:
     """Without the place in memory that Pillow tells of bytes."""
     return str(error).splitlines()[0].partition(" <_io")[0] if str(error) else type(error).__name__
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits instead of scaling them
-        return Image.fromarray(_in_eight_bits(np.asarray(image))).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-    return image.convert("RGB")
