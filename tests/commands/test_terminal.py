@@ -12,7 +12,8 @@ from rich.console import Console
 
 from trex2_lightning.commands.terminal import STOPPED, if_stopped
 from trex2_lightning.commands.train import main as train_command
-from trex2_lightning.evaluation.tables import ap_table
+from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation.tables import ap_table, console
 
 TALKATIVE = """
 from trex2_lightning.commands.terminal import command, console
@@ -38,6 +39,22 @@ def test_the_table_has_a_block_for_every_metric_and_a_column_for_every_group(
 def test_brackets_of_a_message_are_printed(error_line: Callable[..., str], tmp_path: Path) -> None:
     """They are rich's markup for styles."""
     assert "[bold]/x[/].yaml" in error_line(train_command, "[bold]/x[/].yaml")
+
+
+def test_a_name_that_no_stream_can_write_is_escaped(
+    call: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a file whose name is no UTF-8, or of any letter where Windows has a code of its country."""
+
+    def told(_: list[str]) -> None:
+        console.print("gr\udcf6ße.jpg", soft_wrap=True)
+        raise InputError("gr\udcf6ße.jpg: no such image file")
+
+    with pytest.raises(SystemExit):
+        call(told)
+    printed = capsys.readouterr()
+    assert "gr\\udcf6ße.jpg" in printed.out
+    assert "gr\\udcf6ße.jpg: no such image file" in printed.err
 
 
 def test_a_user_who_stops_a_command_is_told_what_is_kept(

@@ -70,6 +70,8 @@ def test_resolved_values_are_plain(tmp_path: Path) -> None:
         ("train: 3", "TrainConfig"),
         ("data: {train_sizes: [1, a]}", "data.train_sizes[1]: "),
         ("seed: ${nowhere}", "seed: Interpolation key 'nowhere' not found"),
+        ("eval: {protocols: text}", "eval.protocols: is a list: put what is in it into brackets"),
+        ("data:\n  root: ???", "data.root: ??? says nothing; give a value, or leave it out"),
         ("- a list", "is not a mapping of keys to values"),
         ("train: [", "is not valid YAML"),
         ("train:\n\tmax_steps: 3", "is not valid YAML"),
@@ -133,6 +135,9 @@ def test_wrong_file(tmp_path: Path, text: str, message: str) -> None:
         ("data.negatives.foreign=-1", "data.negatives.foreign=-1 must be a number that is not negative"),
         ("optim.lr=-1", "optim.lr=-1.0 must be a number that is not negative"),
         ("optim.lr_text=nan", "optim.lr_text=nan must be a number that is not negative"),
+        ("eval.protocols=text", "eval.protocols: is a list: put what is in it into brackets, with commas between"),
+        ("data.train_sizes=640", "data.train_sizes: is a list: put what is in it into brackets"),
+        ("name=???", "name: ??? says nothing; give a value, or leave it out"),
         ("train.max_steps=[x", "the value of 'train.max_steps=[x' is not valid YAML: put it into quotes"),
     ],
 )

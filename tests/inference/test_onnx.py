@@ -245,7 +245,8 @@ def test_names_find_boxes_for_exemplars_that_were_not_learned(late: Exported, tm
 def test_a_lone_phrase_and_images_of_any_kind(late: Exported, tmp_path: Path) -> None:
     (_, runtime), file, image = predictors(late), tmp_path / "a.png", picture(90, 70)
     image.save(file)
-    assert (prompts := runtime.text("red block")).names == ("red block",)
+    prompts = runtime.text("red block")
+    assert prompts.names == ("red block",)
     found = [runtime.detect(same, prompts, 0.0) for same in (image, file, str(file), np.asarray(image))]
     assert all(one == found[0] for one in found)
 

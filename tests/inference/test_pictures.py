@@ -137,6 +137,12 @@ def test_a_sheet_shows_every_picture(tmp_path: Path) -> None:
     assert places == [(False, False), (False, True), (True, False)]
 
 
+def test_titles_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Names of files are no formulae, and may have bytes that are no UTF-8."""
+    contact_sheet([Image.new("RGB", (60, 30))] * 2, ["a $\\frac$.jpg", "gr\udcf6.jpg"], tmp_path / "sheet.png", 2)
+    assert (tmp_path / "sheet.png").is_file()
+
+
 def test_a_curve_has_one_line_per_series_and_takes_gaps(tmp_path: Path) -> None:
     path = tmp_path / "curve.png"
     series = {"seen": [(100, 0.1), (200, 0.4), (300, 0.5)], "rare": [(100, float("nan")), (150, 0.1), (300, 0.2)]}

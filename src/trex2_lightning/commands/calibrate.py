@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from trex2_lightning.commands.evaluate import available_device
-from trex2_lightning.commands.terminal import console, parse, writable
+from trex2_lightning.commands.terminal import console, parse
 from trex2_lightning.errors import InputError
+from trex2_lightning.ops.host import writable
 
 
 def main(arguments: list[str], prog: str = "calibrate.py") -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trex2_lightning.commands.terminal import add_model, among_ranks, console, parse, writable
+from trex2_lightning.commands.terminal import add_model, among_ranks, console, parse
 from trex2_lightning.errors import InputError
+from trex2_lightning.ops.host import writable
 from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ def _present(
         if report.support:
             most = max(report.support)
             told = f"{name} generic_{most}: {report.support[most]}".lstrip()
+            console.print(told, soft_wrap=True, markup=False)
+        if report.left_out:
+            named = ", ".join(report.left_out[:3]) + ", ..." * (len(report.left_out) > 3)
+            told = f"{name} without {len(report.left_out)} images that could not be read any more: {named}".lstrip()
             console.print(told, soft_wrap=True, markup=False)
     console.print(f"written to {output}: evaluation.json and results_ROW.json of every row", soft_wrap=True)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trex2_lightning.commands.prompt_options import add_prompt_options, add_refine_options, marked, refining
-from trex2_lightning.commands.terminal import add_model, aside, console, writable
+from trex2_lightning.commands.terminal import add_model, aside, console
+from trex2_lightning.ops.host import writable
 
 if TYPE_CHECKING:
     from trex2_lightning.inference.predictor import Detection

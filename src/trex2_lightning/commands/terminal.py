@@ -13,8 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from tempfile import TemporaryFile
+from io import TextIOWrapper
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -39,6 +38,7 @@ aside = Console(stderr=True)
 
 def command(function: Callable[[list[str]], None]) -> None:
     """Run a command with the arguments of this process, and end it as a user may expect."""
+    _print_anything()
     _log_aside()
     try:
         function(sys.argv[1:])
@@ -52,6 +52,13 @@ def command(function: Callable[[list[str]], None]) -> None:
         kept = " ".join(getattr(end, "__notes__", ["nothing was written; start it again"]))
         aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
         sys.exit(status)
+
+
+def _print_anything() -> None:
+    """Escape what a stream's encoding lacks: names of files that are no UTF-8, and most of Unicode on Windows."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _log_aside() -> None:
@@ -98,24 +105,6 @@ def _status_of(end: BaseException) -> int:
     return TERMINATED if type(end).__name__ == "SIGTERMException" else 0
 
 
-def writable(folder: Path, option: str = "--output") -> Path:
-    """The folder, which is there now: so that hours of work do not end with files that cannot be written.
-
-    Raises:
-        InputError: it is not, or takes no files; `option` names another one.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or error
-        raise InputError(
-            f"{folder}: nothing can be written there ({reason}); give another place by {option}"
-        ) from error
-    return folder
-
-
 def parse(
     parser: argparse.ArgumentParser, arguments: list[str], others: str = "configuration values"
 ) -> tuple[argparse.Namespace, list[str]]:
@@ -136,4 +125,4 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-__all__ = ["STOPPED", "add_model", "among_ranks", "aside", "command", "console", "if_stopped", "parse", "writable"]
+__all__ = ["STOPPED", "add_model", "among_ranks", "aside", "command", "console", "if_stopped", "parse"]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import add_model, console, writable
+from trex2_lightning.commands.terminal import add_model, console
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.errors import InputError
+from trex2_lightning.ops.host import writable
 
 
 def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:

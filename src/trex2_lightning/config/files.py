@@ -131,6 +131,7 @@ def _read(path: Path, seen: list[Path]) -> DictConfig:
         values = OmegaConf.load(path)
         if isinstance(values, DictConfig):
             plain = as_typed(OmegaConf.to_container(values), path.read_text("utf-8"), Config)
+            _check_said(plain, path)
             values = cast(DictConfig, OmegaConf.create(plain))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
@@ -187,11 +188,22 @@ def _parsed(overrides: list[str]) -> DictConfig:
             raise ConfigError(
                 f"the value of '{item}' is not valid YAML: put it into quotes, with a space after each colon"
             ) from error
+    _check_said(OmegaConf.to_container(parsed), "command line")
     return parsed
+
+
+def _check_said(values: Any, source: str | Path, key: str = "") -> None:
+    """Raises ConfigError: a value is `???`, for which OmegaConf would take that of the parent, or the default."""
+    if values == "???":
+        raise ConfigError(f"{source}: {key}: ??? says nothing; give a value, or leave it out")
+    for name, value in values.items() if isinstance(values, dict) else ():
+        _check_said(value, source, f"{key}.{name}".removeprefix("."))
 
 
 def _readable(error: OmegaConfBaseException, source: str | Path) -> str:
     key = f"{error.full_key}: " if error.full_key else ""
     reason = str(error.msg or error).splitlines()[0]
+    if "is not a ListConfig" in reason:
+        reason = "is a list: put what is in it into brackets, with commas between"
     became = what_became_of(str(error.full_key))
     return f"{source}: {key}" + (f"it is no longer a setting: {became}" if became else reason)

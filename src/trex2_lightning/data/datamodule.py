@@ -153,7 +153,8 @@ class DetectionDataModule(lightning.LightningDataModule):
         The labels of several sets are different ones.
         """
         sets = self._mixture or [TrainSet(self.train_records.images, self.train_records.names)]
-        return self._eval_dataloader(*known_images(sets, limit, self.seed))
+        images, names = known_images(sets, limit, self.seed)
+        return self._eval_dataloader(images, names, "data.train", self.config.unreadable)
 
     def train_dataloader(self) -> DataLoader[Example]:
         """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""
@@ -185,16 +186,18 @@ class DetectionDataModule(lightning.LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self.val_records.images, self.val_records.names)
+        return self._eval_dataloader(*self.val_records[:2], "data.val", self.config.unreadable)
 
     def test_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self.test_records.images, self.test_records.names)
+        return self._eval_dataloader(*self.test_records[:2], "data.test", self.config.unreadable)
 
     def predict_dataloader(self) -> DataLoader[Example]:
-        return self._eval_dataloader(self._drawn.records.images, self._drawn.records.names)
+        return self._eval_dataloader(*self._drawn.records[:2], "data.reference", 0.0)
 
-    def _eval_dataloader(self, images: Sequence[ImageRecord], names: Sequence[str]) -> DataLoader[Example]:
-        dataset = EvalImages(images, eval_transform(self.config, self.statistics))
+    def _eval_dataloader(
+        self, images: Sequence[ImageRecord], names: Sequence[str], key: str, most_unreadable: float
+    ) -> DataLoader[Example]:
+        dataset = EvalImages(images, eval_transform(self.config, self.statistics), key, most_unreadable)
         return DataLoader(
             dataset,
             batch_size=self.eval_batch_size,

@@ -132,12 +132,7 @@ def check(audits: list[SetAudit]) -> None:
         InputError: a set or split has no target; or text steps can have batches without anything to ask for.
     """
     for one in audits:
-        if not one.targets:
-            reasons = "; ".join(one.unusable) or "there is no box in it"
-            raise InputError(
-                f"{one.key} ({one.place}): none of its {one.num_images} images has a box to use: {reasons}; mend the "
-                "file, or give another one"
-            )
+        check_usable(one)
     for one in audits:
         log.info("%s", one.line)
         whole = one.targets + one.crowds + one.thin
@@ -159,6 +154,16 @@ def check(audits: list[SetAudit]) -> None:
                 "its label map, if every category is marked wherever it is",
                 one.key,
             )
+
+
+def check_usable(one: SetAudit) -> None:
+    """Raises InputError: it has no target."""
+    if not one.targets:
+        reasons = "; ".join(one.unusable) or "there is no box in it"
+        raise InputError(
+            f"{one.key} ({one.place}): none of its {one.num_images} images has a box to use: {reasons}; mend the "
+            "file, or give another one"
+        )
 
 
 def check_images(key: str, images: Sequence[ImageRecord], threads: int, rank: int = 0, world: int = 1) -> None:

@@ -16,6 +16,7 @@ from trex2_lightning.evaluation.costs import NUM_NAMES, Cost
 from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.evaluation.history import History, evaluation_of, read_history, read_json
 from trex2_lightning.evaluation.tables import flat, table
+from trex2_lightning.ops.host import writable
 from trex2_lightning.training.provenance import UNKNOWN, Provenance, read_provenance, told
 
 WANDB_ID = re.compile(r"[\w.-]+/[\w.-]+/\w+")  # entity/project/id
@@ -64,7 +65,7 @@ def compare(names: Sequence[str], output: Path) -> list[Block]:
     if len(set(names)) < max(len(names), 2):
         raise InputError("name two or more different runs to compare")
     found = {name: facts(name) for name in names}
-    output.mkdir(parents=True, exist_ok=True)
+    writable(output)
     figures = [figure_block(found, metric) for metric in COMPARED]
     others = [cost_block(found), origin_block(found), settings_block(found)]
     blocks = [block for block in (*figures, *others) if block.lines]

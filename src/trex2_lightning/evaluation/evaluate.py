@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trex2_lightning.config import Config
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.inventory import check_images
+from trex2_lightning.data.inventory import audit_split, check_images, check_usable
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
@@ -43,7 +43,7 @@ def evaluate(
     split: Literal["val", "test"],
     protocols: Sequence[str] | Mapping[str, Prompting] | None = None,
     *,
-    images_checked: bool = False,
+    is_checked: bool = False,
 ) -> EvaluationReport:
     """Evaluate a split by several protocols in one pass, in which every image is encoded once.
 
@@ -57,7 +57,7 @@ def evaluate(
         protocols: some of `protocol_names.PROTOCOLS`, or `exemplars`, of which those that the run trained for are
             taken; or other promptings by their row. None: those of `eval.protocols`, or else `text` and its controls,
             and all if the run trained visual prompts.
-        images_checked: all images of the split are known to be readable.
+        is_checked: the split went through `check_split`.
 
     Raises:
         InputError: there is no such protocol, nothing that the run trained for, the data set does not allow it, or one
@@ -70,9 +70,8 @@ def evaluate(
         thresholds = {row: evaluation.figures["threshold"] for row, evaluation in counted.items()}
     trainer = build_evaluator(config)
     data, records = read_split(config, split)
-    if not images_checked:
-        share = (config.data.num_workers, trainer.global_rank, trainer.world_size)
-        check_images(f"data.{split}", records.images, *share)
+    if not is_checked:
+        check_split(f"data.{split}", config, records, trainer.global_rank, trainer.world_size)
     references, support = None, {}
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
@@ -96,8 +95,20 @@ def evaluate(
     step(module, datamodule=data, verbose=False)
     rows = {row: _evaluation(module.figures[row], metric, records) for row, (_, metric) in module.protocols.items()}
     regions = module.regions.accuracy.compute() if module.regions else {}
+    left_out = _left_out(rows, records)
     module.protocols, module.regions = {}, None
-    return EvaluationReport(rows, regions, records, support)
+    return EvaluationReport(rows, regions, records, support, left_out)
+
+
+def check_split(key: str, config: Config, records: Records, rank: int = 0, world: int = 1) -> None:
+    """What can be known before hours of work: there is something to find, and images can be read, which ranks share.
+
+    Raises:
+        InputError: no image has a box that counts, or some cannot be read.
+    """
+    if config.eval.metric != "counting":  # which knows images by their number of objects alone
+        check_usable(audit_split(key, records, evaluated=True))
+    check_images(key, records.images, config.data.num_workers, rank, world)
 
 
 def read_split(config: Config, split: Literal["val", "test"]) -> tuple[DetectionDataModule, Records]:
@@ -140,6 +151,15 @@ def _evaluation(figures: dict[str, float], metric: DetectionMetric, records: Rec
         return Evaluation(figures, results, metric.per_category)
     kept = reliability(results, images, len(records.names))
     return Evaluation(figures | kept.figures(), results, metric.per_category, kept)
+
+
+def _left_out(rows: Mapping[str, Evaluation], records: Records) -> tuple[str, ...]:
+    """Images that could be read before and not any more, so that the figures are without them; the log names some."""
+    seen = {result.image_id for evaluation in rows.values() for result in evaluation.results}
+    missing = tuple(str(image.path) for image in records.images if image.id not in seen) if rows else ()
+    if missing:
+        log.warning("figures are without %d images that could not be read: %s", len(missing), ", ".join(missing[:3]))
+    return missing
 
 
 def _given_exemplars(records: Records) -> dict[int, Tensor]:

@@ -51,6 +51,7 @@ class FinishedTasks:
             "annotations": str(report.records.annotations),
             "rows": rows,
             "regions": report.regions,
+            "left_out": report.left_out,
             "support": {str(count): own for count, own in report.support.items()},
         }
         (self._folder / name / FINISHED).write_text(json.dumps(values), encoding="utf-8")
@@ -65,9 +66,9 @@ class FinishedTasks:
             return None
         records = Records((), (), (), (), Path(values["annotations"]))
         support = {int(count): Support(*own) for count, own in values["support"].items()}
-        return EvaluationReport(
-            {row: _evaluation(own) for row, own in values["rows"].items()}, values["regions"], records, support
-        )
+        rows = {row: _evaluation(own) for row, own in values["rows"].items()}
+        left_out = (*values.get("left_out", ()),)
+        return EvaluationReport(rows, values["regions"], records, support, left_out)
 
     def _digest(self, config: Config) -> str:
         asked = [self._asked, config.seed, asdict(config.data), asdict(config.eval), config.train.precision]

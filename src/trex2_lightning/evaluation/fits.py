@@ -18,6 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
 from trex2_lightning.config import Config
+from trex2_lightning.data.inventory import audit_split, check_usable
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
@@ -57,7 +58,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
         The lowest scores that `predict` keeps, of the kinds of prompts that were fitted.
 
     Raises:
-        InputError: there is more than one process, each of which would fit to a part of val.
+        InputError: there is more than one process, each of which would fit to a part of val; or val has no box.
     """
     if config.train.world_size > 1:
         raise InputError("scores are fitted in one process: leave train.devices and train.nodes at 1")
@@ -67,6 +68,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     detector = module.detector
     data.prepare_data()
     data.setup("fit")
+    check_usable(audit_split("data.val", data.val_records, evaluated=True))
     if not module.known_names:  # of a checkpoint from before they were written
         module.known_names = known_names(data.train_names)
     if detector.appearance is not None:

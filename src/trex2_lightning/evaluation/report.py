@@ -37,6 +37,7 @@ class EvaluationReport(NamedTuple):
     regions: dict[str, float]  # as `RegionAccuracy.compute` gives them; empty where regions were not classified
     records: Records  # the ground truth
     support: Mapping[int, Support] = MappingProxyType({})  # by images per category; empty without generic prompts
+    left_out: tuple[str, ...] = ()  # images that the figures are without, as they could not be read any more
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         """`{metric: {row: {group: value}}}` with the metrics of `eval.metric` and, of regions, `top1`, `top5`."""
@@ -174,5 +175,6 @@ def _in_full(report: EvaluationReport) -> dict[str, Any]:
         for scores, *values in one.table():
             trust.setdefault(row, {}).setdefault(scores, []).append(values)
     support = {str(count): own._asdict() for count, own in report.support.items()}
-    known = {"references": support} if support else {}
+    known: dict[str, Any] = {"references": support} if support else {}
+    known |= {"left_out": [*report.left_out]} if report.left_out else {}
     return {**report.summary(), "categories": categories, "reliability": trust, **known}

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from trex2_lightning.config import Config, SplitConfig, TaskConfig
-from trex2_lightning.data.inventory import check_images
 from trex2_lightning.data.opening import is_there
 from trex2_lightning.errors import InputError
-from trex2_lightning.evaluation.evaluate import evaluate, read_split, trained_protocols
+from trex2_lightning.evaluation.evaluate import check_split, evaluate, read_split, trained_protocols
 from trex2_lightning.evaluation.finished import FinishedTasks
 from trex2_lightning.evaluation.report import EvaluationReport
 from trex2_lightning.prompting.protocol_names import FROM_REFERENCES
@@ -35,7 +34,7 @@ def evaluate_tasks(
 
     Raises:
         InputError: a task lacks the file of its split, or of its references if prompts are made of them, or an image
-            of its split cannot be read, which is seen before the first one begins; or as `evaluate`.
+            of its split cannot be read, or none has a box, which is seen before the first one begins; or as `evaluate`.
     """
     tasks = {name: _of_task(config, task) for name, task in _named(config).items()}
     wanted = [split, "reference"] if FROM_REFERENCES & set(trained_protocols(protocols, config, module)) else [split]
@@ -46,14 +45,14 @@ def evaluate_tasks(
             f"{len(missing)} annotation files of the {len(tasks)} tasks are missing, such as {'; '.join(missing[:3])}: "
             "set data.root= to the benchmark's folder; the head of the benchmark's file says what lies there"
         )
-    for name, own in tasks.items():  # an image that cannot be read would lose what the tasks before it have found
-        check_images(f"{name}: data.{split}", read_split(own, split)[1].images, own.data.num_workers)
+    for name, own in tasks.items():  # else the last could end what the others have begun
+        check_split(f"{name}: data.{split}", own, read_split(own, split)[1])
     reports = {}
     finished = FinishedTasks(folder, module, split, protocols) if folder and config.train.nodes == 1 else None
     for number, (name, own) in enumerate(tasks.items(), start=1):
         before = finished.report_of(name, own) if finished else None
         log.info("task %d of %d: %s%s", number, len(tasks), name, ", which was done before" * (before is not None))
-        reports[name] = before or evaluate(own, module, split, protocols, images_checked=True)
+        reports[name] = before or evaluate(own, module, split, protocols, is_checked=True)
         if finished and before is None:
             finished.keep(name, own, reports[name])
     return reports

@@ -19,6 +19,7 @@ from trex2_lightning.finetuning.choices import Choice, choose
 from trex2_lightning.finetuning.machine import this_machine
 from trex2_lightning.finetuning.survey import prepare_folder, survey
 from trex2_lightning.inference.sheets import write_text_sheet
+from trex2_lightning.ops.host import writable
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import require_new, train
 
@@ -81,6 +82,7 @@ def look(run: FolderRun) -> Config:
             f"{run.config_file(run.stage)} to {run.command('train')} with train.devices="
         )
     require_new(run.config_file(run.stage).parent)
+    writable(run.config_file(run.stage).parents[1], "output=")
     config, choices = _first_stage(run) if run.stage == 1 else _second_stage(run)
     config.folder.mkdir(parents=True, exist_ok=True)
     save(config, config.folder / "config.yaml")

@@ -44,6 +44,7 @@ from trex2_lightning.inference.graphs import (
 )
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector
+from trex2_lightning.ops.host import writable
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.prompting.prompt_set import fingerprint, network_fingerprint
 from trex2_lightning.structures import Images
@@ -91,7 +92,7 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
             f"model.backbone.name={config.model.backbone.name}: a Swin's windows have no graph for images of any size; "
             "export a detector with a convolutional backbone"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    writable(folder, "FOLDER")
     for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
         write_graph(name, graph, folder)
     tokenizer_of(detector.text_encoder).save(str(folder / TOKENIZER))

@@ -64,7 +64,7 @@ def contact_sheet(pictures: Sequence[Image.Image], titles: Sequence[str], path: 
         axes.set_axis_off()
     for axes, picture, title in zip(figure.axes, pictures, titles, strict=False):
         axes.imshow(picture)
-        axes.set_title(title)
+        axes.set_title(title.encode(errors="backslashreplace").decode(), parse_math=False)  # a file's name may be both
     figure.savefig(path)
 
 
@@ -95,6 +95,6 @@ def _write(
 
 def label_colour(label: str) -> tuple[int, int, int]:
     """Bright enough for black text; the same for the same label everywhere."""
-    code = crc32(label.encode())
+    code = crc32(label.encode(errors="replace"))
     red, green, blue = hsv_to_rgb((code % 360 / 360, 0.25 + 0.3 * (code // 360 % 2), 1.0))
     return round(red * 255), round(green * 255), round(blue * 255)

@@ -1,9 +1,13 @@
-"""What the operating system tells of this machine and process; Windows has neither `resource` nor `sysconf`."""
+"""What the operating system tells of this machine, a process and folders; Windows has no `resource` and `sysconf`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+
+from trex2_lightning.errors import InputError
 
 UNTOLD = 8 * 2**30  # bytes of main memory that are taken for there where the system tells nothing
 
@@ -24,3 +28,21 @@ def main_memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return UNTOLD
+
+
+def writable(folder: Path, option: str = "--output") -> Path:
+    """The folder, which is there now: so that hours of work do not end with files that cannot be written.
+
+    Raises:
+        InputError: it is not, or takes no files; `option` names another one.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder}: nothing can be written there ({reason}); give another place by {option}"
+        ) from error
+    return folder

@@ -17,6 +17,7 @@ from trex2_lightning.data.inventory import check, check_images
 from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.text import PhraseError
+from trex2_lightning.ops.host import writable
 from trex2_lightning.training.build import build_datamodule, build_module
 from trex2_lightning.training.callbacks.between_steps import LastWhenStopped
 from trex2_lightning.training.checkpoint import load_state, read_checkpoint, resumable, start_from
@@ -53,8 +54,8 @@ def train(
         watching: further callbacks.
 
     Raises:
-        InputError: the folder already has a run and `resume` is not set, or has none and it is, or one with other
-            settings or data; or the configuration, the data or the weights are wrong.
+        InputError: the folder cannot be written to; it has a run and `resume` is not set, or has none and it is, or one
+            with other settings or data; or the configuration, the data or the weights are wrong.
     """
     check_harmless(config)  # else nobody could load what it writes
     last = config.folder / "checkpoints" / "last.ckpt"
@@ -67,6 +68,8 @@ def train(
     before = resumption(config, saved, last) if resume else None
     L.seed_everything(config.seed, workers=True, verbose=False)
     trainer = build_trainer(config, watching)
+    if trainer.is_global_zero:
+        writable(config.folder if config.folder.exists() else config.folder.parent, "output=")
     start = config.train.init_from if not resume else ""
     if start and not Path(start).is_file() and not is_published(Path(start)):
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ def pictures(tmp_path: Path) -> Pictures:
 
     def write(*names: str) -> Path:
         for name in names:
-            path, rng = tmp_path / "pictures" / name, random.Random(name)
+            path, rng = tmp_path / "pictures" / name, random.Random(os.fsencode(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             picture = Image.new("RGB", (rng.randint(48, 96), rng.randint(48, 96)), (120, 120, 120))
             ImageDraw.Draw(picture).rectangle((10, 10, rng.randint(20, 40), rng.randint(20, 40)), fill="red")

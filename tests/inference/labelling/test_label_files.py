@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,8 +20,17 @@ from trex2_lightning.inference.labelling.rows import LabelRow
 from trex2_lightning.inference.labelling.sources import Shard, find_pictures
 from trex2_lightning.structures import Detection
 
-# On which formats stumble: folders, one of YOLO's own name, a stem twice, blanks, signs of XML and of addresses.
-NAMES = ["a.jpg", "a.png", "images/b c.jpg", "sub/a.jpg", "sub/d&e?=%20.jpg", "empty.jpg"]
+# On which formats stumble: folders, one of YOLO's own name, a stem twice, blanks, signs of XML and of addresses, bytes
+# that are no UTF-8.
+NAMES = [
+    "a.jpg",
+    "a.png",
+    "images/b c.jpg",
+    "sub/a.jpg",
+    "sub/d&e?=%20.jpg",
+    os.fsdecode(b"gr\xf6\xdfe.jpg"),
+    "empty.jpg",
+]
 SIZES = {name: (40 + place, 30 + 2 * place) for place, name in enumerate(NAMES)}
 CATEGORIES = ("cell & co", "dust", "never found")
 
@@ -66,7 +76,7 @@ def test_coco_has_scores_and_every_category_and_is_read_without_an_index(tmp_pat
     records = read_records(file, labels.source.root, every_format()["coco"])
     assert records.names == CATEGORIES
     content = json.loads(file.read_text())
-    assert [box["score"] for box in content["annotations"]] == [0.75, 0.5] * 5
+    assert [box["score"] for box in content["annotations"]] == [0.75, 0.5] * 6
     assert [image["file_name"] for image in content["images"]] == list(labels.source.names[:-1])
 
 

@@ -129,8 +129,8 @@ def _file_names(image: Any) -> list[str]:
         address = urlsplit(image)
     except ValueError:
         return []
-    path = unquote(address.path)
-    return [*parse_qs(address.query).get("d", []), path, path.rpartition("/")[2]]
+    path = unquote(address.path, errors="surrogateescape")  # bytes that are no UTF-8 are those of the file's name
+    return [*parse_qs(address.query, errors="surrogateescape").get("d", []), path, path.rpartition("/")[2]]
 
 
 def _are_shares(values: Iterable[Any]) -> bool:

@@ -26,56 +26,74 @@ TOLD = 3  # unreadable images, when they are met and at the end
 AT_LEAST = 100  # images that a share is taken of, unless there are fewer
 
 
+class Unreadable:
+    """Which images of a set cannot be read, as all workers together know it.
+
+    Args:
+        images: of the set.
+        key: the setting that names it.
+        most: share of the images looked at so far of which more may not be unreadable.
+        told: what becomes of one.
+
+    Attributes:
+        met: (images,) bool, the ones that any worker has met.
+    """
+
+    def __init__(self, images: Sequence[ImageRecord], key: str, most: float, told: str) -> None:
+        self.met, self._looked_at = (torch.zeros(len(images), dtype=torch.bool).share_memory_() for _ in range(2))
+        self._key, self._most, self._told = key, most, told
+
+    def look_at(self, index: int) -> None:
+        self._looked_at[index] = True
+
+    def note(self, index: int, error: ImageError) -> None:
+        """Each image once, of which the first are named.
+
+        Raises:
+            ImageError: they are too many.
+        """
+        if self.met[index]:
+            return
+        self.met[index] = True
+        count, looked_at = int(self.met.sum()), int(self._looked_at.sum())
+        if count <= TOLD:
+            log.warning("%s; %s", error, self._told)
+        if count > self._most * max(looked_at, min(AT_LEAST, len(self.met))):
+            raise ImageError(
+                f"{self._key}: {count} of {looked_at} images looked at cannot be read, more than "
+                f"data.unreadable={self._most} of them, such as {error}; check data.root and {self._key}.images, "
+                "or set data.unreadable"
+            )
+
+
 class TrainImages(Dataset[Example]):
     """Augmented images by `Sample`; an unreadable one gives way to the next of its set that can be read, if there is
-    any of its orientation, as larger padding might not fit the memory.
+    any of its orientation, as larger padding might not fit the memory. Which they were is told at the end.
 
     Args:
         sets: the images.
         transform: augments.
-        most_unreadable: share of a set's images looked at so far of which more may not be unreadable.
-
-    Attributes:
-        unreadable: (images,) bool of each set, the ones that any worker has met.
+        most_unreadable: see `Unreadable`, of each set.
     """
 
     def __init__(self, sets: Sequence[TrainSet], transform: Callable[..., Any], most_unreadable: float) -> None:
         self.sets = sets
         self.transform = transform
-        self.most_unreadable = most_unreadable
-        self.unreadable, self._looked_at = (
-            [torch.zeros(len(some.images), dtype=torch.bool).share_memory_() for some in sets] for _ in range(2)
-        )
+        self.unreadable = [Unreadable(some.images, some.key, most_unreadable, "skipped in training") for some in sets]
 
     def __getitem__(self, sample: Sample) -> Example:
         """Raises ImageError: too many images cannot be read."""
-        chosen = self.sets[sample.number]
+        chosen, unreadable = self.sets[sample.number], self.unreadable[sample.number]
         images = chosen.images
         for skipped, index in enumerate(in_place_of(images, sample.image)):
-            self._looked_at[sample.number][index] = True
+            unreadable.look_at(index)
             try:
                 example = _load(images[index], self.transform, sample.seed)
                 return example._replace(skipped=skipped, kind=sample.kind, source=sample.source, number=sample.number)
             except ImageError as error:
                 last = error
-                self._note(sample.number, index, error)
+                unreadable.note(index, error)
         raise ImageError(f"{last}; nor can any other training image: check data.root and {chosen.key}.images")
-
-    def _note(self, number: int, index: int, error: ImageError) -> None:
-        """Each image once, of which the first are named; what the others were is told at the end."""
-        unreadable, key = self.unreadable[number], self.sets[number].key
-        if unreadable[index]:
-            return
-        unreadable[index] = True
-        count, looked_at = int(unreadable.sum()), int(self._looked_at[number].sum())
-        if count <= TOLD:
-            log.warning("%s; skipped in training", error)
-        if count > self.most_unreadable * max(looked_at, min(AT_LEAST, len(unreadable))):
-            raise ImageError(
-                f"{key}: {count} of {looked_at} images looked at cannot be read, more than "
-                f"data.unreadable={self.most_unreadable} of them, such as {error}; check data.root and {key}.images, "
-                "or set data.unreadable"
-            )
 
 
 class TrainLoader(DataLoader[Example]):
@@ -91,7 +109,7 @@ class TrainLoader(DataLoader[Example]):
 
     def tell_unreadable(self) -> None:
         """Log what all ranks together could not read, each image once; they call it together."""
-        own = [some.nonzero()[:, 0].tolist() for some in self.dataset.unreadable]
+        own = [some.met.nonzero()[:, 0].tolist() for some in self.dataset.unreadable]
         ranks = from_every_rank(own)
         for number, some in enumerate(self.dataset.sets):
             if found := sorted({index for rank in ranks for index in rank[number]}):
@@ -101,21 +119,37 @@ class TrainLoader(DataLoader[Example]):
 
 
 class EvalImages(Dataset[Example]):
-    """Images in the file's order."""
+    """Images in the file's order, which were all readable before.
 
-    def __init__(self, images: Sequence[ImageRecord], transform: Callable[..., Any]) -> None:
+    One that is not any more gives way to the next that is: metrics take each image once, so figures are without it.
+
+    Args:
+        images: of the split.
+        transform: resizes.
+        key: the setting that names them.
+        most_unreadable: see `Unreadable`.
+    """
+
+    def __init__(
+        self, images: Sequence[ImageRecord], transform: Callable[..., Any], key: str, most_unreadable: float
+    ) -> None:
         self.images = images
         self.transform = transform
+        self._unreadable = Unreadable(images, key, most_unreadable, "left out of what is computed now")
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Example:
-        """Raises ImageError: without the image the figures would not be what they claim to be."""
-        try:
-            return _load(self.images[index], self.transform)
-        except ImageError as error:
-            raise ImageError(f"{error}; restore the file, or remove it from the annotations") from error
+        """Raises ImageError: too many cannot be read, or none of them."""
+        for place in (*range(index, len(self.images)), *range(index)):
+            self._unreadable.look_at(place)
+            try:
+                return _load(self.images[place], self.transform)
+            except ImageError as error:
+                last = ImageError(f"{error}; restore the file, or remove it from the annotations")
+                self._unreadable.note(place, last)
+        raise last
 
 
 def _load(record: ImageRecord, transform: Callable[..., Any], seed: int = 0) -> Example:

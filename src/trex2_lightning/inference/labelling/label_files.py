@@ -6,6 +6,7 @@ They replace those of an earlier call as a whole, when all of them are written.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def write_voc(labels: Labels, folder: Path) -> Path:
         names = _Stems()
         for row in labels.rows():
             tree = ElementTree.Element("annotation")
-            _add(tree, filename=row.name)
+            _add(tree, filename=row.name if _is_unicode(row.name) else "")  # then it is found by the file's stem
             _add(ElementTree.SubElement(tree, "size"), width=row.width, height=row.height, depth=3)
             for found in row.found:
                 item = ElementTree.SubElement(tree, "object")
@@ -176,10 +177,15 @@ def _task(row: LabelRow) -> dict[str, Any]:
                 "score": score,
             }
         )
-    data = {"image": f"/data/local-files/?d={quote(row.name)}", "width": row.width, "height": row.height}
+    data = {"image": f"/data/local-files/?d={quote(os.fsencode(row.name))}", "width": row.width, "height": row.height}
     # The score by which the tool sorts pictures: of the least certain box.
     scores = {"score": min(found.score for found in row.found)} if row.found else {}
     return {"data": data, "predictions": [{"model_version": "trex2_lightning", "result": results, **scores}]}
+
+
+def _is_unicode(name: str) -> bool:
+    """Not where it has bytes of a file's name that are no UTF-8, which no XML can hold."""
+    return name.encode(errors="ignore").decode() == name
 
 
 def _shares(box: tuple[float, float, float, float], row: LabelRow) -> str:

@@ -14,6 +14,7 @@ from trex2_lightning.inference.labelling.label_files import TARGETS, WRITERS, La
 from trex2_lightning.inference.labelling.labeller import Labeller
 from trex2_lightning.inference.labelling.sources import SHEET, Shard, Source, groups_of
 from trex2_lightning.inference.labelling.uncertain import most_uncertain, write_sheet
+from trex2_lightning.ops.host import writable
 
 SKIPPED = "skipped.txt"
 
@@ -83,7 +84,8 @@ def write_labels(labeller: Labeller, source: Source, folder: Path, form: str, wo
             files.append(sheet)
         left_out.unlink(missing_ok=True)
         if skipped:
-            left_out.write_text("".join(f"{name}: {reason}\n" for name, reason in skipped), encoding="utf-8")
+            listed = "".join(f"{name}: {reason}\n" for name, reason in skipped)
+            left_out.write_text(listed, encoding="utf-8", errors="surrogateescape")
             files.append(left_out)
     return Written(len(source.names), tuple(skipped), counts, tuple(files))
 
@@ -93,4 +95,4 @@ def _journal(labeller: Labeller, source: Source, folder: Path, work: Work) -> Jo
     if there and not (folder / FOLDER).is_dir():
         raise InputError(f"{there[0]} is from elsewhere, and labels would replace it: give another folder by --output")
     head = labeller.described() | {ROOT: str(source.root.resolve()), "batch size": work.batch_size}
-    return Journal(folder, head, work.shard)
+    return Journal(writable(folder), head, work.shard)
