@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from collections.abc import Callable
@@ -42,6 +43,42 @@ def test_every_format_gives_the_same_splits(form: str, write: Write) -> None:
     first, second = (found.splits["train"][place] for place in (0, 1))
     names = found.splits["train"].names
     assert [names[first.labels[0]], names[second.labels[0]]] == ["dog", "cat"]
+    assert not [line for line in found.lines if "not " in line]
+
+
+def _gzipped(file: Path) -> None:
+    file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+    file.unlink()
+
+
+def _as_windows_writes(file: Path) -> None:
+    file.write_bytes(file.read_text().replace("utf-8", "utf-16").encode("utf-16"))
+
+
+def _in_capitals(file: Path) -> None:
+    file.rename(file.with_suffix(file.suffix.upper()))
+
+
+def _beside_what_macos_leaves(file: Path) -> None:
+    file.with_name(f"._{file.name}").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X")
+
+
+@pytest.mark.parametrize(
+    ("form", "change"),
+    [
+        *(("coco", _gzipped), ("coco", _as_windows_writes), ("coco", _beside_what_macos_leaves)),
+        *(("voc", _in_capitals), ("voc", _beside_what_macos_leaves)),
+        *(("yolo", _as_windows_writes), ("yolo", _in_capitals), ("yolo", _beside_what_macos_leaves)),
+    ],
+)
+def test_what_tools_and_systems_make_of_the_files_is_found(
+    form: str, change: Callable[[Path], None], write: Write
+) -> None:
+    root = write(form, train=3, val=2)
+    for file in [path for path in root.rglob("*") if path.suffix in (".json", ".xml", ".yaml")]:
+        change(file)
+    found = prepared(root)
+    assert {name: len(index) for name, index in found.splits.items()} == {"train": 3, "val": 2}
     assert not [line for line in found.lines if "not " in line]
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from trex2_lightning.data.annotations.declaration import Format
 from trex2_lightning.data.annotations.json_files import json_lists
-from trex2_lightning.data.annotations.reading_report import Report
+from trex2_lightning.data.annotations.reading_report import BROKEN, Report
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.yolo import NOTHING, read_data_yaml, split_places
 from trex2_lightning.data.images.archives import ImageStore
-from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, is_litter
 from trex2_lightning.data.index.reading import SUMMARY
 from trex2_lightning.errors import InputError
 
@@ -144,7 +145,7 @@ def _lvis(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
 def _json_files(folder: Path, name: str, *, federated: bool) -> Iterator[tuple[str, SplitSource]]:
     form = every_format()[name]
     for place in _folders(folder):
-        for file in sorted(place.glob("*.json")):
+        for file in _files(place, ".json", ".json.gz"):
             is_coco = COCO_LIST.search(_first_bytes(file))
             if is_coco and _holds(file, FEDERATED) == federated:
                 split = split_named(file, folder)
@@ -153,7 +154,7 @@ def _json_files(folder: Path, name: str, *, federated: bool) -> Iterator[tuple[s
 
 
 def _yolo(folder: Path, left_out: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
-    for file in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+    for file in _files(folder, ".yaml", ".yml"):
         try:
             content = read_data_yaml(file, Report())
         except InputError:  # of something else
@@ -174,7 +175,7 @@ def _yolo(folder: Path, left_out: dict[str, str]) -> Iterator[tuple[str, SplitSo
 def _voc(folder: Path, _: dict[str, str]) -> Iterator[tuple[str, SplitSource]]:
     form = every_format()["voc"]
     for place in _folders(folder):
-        files = sorted(islice(place.glob("*.xml"), LOOKED_FOR))
+        files = _files(place, ".xml")[:LOOKED_FOR]
         if not files or b"<annotation" not in _first_bytes(files[0]):
             continue
         pictures = [f"{file.stem}{suffix}" for file in files for suffix in IMAGE_SUFFIXES]
@@ -201,20 +202,31 @@ def _folders(folder: Path) -> list[Path]:
     return found
 
 
+def _files(place: Path, *ends: str) -> list[Path]:
+    """Whose names end so, in any case, but for what macOS leaves beside each."""
+    files = sorted(path for path in place.iterdir() if path.name.lower().endswith(ends))
+    return [path for path in files if path.is_file() and not is_litter(path.name)]
+
+
 def _first_bytes(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(FIRST_BYTES)
+    return next(_blocks(file, FIRST_BYTES), b"")
 
 
 def _holds(file: Path, text: bytes) -> bool:
     """Whether the file has the bytes anywhere; it may be one of gigabytes."""
-    with file.open("rb") as stream:
-        before = b""
-        while block := stream.read(2**22):
-            if text in before + block:
-                return True
-            before = block[-len(text) :]
+    before = b""
+    for block in _blocks(file, 2**22):
+        if text in before + block:
+            return True
+        before = block[-len(text) :]
     return False
+
+
+def _blocks(file: Path, size: int) -> Iterator[bytes]:
+    """As its reader sees it: unpacked, in UTF-8; what is broken ends it, which the reader will say better."""
+    with suppress(InputError, *BROKEN), Report().open(file) as stream:
+        while block := stream.read(size):
+            yield block
 
 
 def _file_names(file: Path) -> list[str]:

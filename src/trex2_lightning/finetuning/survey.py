@@ -116,4 +116,4 @@ def _annotation_files(source: SplitSource) -> set[Path]:
     place = source.annotations.resolve()
     if place.is_file():
         return {place}
-    return {file for file in place.iterdir() if file.suffix == (".xml" if source.form else ".json")}
+    return {file for file in place.iterdir() if file.suffix.lower() == (".xml" if source.form else ".json")}

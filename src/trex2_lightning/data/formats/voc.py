@@ -36,11 +36,10 @@ def read_voc(annotations: Path, store: ImageStore, report: Report, split: Path |
     if not annotations.is_dir():
         raise InputError(f"{annotations}: no such folder; give the one with the XML files")
     report.sources.append(annotations)
-    files = (
-        [annotations / f"{name}.xml" for name in _split(split, report)]
-        if split
-        else sorted(path for path in annotations.glob("*.[xX][mM][lL]") if not is_litter(path.name))
-    )
+    files = sorted(path for path in annotations.glob("*.[xX][mM][lL]") if not is_litter(path.name))
+    if split:
+        there = {file.stem: file for file in files}
+        files = [there.get(name, annotations / f"{name}.xml") for name in _split(split, report)]
     if not files:
         raise InputError(f"{split or annotations}: names no image; give a folder of XML files")
     trees = (_parse(file, Report()) for file in files)
