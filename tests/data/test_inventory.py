@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
-from trex2_lightning.data.inventory import SetAudit, check
+from trex2_lightning.data.inventory import NAMED, SetAudit, check
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.fit import train
 
@@ -39,6 +41,7 @@ def test_what_is_there_is_counted(tiny_coco: Path) -> None:
     changed(tiny_coco, "train", 0, iscrowd=1)
     changed(tiny_coco, "train", 1, bbox=[3, 3, 0.5, 9])
     categories = json.loads((tiny_coco / "train.json").read_text())["categories"]
+    names = {category["id"]: category["name"] for category in categories}
     edit(tiny_coco / "train.json", categories=[*categories, {"id": 99, "name": "held out"}])
     train_set, val = datamodule(tiny_coco).audits()
     assert (train_set.key, val.key) == ("data.train", "data.val")
@@ -46,6 +49,11 @@ def test_what_is_there_is_counted(tiny_coco: Path) -> None:
     left = {box["image_id"] for box in boxes[2:]}
     assert train_set.with_targets == len(left)
     assert (train_set.num_names, train_set.found_names) == (4, len({box["category_id"] for box in boxes[2:]}))
+    counts = Counter(names[box["category_id"]] for box in boxes[2:]) | Counter({"held out": 0})
+    assert dict(train_set.targets_of) == dict.fromkeys([*names.values(), "held out"], 0) | counts
+    most = counts.most_common(1)[0][1]
+    assert train_set.by_name.partition(",")[0].endswith(f" {most}")
+    assert train_set.by_name.endswith(", held out 0")
     assert (train_set.negatives, train_set.judges, val.negatives) == (3, True, None)
     assert val.targets == len(boxes_of(tiny_coco, "val"))
 
@@ -118,12 +126,20 @@ def test_a_large_loss_is_a_warning_with_an_example(tiny_coco: Path, caplog: pyte
         check(audits)
     assert "data.train: 1 x box outside its image (image 1)" in caplog.messages
     assert "data.train: 1 x boxes are crowds: no targets" in caplog.messages
-    assert sum(record.levelno == logging.INFO for record in caplog.records) == 2
+    assert sum(record.levelno == logging.INFO for record in caplog.records) == 4
 
 
 def one(**values: Any) -> SetAudit:
     plain = SetAudit("data.train", "file", 100, 100, 1000, 0, 0, 3, 3, 16, True, {})
     return plain._replace(**values)
+
+
+def test_of_many_names_both_ends_are_told(tiny_coco: Path) -> None:
+    names = [{"id": number, "name": f"n{number}"} for number in range(1, 31)]
+    edit(tiny_coco / "train.json", categories=names)
+    [train_set, _] = datamodule(tiny_coco).audits()
+    assert len(train_set.targets_of) == 2 * NAMED
+    assert re.fullmatch(r"(n\d+ \d+, ){10}\.\.\.(, n\d+ 0){10}", train_set.by_name)
 
 
 def test_a_small_loss_is_none(caplog: pytest.LogCaptureFixture) -> None:
@@ -184,6 +200,7 @@ def test_the_command_shows_the_same(tiny_coco: Path, tmp_path: Path, capsys: pyt
     audit_command.main([str(file)])
     shown = capsys.readouterr().out
     assert f"data.train ({tiny_coco / 'train.json'}): 6 images, 5 with boxes to learn;" in shown
+    assert len(re.findall(r"^    of each name: \w+ block \d+, \w+ block \d+, \w+ block \d+$", shown, re.MULTILINE)) == 2
     changed(tiny_coco, "val", iscrowd=1)
     with pytest.raises(InputError, match=r"^data\.val"):
         audit_command.main([str(file)])

@@ -14,6 +14,7 @@ from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.data.inventory import check_images
 from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.training import fit
+from trex2_lightning.training.module import DetectionModule
 
 TinyConfig = Callable[..., Config]
 
@@ -63,6 +64,17 @@ def test_all_images_of_a_split_are_read_by_the_ranks_together(tiny_coco: Path) -
     check_images("data.val", images, 2, 0, 2)  # the first and the third
     with pytest.raises(ImageError, match=r"^data\.val: 1 of 1 images cannot be read, .*2\.jpg: cannot be read .*rest"):
         check_images("data.val", images, 2, 1, 2)
+
+
+def test_a_broken_reference_of_validations_is_found_before_training(
+    tiny_config: TinyConfig, tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though training could do without it."""
+    monkeypatch.setattr(DetectionModule, "training_step", lambda *_: pytest.fail("too late"))
+    for number in range(1, 6):  # the sixth has no boxes
+        truncate(tiny_coco / "train" / f"{number}.jpg")
+    with pytest.raises(ImageError, match=r"^data\.reference: (\d) of \1 images cannot be read, .*train/\d\.jpg"):
+        fit.train(tiny_config("train.rhythm.visual=1", "data.unreadable=1"))
 
 
 def test_a_broken_val_image_is_found_before_training(

@@ -24,6 +24,8 @@ def main(arguments: list[str], prog: str = "audit.py") -> None:
     audits = data.audits()
     for one in audits:
         console.print(one.line, markup=False, highlight=False, soft_wrap=True)
+        if one.by_name:
+            console.print(f"    of each name: {one.by_name}", markup=False, highlight=False, soft_wrap=True)
         for reason in one.unusable:
             console.print(f"    {reason}", markup=False, highlight=False, soft_wrap=True)
     check(audits)

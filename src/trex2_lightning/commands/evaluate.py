@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trex2_lightning.commands.terminal import add_model, among_ranks, console, parse
+from trex2_lightning.commands.terminal import add_model, among_ranks, console, if_stopped, parse
 from trex2_lightning.errors import InputError
 from trex2_lightning.ops.host import writable
 from trex2_lightning.prompting.protocol_names import OWN_EXEMPLARS, PROTOCOLS
@@ -64,7 +64,9 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     output = writable(options.output or (own / "eval" / what if what else own))
 
     if config.eval.tasks:
-        reports = evaluate_tasks(config, module, options.split, options.protocol, output)
+        kept = f"the tasks that are done are kept in {output}: the same command goes on from there"
+        with if_stopped(lambda: kept):
+            reports = evaluate_tasks(config, module, options.split, options.protocol, output)
     else:
         reports = {"": evaluate(config, module, options.split, options.protocol)}
     about = {"checkpoint": str(checkpoint or options.model), "split": options.split}

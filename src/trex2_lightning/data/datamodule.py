@@ -143,6 +143,11 @@ class DetectionDataModule(lightning.LightningDataModule):
         self._drawn = draw_references(self.reference_records, names, limit, self.seed)
         return self._drawn.references
 
+    @property
+    def drawn_images(self) -> Sequence[ImageRecord]:
+        """Those of the last `draw_references`."""
+        return self._drawn.records.images
+
     def support(self, count: int) -> Support:
         """What generic prompts of the first `count` images of each category's draw are made of."""
         return support(self._drawn.records, self._drawn.references, count, self._drawn.num_boxes)

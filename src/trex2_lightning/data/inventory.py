@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.data.index.reading import COLUMNS, Index, annotation_columns
@@ -33,6 +34,7 @@ ANNOTATED = (
 )  # columns of an index, and the images
 LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
 JUDGED_LOOKED_AT = 2000  # images of an index
+NAMED = 10  # names with the most boxes, and with the fewest
 READ_AT_ONCE = 1000  # records in memory while images are read
 
 
@@ -52,6 +54,7 @@ class SetAudit(NamedTuple):
     judges: bool  # whether any image knows what it does not have
     lost: Mapping[str, tuple[int, str]]  # of the reader: how many and where first, by reason
     fingerprint: str = ""  # as of `fingerprint_of`
+    targets_of: tuple[tuple[str, int], ...] = ()  # of each name, most first; of many names both ends
 
     @property
     def line(self) -> str:
@@ -62,6 +65,12 @@ class SetAudit(NamedTuple):
             f"{self.key} ({self.place}): {self.num_images} images, {self.with_targets} with boxes to learn; "
             f"{self.targets} of them{names}{negatives}"
         )
+
+    @property
+    def by_name(self) -> str:
+        """How many of each name, in one line; "": there are no names."""
+        told = [f"{name} {count:,}" for name, count in self.targets_of]
+        return ", ".join([*told[:NAMED], *["..."] * (self.num_names > len(told)), *told[NAMED:]])
 
     @property
     def unusable(self) -> list[str]:
@@ -87,7 +96,7 @@ def audit_split(
         evaluated: it is for evaluation, where no augmentation leaves boxes out.
     """
     targets = crowds = thin = with_targets = 0
-    found = np.zeros(0 if nameless else len(records.names), np.bool_)
+    counts = np.zeros(0 if nameless else len(records.names), np.int64)
     for corners, crowd, labels, stops in annotation_columns(records):
         sides = (corners[:, 2:] - corners[:, :2]).min(1, initial=np.inf)
         small = ~crowd & (sides < (0 if evaluated else 1))
@@ -95,8 +104,8 @@ def audit_split(
         targets, crowds, thin = targets + int(usable.sum()), crowds + int(crowd.sum()), thin + int(small.sum())
         before = np.concatenate([[0], np.cumsum(usable)])
         with_targets += int((np.diff(before[np.concatenate([[0], stops])]) > 0).sum())
-        if len(found):
-            found[labels[usable]] = True
+        if len(counts):
+            counts += np.bincount(labels[usable], minlength=len(counts))
     return SetAudit(
         key,
         str(records.annotations),
@@ -105,12 +114,13 @@ def audit_split(
         targets,
         crowds,
         thin,
-        len(found),
-        int(found.sum()),
+        len(counts),
+        int((counts > 0).sum()),
         negatives,
         _judges(records),
         records.lost,
         fingerprint_of(records),
+        _both_ends(records.names, counts),
     )
 
 
@@ -135,6 +145,8 @@ def check(audits: list[SetAudit]) -> None:
         check_usable(one)
     for one in audits:
         log.info("%s", one.line)
+        if one.by_name:
+            log.info("%s: boxes of each name: %s", one.key, one.by_name)
         whole = one.targets + one.crowds + one.thin
         unmeant = {"boxes are crowds: no targets": (one.crowds, ""), "boxes under a pixel": (one.thin, "")}
         for reason, (number, where) in {**unmeant, **one.lost}.items():
@@ -191,6 +203,13 @@ def _why_unreadable(record: ImageRecord) -> str:
     except ImageError as error:
         return str(error)
     return ""
+
+
+def _both_ends(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[tuple[str, int], ...]:
+    """The names with the most boxes and with the fewest, by their number."""
+    order = np.argsort(-counts, kind="stable").tolist()
+    chosen = order if len(order) <= 2 * NAMED else [*order[:NAMED], *order[-NAMED:]]
+    return tuple((names[label], int(counts[label])) for label in chosen)
 
 
 def _judges(records: Records) -> bool:

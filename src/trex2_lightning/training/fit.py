@@ -97,6 +97,8 @@ def train(
     if config.data.negatives.hard:
         data.nearest = partial(nearest_phrases, module.detector)
     module.protocols = validation_of(config, data)
+    if "generic" in module.protocols:
+        check_images("data.reference", data.drawn_images, *share)
     if trainer.is_global_zero:
         config.folder.mkdir(parents=True, exist_ok=True)
         if before:
