@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from trex2_lightning.commands.calibrate import main as calibrate_command
+from trex2_lightning.commands.evaluate import _own_folder
 from trex2_lightning.commands.evaluate import main as evaluate_command
 from trex2_lightning.config import Config
 from trex2_lightning.evaluation import evaluate as evaluate_module
@@ -67,6 +68,19 @@ def test_a_checkpoint_outside_of_a_run_is_evaluated_to_the_working_folder(
     call(evaluate_command, "--ckpt", loose, "--protocol", "text", "logging.wandb=disabled")
     assert (tmp_path / "here" / "results" / "some" / "eval" / "text" / "evaluation.json").is_file()
     assert [*(tmp_path / "elsewhere").iterdir()] == [loose]
+
+
+def test_checkpoints_of_one_name_keep_their_own_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    places = {}
+    for name in ("one", "other", "one"):
+        place = _own_folder(tmp_path / name / "some.ckpt") / "eval" / "text"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "evaluation.json").write_text(json.dumps({"checkpoint": f"{name}/some.ckpt"}))
+        assert places.setdefault(name, place) == place
+    assert places == {
+        name: Path("results", own, "eval", "text") for name, own in (("one", "some"), ("other", "some_2"))
+    }
 
 
 @pytest.mark.parametrize("command", [evaluate_command, calibrate_command])

@@ -1,7 +1,7 @@
 import pytest
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.marks import check_kinds, to_boxes
+from trex2_lightning.inference.marks import check_kinds, to_boxes, typed_marks
 from trex2_lightning.structures import Box, Point
 
 SIZE = (100, 200)  # height, width
@@ -62,3 +62,10 @@ def test_categories_may_differ_in_kind():
 def test_exemplars_that_are_none(images, message):
     with pytest.raises(InputError, match=message):
         check_kinds(images)
+
+
+def test_a_reference_may_begin_at_home(monkeypatch):
+    """No shell replaces the `~` behind `NAME=`."""
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert typed_marks({"reference": ["cell=~/a.jpg:1,2"]}) == {"/somewhere/a.jpg": {"cell": [POINT]}}
+    assert typed_marks({"box": ["cell=1,2,3,4"]}) == {"": {"cell": [BOX]}}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,9 +77,20 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
 
 
 def _own_folder(checkpoint: Path) -> Path:
-    """That of its run; of a checkpoint that lies elsewhere, one in the working folder."""
+    """That of its run; of a checkpoint that lies elsewhere, one in the working folder, which no other one has."""
     run = checkpoint.parent.parent
-    return run if (run / "config.yaml").is_file() else Path("results", checkpoint.stem)
+    if (run / "config.yaml").is_file():
+        return run
+    places = (Path("results", checkpoint.stem + f"_{number}" * (number > 1)) for number in count(1))
+    return next(place for place in places if _is_free(place, checkpoint))
+
+
+def _is_free(folder: Path, checkpoint: Path) -> bool:
+    """Whether no other checkpoint was evaluated into it."""
+    for file in folder.rglob("evaluation.json"):
+        with suppress(OSError, ValueError, KeyError):
+            return Path(json.loads(file.read_text(encoding="utf-8"))["checkpoint"]).resolve() == checkpoint.resolve()
+    return True
 
 
 def _what(benchmark: str, split: str, protocols: Sequence[str]) -> str:

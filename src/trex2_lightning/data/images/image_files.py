@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from trex2_lightning.data.images.archives import UNREADABLE, open_image, opened_image, too_large
 from trex2_lightning.errors import InputError
@@ -89,17 +89,18 @@ def _upright(stored: Image.Image, size: tuple[int, int] | None) -> Image.Image:
 
 def _raw_mode(image: Image.Image) -> str:
     """How the pixels of an image that was not read yet lie in its file, as Pillow calls it."""
-    arguments = image.tile[0][3] if getattr(image, "tile", None) else ""
+    arguments = image.tile[0][3] if isinstance(image, ImageFile.ImageFile) and image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
 def _lower_bytes(file: BinaryIO) -> Image.Image:
     image = opened_image(file)
+    assert isinstance(image, ImageFile.ImageFile)
     tiles = []
     for decoder, extent, offset, arguments in image.tile:
         other = _UPPER_BYTES[_raw_mode(image)]
         tiles.append((decoder, extent, offset, (other, *arguments[1:]) if isinstance(arguments, tuple) else other))
-    image.tile = tiles
+    image.tile = tiles  # type: ignore[assignment]  # Pillow 10 has plain tuples
     return image
 
 
