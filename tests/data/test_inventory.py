@@ -19,7 +19,7 @@ from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
-from trex2_lightning.data.inventory import NAMED, SetAudit, check
+from trex2_lightning.data.inventory import NAMES_TOLD, SetAudit, check
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.fit import train
 
@@ -138,7 +138,7 @@ def test_of_many_names_both_ends_are_told(tiny_coco: Path) -> None:
     names = [{"id": number, "name": f"n{number}"} for number in range(1, 31)]
     edit(tiny_coco / "train.json", categories=names)
     [train_set, _] = datamodule(tiny_coco).audits()
-    assert len(train_set.targets_of) == 2 * NAMED
+    assert len(train_set.targets_of) == 2 * NAMES_TOLD
     assert re.fullmatch(r"(n\d+ \d+, ){10}\.\.\.(, n\d+ 0){10}", train_set.by_name)
 
 

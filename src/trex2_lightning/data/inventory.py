@@ -34,7 +34,7 @@ ANNOTATED = (
 )  # columns of an index, and the images
 LARGE = 0.05  # of the boxes: what is lost or of no use without being meant so
 JUDGED_LOOKED_AT = 2000  # images of an index
-NAMED = 10  # names with the most boxes, and with the fewest
+NAMES_TOLD = 10  # names with the most boxes, and with the fewest
 READ_AT_ONCE = 1000  # records in memory while images are read
 
 
@@ -70,7 +70,7 @@ class SetAudit(NamedTuple):
     def by_name(self) -> str:
         """How many of each name, in one line; "": there are no names."""
         told = [f"{name} {count:,}" for name, count in self.targets_of]
-        return ", ".join([*told[:NAMED], *["..."] * (self.num_names > len(told)), *told[NAMED:]])
+        return ", ".join([*told[:NAMES_TOLD], *["..."] * (self.num_names > len(told)), *told[NAMES_TOLD:]])
 
     @property
     def unusable(self) -> list[str]:
@@ -208,7 +208,7 @@ def _why_unreadable(record: ImageRecord) -> str:
 def _both_ends(names: Sequence[str], counts: NDArray[np.int64]) -> tuple[tuple[str, int], ...]:
     """The names with the most boxes and with the fewest, by their number."""
     order = np.argsort(-counts, kind="stable").tolist()
-    chosen = order if len(order) <= 2 * NAMED else [*order[:NAMED], *order[-NAMED:]]
+    chosen = order if len(order) <= 2 * NAMES_TOLD else [*order[:NAMES_TOLD], *order[-NAMES_TOLD:]]
     return tuple((names[label], int(counts[label])) for label in chosen)
 
 

@@ -28,7 +28,7 @@ from trex2_lightning.data.annotations.reading_report import Report, clean
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.errors import InputError
 
-SIDES = ("x", "y", "width", "height")  # of a rectangle, in percent of its image
+OF_RECTANGLE = ("x", "y", "width", "height")  # of a rectangle, in percent of its image
 Rectangle = tuple[str, dict[str, Any]]  # its category's name, "" of what is none, and what the file says of it
 
 
@@ -135,7 +135,7 @@ def _file_names(image: Any) -> list[str]:
 
 def _are_shares(values: Iterable[Any]) -> bool:
     """Whether there are boxes, and all end where those in shares of the image would."""
-    sides = [numbers([value.get(key) for key in SIDES]) for value in values if isinstance(value, dict)]
+    sides = [numbers([value.get(key) for key in OF_RECTANGLE]) for value in values if isinstance(value, dict)]
     ends = [max(x + width, y + height) for x, y, width, height in sides if math.isfinite(x + y + width + height)]
     return bool(ends) and max(ends) <= 1
 
@@ -143,7 +143,7 @@ def _are_shares(values: Iterable[Any]) -> bool:
 def _corners(value: Any, width: int, height: int) -> tuple[float, ...]:
     """In pixels, of a box in percent; one that is turned, about its upper left corner, becomes the box around it."""
     try:
-        x, y, w, h = numbers([value[key] for key in SIDES])
+        x, y, w, h = numbers([value[key] for key in OF_RECTANGLE])
         angle = float(value.get("rotation", 0))
     except (KeyError, TypeError, ValueError, OverflowError):
         return NO_BOX
