@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
+from struct import pack
 from typing import Any
 from zlib import crc32
 
@@ -235,6 +236,22 @@ def test_a_picture_is_measured_before_it_is_decoded(tmp_path: Path, monkeypatch:
         assert "has 300 x 400 pixels, and TREX2_MAX_PIXELS=119999 are the most" in told
     monkeypatch.setenv("TREX2_MAX_PIXELS", "many")
     assert "TREX2_MAX_PIXELS=many is no number" in refusal(lambda: read_image(picture))
+
+
+def tiled(side: int, tile: int) -> bytes:
+    """A TIFF of one tile, packed by LZW."""
+    entries = {256: side, 257: side, 258: 8, 259: 5, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: 4}
+    table = b"".join(pack("<HHII", tag, 4, 1, value) for tag, value in entries.items())
+    return b"II*\0" + pack("<I", 12) + b"\x80\x0b\x60\x50" + pack("<H", len(entries)) + table + bytes(4)
+
+
+def test_a_tile_may_be_no_larger_than_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is decoded whole: 144 bytes of 16 x 16 pixels took a gigabyte."""
+    monkeypatch.setenv("TREX2_MAX_PIXELS", "100000")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it was decoded"))
+    (tmp_path / "a.tif").write_bytes(tiled(16, 512))
+    assert image_size(str(tmp_path / "a.tif")) == (16, 16)
+    assert "has 512 x 512 pixels, and TREX2_MAX_PIXELS" in refusal(lambda: read_image(tmp_path / "a.tif"))
 
 
 def test_the_picture_of_half_a_megabyte_is_refused(tmp_path: Path) -> None:

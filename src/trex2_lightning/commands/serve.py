@@ -9,7 +9,7 @@ from trex2_lightning.errors import InputError
 
 
 def main(arguments: list[str], prog: str = "serve.py") -> None:
-    """`serve.py --model MODEL [--host HOST] [--port PORT] [--max-upload MIB] [--max-pixels N] [--memory MIB]`"""
+    """`serve.py --model MODEL [--host HOST] [--port PORT] [--name NAME] [--max-upload MIB] [--max-pixels N] [--memory MIB]`"""
     parser = argparse.ArgumentParser(
         prog,
         description="Open a page to prompt a detector on, and an HTTP endpoint: docs/serve.md says how they are used.",
@@ -17,6 +17,12 @@ def main(arguments: list[str], prog: str = "serve.py") -> None:
     add_model(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to be reached by (default: by this machine alone)")
     parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: 8080)")
+    parser.add_argument(
+        "--name",
+        action="append",
+        default=[],
+        help="that browsers know it by, as a proxy's; may be repeated (known: addresses, localhost, this machine's)",
+    )
     parser.add_argument(
         "--max-upload", type=int, default=32, metavar="MIB", help="of a request and of a page's pictures (default: 32)"
     )
@@ -41,4 +47,8 @@ def main(arguments: list[str], prog: str = "serve.py") -> None:
     limits = ServingLimits(options.max_upload, options.max_pixels, options.memory)
     with open_port(options.host, options.port) as place, if_stopped(lambda: "the page is gone, and all that was on it"):
         predictor = Predictor.from_pretrained(options.model)
-        serve(predictor, place, limits, lambda address: console.print(f"serving {address}, until Ctrl-C"))
+
+        def ready(address: str) -> None:
+            console.print(f"serving {address}, until Ctrl-C")
+
+        serve(predictor, place, limits, ready, [options.host], options.name)

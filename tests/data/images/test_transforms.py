@@ -165,6 +165,19 @@ def test_any_depth_is_scaled_by_what_it_holds(tmp_path: Path, values: np.ndarray
     assert [image.getpixel((x, 0)) for x in (0, 1)] == [(value,) * 3 for value in shown]
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_a_large_picture_is_scaled_in_parts_as_it_is_whole(
+    tmp_path: Path, kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the brightest of all: floats of the whole took 2.6 GB for 100 million pixels."""
+    values = np.arange(7 * 13).reshape(7, 13).astype(kind) * (700 if kind is np.uint16 else 0.01)
+    Image.fromarray(values.astype(kind)).save(tmp_path / "image.tif")
+    whole = np.asarray(read_image(tmp_path / "image.tif"))
+    monkeypatch.setattr("trex2_lightning.data.images.image_files.BLOCK", 20)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "image.tif")), whole)
+    assert whole.max() > 200
+
+
 @pytest.mark.parametrize("size", [(2000, 2), (1, 3000)])
 def test_a_very_long_picture_keeps_a_pixel_of_its_shorter_side(size: tuple[int, int]) -> None:
     picture = Image.new("RGB", size, RED)

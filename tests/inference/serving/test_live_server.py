@@ -185,6 +185,8 @@ def test_what_the_page_of_the_documents_says(
         told = subprocess.run([*sent, "--silent", "--show-error", "--fail-with-body"], capture_output=True, text=True)
         assert told.returncode == 0, told.stdout + told.stderr
         assert not told.stdout or "detections" in json.loads(told.stdout)
+    as_elsewhere = ["curl", "--silent", "--header", "Host: elsewhere.example", server.address]
+    assert "is no name of this server" in subprocess.run(as_elsewhere, capture_output=True, text=True).stdout
     [snippet] = snippets(page)
     with contextlib.redirect_stdout(StringIO()) as output:
         exec(snippet.content.replace("http://127.0.0.1:8080", server.address), {})

@@ -146,6 +146,14 @@ def most_pixels() -> int:
     return int(said)
 
 
+def decoded_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of the most that is decoded at once: an image, or a tile of a TIFF, which may be far larger."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (tags.get(tag) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+    tiles = [(width, height)] if isinstance(width, int) and isinstance(height, int) else []
+    return max([image.size, *tiles], key=lambda size: size[0] * size[1])
+
+
 def too_large(width: int, height: int) -> str:
     """What is wrong with an image of this size, to stand behind its name; "": nothing."""
     most = most_pixels()
@@ -158,7 +166,7 @@ def too_large(width: int, height: int) -> str:
 
 
 def opened_image(file: BinaryIO) -> Image.Image:
-    """A file as Pillow opens it, which reads its head alone; whoever decodes it asks `too_large` before.
+    """A file as Pillow opens it, which reads its head alone; whoever decodes asks `too_large` before.
 
     Raises:
         OSError: it is none of `PICTURE_FORMATS`.

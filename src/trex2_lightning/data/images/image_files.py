@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
-from trex2_lightning.data.images.archives import UNREADABLE, open_image, opened_image, too_large
+from trex2_lightning.data.images.archives import UNREADABLE, decoded_size, open_image, opened_image, too_large
 from trex2_lightning.errors import InputError
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that numbers of 16 or 32 may hold
@@ -20,6 +20,7 @@ _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "
 _UPPER_BYTES = {
     f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in _OTHER_ORDER.items()
 }
+BLOCK = 2**20  # numbers that are scaled at once, as floats of eight bytes
 
 
 class ImageError(InputError):
@@ -47,7 +48,7 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
     called = "bytes of an image" if isinstance(path, bytes) else path
     try:
         with opened or open_image(called) as file, opened_image(file) as stored:
-            if wrong := too_large(*stored.size):
+            if wrong := too_large(*decoded_size(stored)):
                 raise ImageError(f"{called}: {wrong}")
             image = _in_rgb(stored, file, size)
     except ImageError:
@@ -115,12 +116,16 @@ def _in_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
 
     Floats up to 1 are shares of white; numbers beyond the last depth are scaled by the brightest.
     """
-    light = np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
-    most = light.max(initial=0)
+    blocks = np.array_split(values, values.size // BLOCK + 1)
+    most = max(_light(block).max(initial=0) for block in blocks)
     if np.issubdtype(values.dtype, np.floating) and most <= 1:
-        return (light * 255).round().astype(np.uint8)
+        return np.concatenate([(_light(block) * 255).round().astype(np.uint8) for block in blocks])
     steps = next((2.0 ** (bits - 8) for bits in DEPTHS if most < 2**bits), (most + 1) / 256)
-    return (light / steps).astype(np.uint8)
+    return np.concatenate([(_light(block) / steps).astype(np.uint8) for block in blocks])
+
+
+def _light(values: NDArray[Any]) -> NDArray[np.float64]:
+    return np.nan_to_num(values.astype(np.float64), posinf=0, neginf=0).clip(min=0)
 
 
 def _reason(error: BaseException) -> str:

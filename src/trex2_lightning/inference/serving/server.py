@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
@@ -25,7 +25,14 @@ def open_port(host: str, port: int) -> socket.socket:
         raise InputError(f"port {port} of {host} cannot be had ({error}): give another by --port or --host") from error
 
 
-def serve(predictor: Predictor, place: socket.socket, limits: ServingLimits, ready: Callable[[str], None]) -> None:
+def serve(
+    predictor: Predictor,
+    place: socket.socket,
+    limits: ServingLimits,
+    ready: Callable[[str], None],
+    own: Iterable[str] = (),
+    given: Iterable[str] = (),
+) -> None:
     """Serve until the process is told to stop.
 
     Args:
@@ -33,6 +40,8 @@ def serve(predictor: Predictor, place: socket.socket, limits: ServingLimits, rea
         place: of `open_port`.
         limits: what clients may send, and what is kept.
         ready: told the page's address.
+        own: names of this machine beside `localhost` and the one that it has itself.
+        given: names of proxies before it.
 
     Raises:
         InputError: a package is missing.
@@ -41,6 +50,7 @@ def serve(predictor: Predictor, place: socket.socket, limits: ServingLimits, rea
         import uvicorn
 
         from trex2_lightning.inference.serving.api import build_api
+        from trex2_lightning.inference.serving.known_hosts import KnownHosts
         from trex2_lightning.inference.serving.page import add_page
         from trex2_lightning.inference.serving.upload_limit import UploadLimit
     except ImportError as error:
@@ -53,7 +63,7 @@ def serve(predictor: Predictor, place: socket.socket, limits: ServingLimits, rea
     host, port = place.getsockname()[:2]
     ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
     settings = uvicorn.Config(
-        UploadLimit(app, limits),
+        KnownHosts(UploadLimit(app, limits), ("localhost", socket.gethostname(), *own), given),
         log_config=None,
         log_level="warning",
         limit_concurrency=MOST_CONNECTIONS,

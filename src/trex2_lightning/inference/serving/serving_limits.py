@@ -5,7 +5,7 @@ from __future__ import annotations
 from io import BytesIO
 from typing import NamedTuple
 
-from trex2_lightning.data.images.archives import PICTURE_FORMATS, UNREADABLE, opened_image
+from trex2_lightning.data.images.archives import PICTURE_FORMATS, UNREADABLE, decoded_size, opened_image
 from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 
@@ -43,10 +43,10 @@ def check_picture(data: bytes, called: str, limits: ServingLimits) -> None:
     """
     try:
         with opened_image(BytesIO(data)) as image:
-            pixels = image.width * image.height
+            width, height = decoded_size(image)
     except UNREADABLE as error:
         raise ImageError(f"{called}: is no picture, or damaged: send one of {', '.join(PICTURE_FORMATS)}") from error
-    if pixels > limits.max_pixels:
+    if width * height > limits.max_pixels:
         raise TooLargeError(
             f"{called}: has more than {limits.max_pixels:,} pixels: send a smaller one, or start the server with a "
             "larger --max-pixels"
