@@ -9,7 +9,7 @@ from trex2_lightning.errors import InputError
 
 
 def main(arguments: list[str], prog: str = "serve.py") -> None:
-    """`serve.py --model MODEL [--host HOST] [--port PORT] [--name NAME] [--max-upload MIB] [--max-pixels N] [--memory MIB]`"""
+    """`serve.py --model MODEL [--host HOST] [--port PORT] [--name NAME ...] [--max-upload MIB] ...`"""
     parser = argparse.ArgumentParser(
         prog,
         description="Open a page to prompt a detector on, and an HTTP endpoint: docs/serve.md says how they are used.",
