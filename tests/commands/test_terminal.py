@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -80,6 +81,17 @@ def test_a_user_who_stops_a_command_is_told_what_is_kept(
             call(main)
         assert end.value.code == STOPPED == 130
         assert capsys.readouterr() == ("", f"stopped: {told}\n")
+
+
+def test_a_full_disk_is_one_line(error_line: Callable[..., str], tmp_path: Path) -> None:
+    def full(_: list[str]) -> None:
+        with if_stopped(lambda: "a half is kept"):
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "[a].csv"))
+
+    assert (
+        error_line(full)
+        == f"{tmp_path}/[a].csv: cannot be written (No space left on device): make room; a half is kept"
+    )
 
 
 def test_a_command_that_ends_by_itself_is_not_stopped(

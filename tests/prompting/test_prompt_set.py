@@ -95,6 +95,10 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
             load_prompts(path, 3, WEIGHTS)
     with pytest.raises(InputError, match="no prompt file"):
         load_prompts(tmp_path / "gone", 3, WEIGHTS)
+    for vectors in (SET.vectors.bfloat16(), SET.vectors.to(torch.float8_e4m3fn)):  # which NumPy has not
+        save_file({"vectors": vectors}, cut)
+        with pytest.raises(InputError, match="is no safetensors file, or damaged"):
+            load_prompts(cut, 3, WEIGHTS)
     save_file({"other": SET.vectors}, cut)
     with pytest.raises(InputError, match="has no prompts of this project"):
         load_prompts(cut, 3, WEIGHTS)

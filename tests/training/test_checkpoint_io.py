@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -127,6 +129,28 @@ def test_a_full_disk_is_one_line_and_harms_nothing(tmp_path: Path, monkeypatch: 
         writer.save_checkpoint({"global_step": 2, "state_dict": {}}, place)
     assert torch.load(place, weights_only=True)["global_step"] == 1
     assert not place.with_name("last.ckpt.part").exists()
+
+
+def test_a_full_disk_is_told_and_left_with_room_for_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch tells of another error than the system's, and has the half of the file open as long as it is told."""
+    opened = []
+
+    def full(_: object, file: Path) -> None:
+        opened.append(file.open("wb"))
+        opened[0].write(bytes(5000))
+        opened[0].flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+        raise RuntimeError("unexpected pos 128 vs 64")
+
+    monkeypatch.setattr(torch, "save", full)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(InputError, match=r"File too large\); there was none before: make room, and start it again"):
+            RunCheckpointIO().save_checkpoint({"global_step": 2, "state_dict": {}}, tmp_path / "best.ckpt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert os.fstat(opened[0].fileno()).st_size == 0
+    assert not [*tmp_path.iterdir()]
 
 
 def test_weights_that_are_no_numbers_replace_nothing(tmp_path: Path) -> None:

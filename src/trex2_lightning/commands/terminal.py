@@ -7,6 +7,7 @@ stopped by the user (Ctrl-C).
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
 STOPPED, TERMINATED = 130, 143  # as a shell counts SIGINT and SIGTERM
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a share of it, or what a file may have
 # Warnings of libraries that are true of every run, and nothing that anybody could mend.
 NOISE = (
     r".*isinstance\(treespec, LeafSpec\)",
@@ -52,6 +54,14 @@ def command(function: Callable[[list[str]], None]) -> None:
         kept = " ".join(getattr(end, "__notes__", ["nothing was written; start it again"]))
         aside.print(f"[red]stopped:[/red] {escape(kept)}", highlight=False, soft_wrap=True)
         sys.exit(status)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        place = f"{error.filename}: " if error.filename else ""
+        kept = " ".join(getattr(error, "__notes__", ["start it again"]))
+        told = f"{place}cannot be written ({error.strerror}): make room; {kept}"
+        aside.print(f"[red]error:[/red] {escape(told)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
 
 
 def _print_anything() -> None:
@@ -74,12 +84,18 @@ def _log_aside() -> None:
 
 @contextmanager
 def if_stopped(kept: Callable[[], str]) -> Iterator[None]:
-    """Where the user or a scheduler stops what is done within, tell by `kept()` what there is, and how to go on."""
+    """Where the user, a scheduler or a full disk stops what is done within, tell by `kept()` what there is, and how to
+    go on.
+    """
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as end:
         if _status_of(end):
             end.add_note(kept())
+        raise
+    except OSError as error:
+        if error.errno in FULL:
+            error.add_note(kept())
         raise
 
 

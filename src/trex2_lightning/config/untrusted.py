@@ -15,10 +15,13 @@ from typing import Any
 from trex2_lightning.config.checks import ConfigError
 from trex2_lightning.config.experiment import Config
 
-MOST_VALUES = 100_000  # of settings, keys included: a few bytes of references can stand for more than memory holds
+MOST_VALUES = 10_000  # of settings, keys included: a few bytes of references can stand for more than memory holds
 DEEPEST = 16  # sections within sections
 LONGEST_TEXT = 10_000  # characters
-MODEL_NAME = re.compile(r"[\w.-]*")  # of timm and open_clip; a colon would name a folder or a repository
+LONGEST_NAME = 200  # characters, of models, runs and tasks
+MODEL_NAME = re.compile(
+    rf"[\w.-]{{0,{LONGEST_NAME}}}"
+)  # of timm and open_clip; a colon would name a folder or a repository
 # Keyword arguments of timm's models which are sizes, shares and switches, and what their numbers are at most. None
 # names a file, an address or a class, nor says what is built only to be thrown away, as `num_classes` does.
 MOST_OF_OPTION = dict.fromkeys(
@@ -50,6 +53,7 @@ MOST = {  # of settings that memory or time grows with
     "data.batch_size": 2**12,
     "data.num_workers": 2**8,
     "data.shapes.num_train": 100_000,
+    "data.shapes.nameless_kinds": 100_000,
     "eval.batch_size": 2**12,
     "eval.max_detections": 2**16,
     "eval.references": 10_000,
@@ -104,8 +108,8 @@ def check_harmless(config: Config) -> None:
     for key, name in names.items():
         if not MODEL_NAME.fullmatch(name):
             raise ConfigError(
-                f"model.{key}.name={name}: a checkpoint may name a model of timm or open_clip, not a folder or a "
-                "repository: take the model's own name, and its weights from a file"
+                f"model.{key}.name={name[:80]!r}: a checkpoint may name a model of timm or open_clip, not a folder or "
+                "a repository: take the model's own name, and its weights from a file"
             )
     for section, options in (("backbone", model.backbone.options), ("appearance", model.appearance.options)):
         _check_options(f"model.{section}.options", options)
@@ -122,9 +126,11 @@ def own_places(config: Config) -> None:
 def _check_file_name(key: str, name: str, *, folders: bool = True) -> None:
     """Names of runs may have folders; files are called by those of tasks."""
     path = PureWindowsPath(name)  # it knows the separators of all systems, and drives
-    inside = not path.anchor and ".." not in path.parts and "\0" not in name
+    inside = not path.anchor and ".." not in path.parts and "\0" not in name and len(name) <= LONGEST_NAME
     if not (inside if folders else inside and path.parts == (name,)):
-        raise ConfigError(f"{key}: '{name}' would lead to another folder: a checkpoint may have no such name")
+        raise ConfigError(
+            f"{key}: {name[:80]!r} is too long or would lead to another folder: a checkpoint may have no such name"
+        )
 
 
 def _check_options(key: str, options: Mapping[str, Any]) -> None:

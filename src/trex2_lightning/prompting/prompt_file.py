@@ -160,7 +160,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
     try:
         with safe_open(path, framework="np") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, AttributeError, TypeError, ValueError) as error:  # the last ones: of what NumPy has not
         raise InputError(
             f"{path} is no safetensors file, or damaged: give one that --save-prompts has written"
         ) from error
@@ -170,6 +170,9 @@ def _texts(metadata: dict[str, str], key: str) -> Any:
     """The tuple of texts that JSON under `key` lists; None where it does not."""
     try:
         values = json.loads(metadata[key])
-    except (KeyError, ValueError, RecursionError):
+        if not isinstance(values, list):
+            return None
+        "".join(values).encode()
+    except (KeyError, ValueError, TypeError, RecursionError):  # the second: half of a surrogate pair, which is no text
         return None
-    return tuple(values) if isinstance(values, list) and all(isinstance(value, str) for value in values) else None
+    return tuple(values)

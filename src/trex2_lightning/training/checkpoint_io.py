@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,14 @@ class WholeCheckpointIO(TorchCheckpointIO):
             with part.open("r+b") as file:  # Windows syncs what may be written alone
                 os.fsync(file.fileno())
             part.replace(place)
-        except (OSError, RuntimeError) as error:  # PyTorch's own writer raises the second where the disk is full
+        except (OSError, RuntimeError) as error:
+            reason = _reason(part, error)
+            with suppress(OSError):  # PyTorch's writer has it open until the error is gone, and the log needs its room
+                os.truncate(part, 0)
             part.unlink(missing_ok=True)
             kept = "what was there before is kept" if place.is_file() else "there was none before"
-            raise InputError(
-                f"{place}: cannot be written ({reason_of(error)}); {kept}: make room, and go on with --resume"
-            ) from error
+            goes_on = "go on with --resume" if place.with_name("last.ckpt").is_file() else "start it again"
+            raise InputError(f"{place}: cannot be written ({reason}); {kept}: make room, and {goes_on}") from error
 
 
 class RunCheckpointIO(WholeCheckpointIO):
@@ -85,6 +88,17 @@ def not_finite(state: Mapping[str, Tensor]) -> str:
     """The name of a tensor that has a number which is none; "": all have numbers alone."""
     floats = ((name, tensor) for name, tensor in state.items() if torch.is_floating_point(tensor))
     return next((name for name, tensor in floats if not tensor.isfinite().all()), "")
+
+
+def _reason(part: Path, error: Exception) -> str:
+    """What the system says; of a full disk PyTorch's writer says that it is not at the place where it should be."""
+    try:
+        with part.open("ab") as file:
+            file.write(bytes(2**20))
+            os.fsync(file.fileno())
+    except OSError as own:
+        return reason_of(own)
+    return reason_of(error)
 
 
 def _keep(place: Path, copy: Path) -> None:
