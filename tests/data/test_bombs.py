@@ -152,6 +152,9 @@ def test_files_that_are_read_whole_are_short(tmp_path: Path, pictures: Pictures)
     assert "OF_AN_IMAGE in" in refusal(lambda: [*read_sa1b(folder, store, Report())])
     (folder / "a.xml").write_text(f"<annotation>{ENDLESS}</annotation>")
     assert "OF_AN_IMAGE in" in refusal(lambda: [*read_voc(folder, store, Report())])
+    (tmp_path / "data.yaml").write_text("train: pictures\nnames: [dog]")
+    (tmp_path / "pictures/a.txt").write_text(ENDLESS)
+    assert "OF_AN_IMAGE in" in refusal(lambda: [*read_yolo(tmp_path / "data.yaml", Report())])
     (tmp_path / "data.yaml").write_text(f"names: [dog] #{ENDLESS}")
     assert "WHOLE_FILE in" in refusal(lambda: [*read_yolo(tmp_path / "data.yaml", Report())])
 
@@ -201,8 +204,9 @@ def test_yaml_with_aliases_is_none(tmp_path: Path, key: str) -> None:
     assert "not YAML without aliases" in refusal(lambda: [*read_yolo(tmp_path / "data.yaml", Report())])
 
 
-def test_numbers_of_thousands_of_digits_are_none(tmp_path: Path) -> None:
+def test_numbers_of_thousands_of_digits_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Python refuses to read them with an error of its own."""
+    monkeypatch.setattr(limits, "OF_AN_IMAGE", 5000)
     (tmp_path / "images").mkdir()
     Image.new("RGB", (40, 30)).save(tmp_path / "images/a.jpg")
     (tmp_path / "labels").mkdir()
@@ -298,6 +302,15 @@ def test_a_member_of_an_archive_comes_to_no_more_than_a_picture(
         assert image_size(path) is None
     with pytest.raises(OSError, match="more than 20,000 bytes"):
         open_image(f"{tmp_path}/a.zip::0+{10**18}::huge.png")
+
+
+def test_a_tar_file_may_say_any_size(tmp_path: Path) -> None:
+    """Python's reader fails at some with errors of its own."""
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("a.png")
+        info.pax_headers = {"size": "9" * 20}
+        archive.addfile(info)
+    assert "not a zip or uncompressed tar file" in refusal(lambda: ImageStore([tmp_path / "a.tar"]))
 
 
 def test_a_picture_runs_no_other_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

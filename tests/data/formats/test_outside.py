@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from PIL import Image
@@ -16,6 +16,7 @@ from trex2_lightning.data.formats import every_format
 from trex2_lightning.data.formats.voc import read_voc
 from trex2_lightning.data.formats.yolo import read_yolo
 from trex2_lightning.data.images.archives import ImageStore
+from trex2_lightning.data.images.file_names import stays_inside
 from trex2_lightning.errors import InputError
 
 # How a file says the name of its image; the others have it by its stem.
@@ -47,6 +48,15 @@ def test_stems_lead_nowhere_either(tmp_path: Path, pictures: Callable[..., Path]
     for name in ("../secret/a.jpg", str(tmp_path / "secret" / "a.jpg")):
         assert store.find(name) is None
         assert ImageStore([tmp_path / "pictures"], look=False).find(name) is None
+
+
+def test_a_drive_leads_out_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere `c:a.jpg` is a name as any other."""
+    assert stays_inside("c:a.jpg")
+    assert not stays_inside("c:/a.jpg")
+    monkeypatch.setattr("trex2_lightning.data.images.file_names.PurePath", PureWindowsPath)
+    assert not stays_inside("c:a.jpg")
+    assert stays_inside("c/a.jpg")
 
 
 def test_a_link_within_the_folder_is_its_owners(tmp_path: Path, pictures: Callable[..., Path]) -> None:

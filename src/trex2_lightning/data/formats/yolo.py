@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from trex2_lightning.data.annotations import limits
 from trex2_lightning.data.annotations.cleaning import (
     NO_FILE,
     NO_IMAGE,
@@ -27,7 +28,6 @@ from trex2_lightning.data.annotations.cleaning import (
     is_small_enough,
 )
 from trex2_lightning.data.annotations.declaration import Argument, Format
-from trex2_lightning.data.annotations.limits import whole
 from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.images.archives import image_size
 from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, at_home, is_litter
@@ -68,7 +68,7 @@ def read_yolo(data: Path, report: Report, split: str = "train") -> Iterator[Anno
     used: set[int] = set()  # numbers of categories
     for number, image in enumerate(unique):
         where = image.name
-        size, lines = image_size(str(image)), _lines(_labels_of(image), report)
+        size, lines = image_size(str(image)), _lines(_labels_of(image), report, limits.OF_AN_IMAGE)
         if size is None:
             report.defect(NO_IMAGE if image.is_file() else NO_FILE, where)
         if size is None or lines is None or not is_small_enough(report, where, size):
@@ -222,11 +222,11 @@ def _labels_of(image: Path) -> Path:
     return usual if found and (usual.is_file() or not beside.is_file()) else beside
 
 
-def _lines(path: Path, report: Report) -> list[str] | None:
+def _lines(path: Path, report: Report, most: int | None = None) -> list[str] | None:
     """None: nobody can read them, so nobody knows what the image has."""
     try:
         with path.open("rb") as file:
-            content = whole(file, path)
+            content = limits.whole(file, path, most)
         return [line for line in content.decode(json.detect_encoding(content)).splitlines() if line.strip()]
     except OSError:
         report.count("image without a file of labels: taken to have no objects", path.name)

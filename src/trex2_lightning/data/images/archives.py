@@ -216,7 +216,9 @@ def _members(archive: Path) -> Iterator[tuple[str, str]]:
                 start = info.header_offset + 30 + sum(int.from_bytes(raw.read(2), "little") for _ in range(2))
                 mark = "z" if info.compress_type == zipfile.ZIP_DEFLATED else ""
                 yield _name(info.filename), f"{archive}::{start}+{info.compress_size}{mark}::{info.filename}"
-    except (tarfile.TarError, zipfile.BadZipFile, OSError) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, zipfile.BadZipFile, *UNREADABLE, ArithmeticError) as error:  # sizes may be any numbers
         raise InputError(
             f"{archive}: not a zip or uncompressed tar file ({error}); unpack it, or pack it anew"
         ) from error

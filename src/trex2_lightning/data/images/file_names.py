@@ -11,7 +11,7 @@ import unicodedata
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from urllib.parse import unquote
 
 import numpy as np
@@ -122,7 +122,10 @@ class _Names:
 def stays_inside(name: str) -> bool:
     """Whether a file of that name is in the folder that the name is relative to, on whichever system."""
     path = PurePosixPath(name.replace("\\", "/"))
-    return not path.is_absolute() and ".." not in path.parts and not (path.parts and path.parts[0].endswith(":"))
+    with_drive = bool(PurePath(name).drive) or (
+        path.parts and path.parts[0].endswith(":")
+    )  # `C:a.jpg` on Windows alone
+    return not path.is_absolute() and ".." not in path.parts and not with_drive
 
 
 def is_file(path: Path) -> bool:
