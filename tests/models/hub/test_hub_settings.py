@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.bert import WordPieces
 from trex2_lightning.models.build import build_detector
+from trex2_lightning.models.hub import settings
+from trex2_lightning.models.hub.load import _read_vocabulary
 from trex2_lightning.models.hub.save import save_detector
 from trex2_lightning.models.hub.settings import model_config
 
@@ -56,16 +59,27 @@ def test_a_detector_of_other_pixels_than_the_hub_s_readers_give_is_not_written(s
         ("encoder_layers", None),
         ("backbone_config", []),
         ("two_stage", 1),
+        ("backbone_config", {"depths": [1] * 65}),
     ],
 )
 def test_values_of_other_kinds_are_named(tmp_path: Path, key: str, value: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "grounding-dino", key: value}))
-    with pytest.raises(InputError, match=rf"its config\.json says {key}="):
+    with pytest.raises(InputError, match=rf"its config\.json says ({key}|depths)="):
         model_config(str(tmp_path))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, "{", '{"backbone_config": {"depths": ["x"]}}'])
-def test_what_cannot_be_settings_is_told(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "{}", '{"model_type": ["grounding-dino"]}', " " * 1001])
+def test_what_cannot_be_settings_is_told(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "MOST_BYTES", 1000 if text.startswith(" ") else settings.MOST_BYTES)
     (tmp_path / "config.json").write_text(text)
-    with pytest.raises(InputError, match=r"readable|says depths="):
+    with pytest.raises(InputError, match=r"readable|another model_type"):
         model_config(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{}", '{"model": {"vocab": ["a"]}}', '{"model": {"vocab": {"a": "b", "c": 1}}}']
+)
+def test_a_vocabulary_that_is_none_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match="its vocabulary cannot be read"):
+        _read_vocabulary(WordPieces(10), tmp_path)

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trex2_lightning.errors import reason_of
 from trex2_lightning.models.bert import WordPieces
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.hub.names import BERT, hub_names
-from trex2_lightning.models.hub.settings import hub_folder, read_config
+from trex2_lightning.models.hub.settings import hub_folder, read_config, read_text
 from trex2_lightning.models.text import BertEncoder
 from trex2_lightning.models.weights import WeightsError, read_state_dict
 
@@ -177,8 +178,14 @@ def _take(
 
 def _read_vocabulary(pieces: WordPieces, folder: Path) -> None:
     text, tokenizer = folder / "vocab.txt", folder / "tokenizer.json"
-    if text.is_file():
-        pieces.read(text.read_text(encoding="utf-8").splitlines())
-    elif tokenizer.is_file():
-        numbers = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
-        pieces.read(sorted(numbers, key=numbers.get))
+    try:
+        if text.is_file():
+            listed = read_text(text).splitlines()
+        elif tokenizer.is_file():
+            numbers = json.loads(read_text(tokenizer))["model"]["vocab"]
+            listed = sorted(numbers, key=numbers.get)
+        else:
+            return
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{folder}: its vocabulary cannot be read ({reason_of(error)}): fetch it again") from error
+    pieces.read(listed)

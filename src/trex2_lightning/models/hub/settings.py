@@ -21,8 +21,10 @@ def model_config(source: str) -> ModelConfig:
     Raises:
         InputError: an architecture that this package does not have.
     """
-    written = read_config(hub_folder(source))
-    hub = _DEFAULTS | written
+    hub = _DEFAULTS | read_config(hub_folder(source))
+    kind = str(hub.get("model_type", ""))
+    if not kind.endswith("grounding-dino"):
+        raise WeightsError(f"{source} is not a Grounding DINO: its config.json has another model_type")
     _require_alike(hub, _DEFAULTS, source)
     swin, bert = _SWIN_DEFAULTS | hub["backbone_config"], _BERT_DEFAULTS | hub["text_config"]
     if "out_features" in hub["backbone_config"]:
@@ -54,7 +56,7 @@ def model_config(source: str) -> ModelConfig:
         width=hub["d_model"],
         num_levels=hub["num_feature_levels"],
         num_queries=hub["num_queries"],
-        similarity="scaled" if hub["model_type"].startswith("mm-") else "plain",
+        similarity="scaled" if kind.startswith("mm-") else "plain",
         max_tokens=hub["max_text_len"],
         backbone=BackboneConfig(
             name="swin_tiny_patch4_window7_224",
@@ -111,10 +113,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         WeightsError: there is none that can be read.
     """
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads(read_text(folder / "config.json"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{folder} has no readable config.json: give a folder in the hub's format") from error
     return config if isinstance(config, dict) else {}
+
+
+def read_text(file: Path) -> str:
+    """The content of a file that is read whole.
+
+    Raises:
+        OSError, ValueError: it cannot be read, is longer than `MOST_BYTES`, or is no text.
+    """
+    if file.stat().st_size > MOST_BYTES:
+        raise ValueError(f"{file} is longer than {MOST_BYTES:,} bytes")
+    return file.read_text(encoding="utf-8")
 
 
 def _require_alike(found: dict[str, Any], known: dict[str, Any], source: str) -> None:
@@ -123,10 +136,13 @@ def _require_alike(found: dict[str, Any], known: dict[str, Any], source: str) ->
         items, kind = [found[key]], type(value)
         if isinstance(value, list) and isinstance(found[key], list) and found[key]:
             items, kind = found[key], int
-        if not all(type(item) is kind or (kind is float and type(item) is int) for item in items):
+        known_kind = all(type(item) is kind or (kind is float and type(item) is int) for item in items)
+        if len(items) > MOST_ITEMS or not known_kind:
             raise InputError(f"{source}: its config.json says {key}={found[key]!r:.60}, which cannot be")
 
 
+MOST_BYTES = 2**26  # of a text; a vocabulary of many languages has a quarter
+MOST_ITEMS = 64  # of a list of sizes
 STAGE = re.compile(r"stage(\d{1,3})")
 
 # What config.json need not say, of all its keys that are read.
