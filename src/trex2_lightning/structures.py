@@ -23,6 +23,8 @@ ExemplarKind = Literal["box", "point"]  # a prompt has exemplars of one kind: tr
 
 PromptSource = Literal["text", "interactive", "generic", "mixed", "tuned"]  # what a category's prompt was made from
 
+LONGEST_PHRASE = 4000  # characters: more are more tokens than any tower reads, and tokenizers are slow on long words
+
 
 # Characters: more are more tokens than any tower reads, and tokenizers are slow on long words.
 LONGEST_PHRASE = 4000

@@ -56,16 +56,16 @@ def test_predict_prints_json_alone_for_pipes(
 
 
 def test_predict_tells_the_best_score_where_nothing_is_found(
-    call: Callable[..., None], checkpoint: Path, tiny_coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    call: Callable[..., None], checkpoint: Path, tiny_coco: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     common = [tiny_coco / "test" / "1.jpg", "--ckpt", checkpoint.parent.parent, "--text", "red block"]
     call(predict_command, *common, "--threshold", 0, "--output", tmp_path / "all")
     best = json.loads((tmp_path / "all" / "1.json").read_text())["detections"][0]
-    assert "nothing is above" not in capsys.readouterr().err
+    assert "nothing is above" not in caplog.text
     call(predict_command, *common, "--threshold", 0.999, "--output", tmp_path / "none")
     assert json.loads((tmp_path / "none" / "1.json").read_text())["detections"] == []
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith(f"nothing is above the threshold; the best score is {best['score']:.2g}, of 'red block'")
+    told = f"nothing is above the threshold; the best score is {best['score']:.3g}, of 'red block'"
+    assert [record.getMessage().startswith(told) for record in caplog.records] == [True]
 
 
 def test_predict_says_what_is_present_where_the_checkpoint_does(

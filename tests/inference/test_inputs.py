@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.inputs import as_phrases, as_picture
+from trex2_lightning.inference.encoding import picture_of
+from trex2_lightning.inference.inputs import as_phrases
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.models.text import PhraseError, _require_words
 from trex2_lightning.structures import Box
@@ -23,19 +24,28 @@ def test_paths_texts_arrays_and_tensors_are_the_same_image(image: Path) -> None:
     assert pixels.shape[0] != pixels.shape[1]  # height and width are told apart
     channels_first = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
     for same in (image, str(image), picture, picture.convert("RGBA"), pixels, channels_first, channels_first / 255):
-        assert np.array_equal(np.asarray(as_picture(same)), pixels)
+        assert np.array_equal(np.asarray(picture_of(same)), pixels)
     grey = np.asarray(picture.convert("L"))
     for same in (picture.convert("L"), grey, torch.from_numpy(grey.copy())[None]):
-        assert np.array_equal(np.asarray(as_picture(same)), np.repeat(grey[..., None], 3, 2))
+        assert np.array_equal(np.asarray(picture_of(same)), np.repeat(grey[..., None], 3, 2))
+
+
+def test_a_picture_of_16_bits_is_the_same_opened_by_others(tmp_path: Path) -> None:
+    """Pillow would make most of it white."""
+    values = np.arange(0, 60000, 1000, dtype=np.uint16).reshape(6, 10)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    opened = np.asarray(picture_of(Image.open(tmp_path / "deep.png")))
+    assert np.array_equal(opened[..., 0], values // 256)
+    assert np.array_equal(opened, np.asarray(picture_of(tmp_path / "deep.png")))
 
 
 def test_a_picture_of_other_depths_is_what_its_file_would_be() -> None:
     for values in (np.array([[0, 4095]], np.uint16), np.array([[0, 65535]], np.int32), np.array([[0, 1]], np.float32)):
-        assert [as_picture(Image.fromarray(values)).getpixel((x, 0)) for x in (0, 1)] == [(0,) * 3, (255,) * 3]
+        assert [picture_of(Image.fromarray(values)).getpixel((x, 0)) for x in (0, 1)] == [(0,) * 3, (255,) * 3]
 
 
 def test_floats_are_rounded() -> None:
-    assert as_picture(torch.full((3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
+    assert picture_of(torch.full((3, 1, 1), 0.999)).getpixel((0, 0)) == (255, 255, 255)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +68,7 @@ def test_floats_are_rounded() -> None:
 )
 def test_what_is_no_image(wrong: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        as_picture(wrong)
+        picture_of(wrong)
 
 
 def test_a_lone_text_is_one_phrase(predictor: Predictor) -> None:

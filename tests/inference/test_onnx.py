@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from exported_pictures import PICTURES, picture
+from PIL import Image
 from torch import Tensor, nn
 
 from trex2_lightning.commands.export import main
@@ -78,17 +79,6 @@ def early(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     text = f"model.text={{name: custom-bert, width: 32, layers: 1, heads: 2, vocabulary: {len(PIECES)}}}"
     overrides = ("model.fusion=early", "model.granularity=word", "model.visual.source=neck", "model.max_tokens=9", text)
     return exported(tmp_path_factory.mktemp("early"), *overrides)
-
-
-def picture(width: int, height: int) -> Image.Image:
-    image = Image.new("RGB", (width, height), (120,) * 3)
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((5, 6, 30, 40), fill=(200, 30, 30))
-    draw.rectangle((20, 10, 45, 30), fill=(30, 180, 30))
-    return image
-
-
-PICTURES = [picture(*size) for size in ((90, 70), (200, 150), (64, 96))]
 
 
 def images_of(batch: int, height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -218,6 +208,23 @@ def test_what_was_fitted_holds_and_so_do_names_that_find_boxes(calibrated: Expor
         expected = predictor.detect(image, prompts)
         assert len(expected) < len(predictor.detect(image, prompts, 0.0))
         assert_found(runtime.detect(image, runtime.mixed(phrases, references)), expected, image)
+
+
+def test_it_takes_what_the_predictor_takes(late: Exported, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runtime, image = predictors(late)[1], PICTURES[1]
+    image.save(file := tmp_path / "image.png")
+    prompts = runtime.text(PHRASES)
+    np.testing.assert_array_equal(runtime.text("red block").vectors[0], prompts.vectors[0])
+    found = runtime.detect(image, prompts, 0.0)
+    assert all(
+        runtime.detect(same, prompts, 0.0) == found for same in (np.asarray(image), str(file), file.read_bytes())
+    )
+    reds = [one for one in found if one.name == "red block"]
+    assert runtime.detect(image, prompts, {"red block": 0.0, "a blue moon": 1.0}) == reds != []
+    assert runtime.detect(image, prompts, 0.9999) == runtime.detect(image, prompts, 0.9999) == []
+    assert [f"best score is {found[0].score:.3g}, of" in told for told in caplog.messages] == [True]
+    with pytest.raises(InputError, match="without the dots: 'red', 'blue'"):
+        runtime.text("red . blue .")
 
 
 def test_names_find_boxes_for_exemplars_that_were_not_learned(late: Exported, tmp_path: Path) -> None:

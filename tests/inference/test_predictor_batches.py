@@ -73,6 +73,20 @@ def test_a_category_without_one_keeps_the_checkpoint_s(predictor: Predictor, ima
     assert kept
 
 
+def test_where_nothing_is_found_the_best_score_is_said_once(
+    predictor: Predictor, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = (predictor.text(PHRASES[:number]) for number in (1, 2))
+    best = max(predictor.detect(image, first, threshold=0.0)[0].score for image in images)
+    assert predictor.detect(images, first, threshold=best)
+    assert not caplog.records
+    for _ in range(2):
+        assert predictor.detect(images, first, threshold=0.999) == [[]] * len(images)
+    assert predictor.detect(images[0], second, threshold=0.999) == []
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    assert f"; the best score is {best:.3g}, of 'red block': a lower threshold finds it" in caplog.messages[0]
+
+
 def test_overlapping_boxes_go_within_their_category_alone(
     predictor: Predictor, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

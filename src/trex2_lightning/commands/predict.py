@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from trex2_lightning.commands.prompt_options import add_prompt_options, add_refine_options, marked, refining
 from trex2_lightning.commands.terminal import add_model, aside, console
 from trex2_lightning.ops.host import writable
-
-if TYPE_CHECKING:
-    from trex2_lightning.inference.predictor import Detection
 
 
 def main(arguments: list[str], prog: str = "predict.py") -> None:
@@ -77,13 +72,3 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
         console.print(values, soft_wrap=True, highlight=False, markup=False, emoji=False)
     told = f"{len(detections)} detections" + (f", written to {', '.join(map(str, written))}" if written else "")
     (aside if options.json else console).print(told, soft_wrap=True, highlight=False, markup=False)
-    if not detections:
-        _tell_best(predictor.detect(image, prompts, 0.0, options.negative))
-
-
-def _tell_best(detections: Sequence[Detection]) -> None:
-    """What comes nearest to being found."""
-    if detections:
-        name, score, _ = detections[0]
-        told = f"nothing is above the threshold; the best score is {score:.2g}, of '{name}': --threshold gives another"
-        aside.print(told, soft_wrap=True, highlight=False, markup=False)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from trex2_lightning.data.sampling.collate import STRIDE, pad
-from trex2_lightning.inference.inputs import Picture
+from trex2_lightning.errors import InputError
+from trex2_lightning.inference.inputs import Picture, as_picture
 from trex2_lightning.structures import FeatureMaps, Images
 
 
@@ -20,7 +24,8 @@ class EncodedImage(NamedTuple):
     size: tuple[int, int]  # height and width of the original image
 
 
-AnyImage: TypeAlias = "Picture | EncodedImage"
+AnyPicture = Picture | Tensor
+AnyImage = AnyPicture | EncodedImage
 
 
 class Alike(NamedTuple):
@@ -44,3 +49,28 @@ def padded_batches(pictures: Sequence[Image.Image], transform: Callable[[Image.I
     return tuple(
         Alike(tuple(some), pad([pixels[i] for i in some], [sizes[i] for i in some])) for some in alike.values()
     )
+
+
+def picture_of(image: AnyPicture) -> Image.Image:
+    """An image in RGB, of all that `as_picture` takes, or of a tensor.
+
+    Args:
+        image: a tensor is (3, H, W) or (1, H, W), of uint8, or of floats in [0, 1].
+
+    Raises:
+        InputError: an unreadable file, or another array or tensor.
+    """
+    return as_picture(_channels_last(image) if isinstance(image, Tensor) else image)
+
+
+def _channels_last(image: Tensor) -> NDArray[np.uint8]:
+    """(3 or 1, H, W) to (H, W, 3) or (H, W)."""
+    values = image.detach().cpu()
+    if values.is_floating_point() and values.numel() and values.min() >= 0 and values.max() <= 1:
+        values = (values * 255).round().byte()
+    if values.dim() != 3 or values.shape[0] not in (1, 3) or values.dtype != torch.uint8 or not values.numel():
+        raise InputError(
+            f"a tensor {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')} is no image: give (3, height, "
+            "width) of uint8, or of floats from 0 to 1"
+        )
+    return values.permute(1, 2, 0).squeeze(2).numpy()

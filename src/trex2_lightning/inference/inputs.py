@@ -1,12 +1,10 @@
-"""What people have of images, phrases and names, to what the detector reads; without PyTorch for who has none."""
+"""What people have of images, phrases and names, to what detectors read, exported ones too: so without PyTorch."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +14,7 @@ from trex2_lightning.data.images.image_files import read_image, to_rgb
 from trex2_lightning.errors import InputError
 from trex2_lightning.structures import LONGEST_PHRASE
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Picture: TypeAlias = "str | Path | bytes | Image.Image | NDArray[np.uint8] | Tensor"
+Picture = str | Path | bytes | Image.Image | NDArray[np.uint8]
 # A sentence of several names, as Grounding DINO is asked elsewhere: "red . blue ." or "a cat. a remote control."
 SENTENCE = re.compile(r".*\s\.(\s.*)?|.*\w\.\s+\S.*\.", re.DOTALL)
 
@@ -28,8 +23,7 @@ def as_picture(image: Picture) -> Image.Image:
     """An image in RGB.
 
     Args:
-        image: a file, by its path or by its bytes; a PIL image of any mode; an array (H, W, 3) or (H, W) of uint8; or
-            a tensor (3, H, W) or (1, H, W), of uint8, or of floats in [0, 1].
+        image: a file, by its path or by its bytes; a PIL image of any mode; or an array (H, W, 3) or (H, W) of uint8.
 
     Raises:
         InputError: an unreadable file, or another array.
@@ -40,8 +34,6 @@ def as_picture(image: Picture) -> Image.Image:
         return read_image(image)
     if isinstance(image, Image.Image):
         return to_rgb(image)
-    if (torch := sys.modules.get("torch")) and isinstance(image, torch.Tensor):
-        return Image.fromarray(_channels_last(image)).convert("RGB")
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape[2:] not in ((), (3,)) or not image.size:
             raise InputError(
@@ -71,18 +63,3 @@ def as_phrases(phrases: str | Sequence[str]) -> tuple[str, ...]:
 def as_names(names: str | Collection[str]) -> tuple[str, ...]:
     """Names, of which a single one may be a text."""
     return (names,) if isinstance(names, str) else tuple(names)
-
-
-def _channels_last(image: Tensor) -> NDArray[np.uint8]:
-    """(3 or 1, H, W) to (H, W, 3) or (H, W)."""
-    import torch
-
-    values = image.detach().cpu()
-    if values.is_floating_point() and values.numel() and values.min() >= 0 and values.max() <= 1:
-        values = (values * 255).round().byte()
-    if values.dim() != 3 or values.shape[0] not in (1, 3) or values.dtype != torch.uint8 or not values.numel():
-        raise InputError(
-            f"a tensor {tuple(image.shape)} of {str(image.dtype).removeprefix('torch.')} is no image: give (3, height, "
-            "width) of uint8, or of floats from 0 to 1"
-        )
-    return values.permute(1, 2, 0).squeeze(2).numpy()

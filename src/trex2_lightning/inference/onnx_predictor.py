@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,14 @@ from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_p
 from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned
 from trex2_lightning.inference.onnx_detector import OnnxDetector, SeenImage
 from trex2_lightning.inference.phrase_rows import TokenArrays
+from trex2_lightning.inference.thresholds import NothingFound, Threshold, lowest_scores
 from trex2_lightning.prompting.prompt_file import PromptArrays, check_wanted, read_prompts, repeated, write_prompts
 from trex2_lightning.structures import Detection, PromptSource
 
 _SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 
 
-AnyPicture: TypeAlias = "Picture | SeenImage"
+PictureOrSeen = Picture | SeenImage
 
 
 class OnnxPredictor:
@@ -43,10 +44,11 @@ class OnnxPredictor:
     """
 
     def __init__(
-        self, folder: Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None
+        self, folder: str | Path, providers: Sequence[str] = ("CPUExecutionProvider",), threads: int | None = None
     ) -> None:
-        self._detector = OnnxDetector(folder, providers, threads)
+        self._detector = OnnxDetector(Path(folder), providers, threads)
         self.settings = self._detector.settings
+        self._nothing = NothingFound()
 
     def encode(self, image: Picture) -> SeenImage:
         """See an image, for any number of prompts; of early fusion, which sees it with its prompts, only prepare it.
@@ -64,7 +66,7 @@ class OnnxPredictor:
         """
         return self.mixed(phrases, ())
 
-    def interactive(self, image: AnyPicture, exemplars: Marks) -> PromptArrays:
+    def interactive(self, image: PictureOrSeen, exemplars: Marks) -> PromptArrays:
         """What looks like the exemplars, one vector per category; meant for the same image.
 
         Raises:
@@ -74,7 +76,7 @@ class OnnxPredictor:
         sources: list[PromptSource] = ["interactive"] * len(made.names)
         return made._replace(sources=tuple(sources))
 
-    def generic(self, references: Sequence[tuple[AnyPicture, Marks]]) -> PromptArrays:
+    def generic(self, references: Sequence[tuple[PictureOrSeen, Marks]]) -> PromptArrays:
         """What looks like the exemplars in any image: the mean over the images that have some.
 
         Raises:
@@ -85,7 +87,7 @@ class OnnxPredictor:
     def mixed(
         self,
         phrases: str | Sequence[str],
-        references: Sequence[tuple[AnyPicture, Marks]],
+        references: Sequence[tuple[PictureOrSeen, Marks]],
         mix: Literal["half", "mean"] = "half",
     ) -> PromptArrays:
         """Categories of phrases and of exemplars, as `Predictor.mixed` has them.
@@ -120,12 +122,12 @@ class OnnxPredictor:
 
     def detect(
         self,
-        image: AnyPicture,
+        image: PictureOrSeen,
         prompts: PromptArrays,
-        threshold: float | None = None,
+        threshold: Threshold = None,
         negative: Collection[str] = (),
     ) -> list[Detection]:
-        """Find what the prompts ask for, as `Predictor.detect`.
+        """Find what the prompts ask for in an image, as `Predictor.detect`.
 
         Raises:
             InputError: as `Predictor.detect`.
@@ -140,14 +142,17 @@ class OnnxPredictor:
         best = np.argsort(-scores, axis=None, kind="stable")[: self.settings.max_detections]
         query, label = np.unravel_index(best, scores.shape)
         compared = np.array([name in prompts.appearance for name in prompts.names], int)
-        least = np.array(self.settings.calibration_threshold, np.float32)[compared, sources]
-        kept = scores[query, label] >= (least[label] if threshold is None else threshold)
-        query, label = query[kept], label[kept]
+        own = np.array(self.settings.calibration_threshold)[compared, sources].tolist()
+        least = lowest_scores(dict(zip(prompts.names, own, strict=True)), threshold)
+        kept = scores[query, label] >= np.array([least[name] for name in prompts.names], np.float32)[label]
         pixels = finding.corners(boxes[query]).clip(0, 1) * np.array([*seen.size[::-1]] * 2, np.float32)
         rows = zip(pixels.tolist(), scores[query, label].tolist(), label.tolist(), strict=True)
-        return [Detection(prompts.names[place], score, (b[0], b[1], b[2], b[3])) for b, score, place in rows]
+        ranked = [Detection(prompts.names[place], score, (b[0], b[1], b[2], b[3])) for b, score, place in rows]
+        if not kept.any():
+            self._nothing.tell(prompts, ranked)
+        return [one for one, is_kept in zip(ranked, kept, strict=True) if is_kept]
 
-    def present(self, image: AnyPicture, prompts: PromptArrays) -> dict[str, float]:
+    def present(self, image: PictureOrSeen, prompts: PromptArrays) -> dict[str, float]:
         """The probability, by name, that the image has at all what is asked for, as `Predictor.present`.
 
         Raises:
@@ -167,11 +172,11 @@ class OnnxPredictor:
         likely = finding.mean_sigmoids(decoded.presence, tokens.category, len(names))
         return dict(zip(names, likely.tolist(), strict=True))
 
-    def save(self, prompts: PromptArrays, path: Path) -> None:
+    def save(self, prompts: PromptArrays, path: str | Path) -> None:
         """Write prompts that this detector has made to a `.safetensors` file, which `Predictor` reads too."""
         write_prompts(prompts, path, self.settings.weights, self.settings.network)
 
-    def load(self, path: Path) -> PromptArrays:
+    def load(self, path: str | Path) -> PromptArrays:
         """Read prompts that this detector has made, exported or not.
 
         Raises:
@@ -179,7 +184,7 @@ class OnnxPredictor:
         """
         return read_prompts(path, self.settings.width, self.settings.weights, self.settings.network)
 
-    def _seen(self, image: AnyPicture) -> SeenImage:
+    def _seen(self, image: PictureOrSeen) -> SeenImage:
         return image if isinstance(image, SeenImage) else self.encode(image)
 
     def _phrase_vectors(self, phrases: Sequence[str]) -> NDArray[np.float32]:

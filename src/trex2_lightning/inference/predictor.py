@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -17,12 +18,13 @@ from torch import Tensor
 from trex2_lightning.config import Config, Precision
 from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
-from trex2_lightning.inference.encoding import AnyImage, EncodedImage, padded_batches
-from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_picture
+from trex2_lightning.inference.encoding import AnyImage, AnyPicture, EncodedImage, padded_batches, picture_of
+from trex2_lightning.inference.inputs import as_names, as_phrases
 from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.pretrained import load_pretrained
-from trex2_lightning.inference.search import Search, Threshold, asked_of, thresholds_of
+from trex2_lightning.inference.search import Search, asked_of, thresholds_of
+from trex2_lightning.inference.thresholds import NothingFound, Threshold
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import average, category_vectors
 from trex2_lightning.prompting.prompt_file import check_wanted, repeated
@@ -42,15 +44,13 @@ from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.module import DetectionModule
 
 Mix = Literal["half", "mean"]
-
-
 Reference = tuple[AnyImage, Marks]
 
 
 class Predictor:
     """A trained, frozen detector: prompts from phrases, exemplars and files, and detections with them.
 
-    An image is what `inference.inputs` takes, or what `encode` has made of one, which is faster where it is prompted
+    An image is what `inference.encoding` takes, or what `encode` has made of one, which is faster where it is prompted
     repeatedly. Pixels are those of a file as viewers show it, turned by its EXIF orientation; others are as they are.
 
     Args:
@@ -67,12 +67,7 @@ class Predictor:
     """
 
     def __init__(
-        self,
-        config: Config,
-        module: DetectionModule,
-        *,
-        precision: Precision | None = None,
-        compile: bool = False,
+        self, config: Config, module: DetectionModule, *, precision: Precision | None = None, compile: bool = False
     ) -> None:
         module.freeze()
         use_matmul_precision(config.train, module.device)
@@ -84,6 +79,7 @@ class Predictor:
         self._config = config
         self.transform = eval_transform(config.data, module.detector.backbone.pixels)
         self._last: tuple[PromptSet, PromptTokens] | None = None
+        self._nothing = NothingFound()
 
     @classmethod
     def from_pretrained(
@@ -104,13 +100,13 @@ class Predictor:
         """The context in which the detector is called: of its precision."""
         return torch.autocast(self.module.device.type, torch.bfloat16, enabled=self._half)
 
-    def encode(self, image: Picture) -> EncodedImage:
+    def encode(self, image: AnyPicture) -> EncodedImage:
         """See an image, for any number of prompts.
 
         Raises:
             InputError: an unreadable file, or no image.
         """
-        picture = as_picture(image)
+        picture = picture_of(image)
         [batch] = padded_batches([picture], self.transform)
         return EncodedImage(self.see(batch.images), (picture.height, picture.width))
 
@@ -190,13 +186,13 @@ class Predictor:
 
     @overload
     def detect(
-        self, image: list[Picture], prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
+        self, image: list[AnyPicture], prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
     ) -> list[list[Detection]]: ...
 
     def detect(
         self, image: Any, prompts: PromptSet, threshold: Threshold = None, negative: Collection[str] = ()
     ) -> list[Detection] | list[list[Detection]]:
-        """Find what the prompts ask for.
+        """Find what the prompts ask for; where that is nothing, the best score is logged, once for each set of prompts.
 
         An object that looks like several categories is found as each of them. A negative category takes away the
         objects that look like it more than like any other, and nothing else.
@@ -214,14 +210,18 @@ class Predictor:
         Raises:
             InputError: an unreadable image, no category to look for, or a negative or a threshold that is none of them.
         """
-        search = self.search(prompts, threshold, negative)
-        if not isinstance(image, list):
+        search, several = self.search(prompts, threshold, negative), isinstance(image, list)
+        candidates: dict[int, list[Detection]] = {}
+        if several:
+            for places, images in padded_batches([picture_of(picture) for picture in image], self.transform):
+                candidates |= zip(places, search.candidates(self.see(images), images.sizes), strict=True)
+        else:
             encoded = self._encoded(image)
-            return search(encoded.features, torch.tensor([encoded.size]))[0]
-        found: dict[int, list[Detection]] = {}
-        for places, images in padded_batches([as_picture(picture) for picture in image], self.transform):
-            found |= zip(places, search(self.see(images), images.sizes), strict=True)
-        return [found[place] for place in range(len(image))]
+            [candidates[0]] = search.candidates(encoded.features, torch.tensor([encoded.size]))
+        found = [search.found(candidates[place]) for place in range(len(candidates))]
+        if not any(found):
+            self._nothing.tell(prompts, chain.from_iterable(candidates.values()))
+        return found if several else found[0]
 
     @torch.no_grad()
     def search(

@@ -5,13 +5,14 @@ B images, C categories, n detections of an image.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
 from trex2_lightning.errors import InputError
+from trex2_lightning.inference.thresholds import Threshold, lowest_scores
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.scores import rank, to_pixels, without
@@ -19,8 +20,6 @@ from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
 from trex2_lightning.training.module import DetectionModule
-
-Threshold = float | Mapping[str, float] | None  # of all categories, of some by name, or the checkpoint's own
 
 
 class Search:
@@ -60,20 +59,29 @@ class Search:
         device = asked.embed.device
         self._sources = torch.tensor([SOURCES.index(source) for source in prompts.sources], device=device)
         self._unwanted = torch.tensor([name in negative for name in prompts.names], device=device)
-        self._least = torch.tensor([thresholds[name] for name in prompts.names], device=device)
+        least = torch.tensor([thresholds[name] for name in prompts.names])  # as exact as scores are
+        self._least = dict(zip(prompts.names, least.tolist(), strict=True))
 
-    @torch.no_grad()
     def __call__(self, features: FeatureMaps, sizes: Tensor) -> list[list[Detection]]:
         """Of each image what is found, best first; `sizes` (B, 2) are the images' heights and widths."""
+        return [self.found(candidates) for candidates in self.candidates(features, sizes)]
+
+    @torch.no_grad()
+    def candidates(self, features: FeatureMaps, sizes: Tensor) -> list[list[Detection]]:
+        """The same, and what is below its threshold."""
         with self._autocast():
             found = find_objects(self._detector, features, self._asked, self._sources, self._proposing, self._most)
         best = rank(without(self._unwanted, found.scores), found.boxes, self._most)
         boxes = to_pixels(best.boxes, sizes.to(best.boxes.device))
-        kept = (best.scores >= self._least[best.labels]) & (best.scores > 0)  # 0: not asked for, or padding
-        return [self._listed(*row) for row in zip(boxes, best.scores, best.labels, kept, strict=True)]
+        asked = best.scores > 0  # 0: not asked for, or padding
+        return [self._listed(*row) for row in zip(boxes, best.scores, best.labels, asked, strict=True)]
+
+    def found(self, candidates: Sequence[Detection]) -> list[Detection]:
+        """Of an image's candidates those that reach their thresholds."""
+        return [one for one in candidates if one.score >= self._least[one.name]]
 
     def _listed(self, boxes: Tensor, scores: Tensor, labels: Tensor, kept: Tensor) -> list[Detection]:
-        """Of one image, from (n, 4), (n,), (n,) and (n,) bool."""
+        """Of one image, from (n, 4), (n,), (n,) and (n,) bool: which are any."""
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
         if self._nms is not None:
             chosen = batched_nms(boxes, scores, labels, self._nms)
@@ -102,20 +110,16 @@ def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Thresh
     Args:
         module: whose checkpoint has one for each kind of prompt.
         prompts: the categories.
-        threshold: for all of them; or by name, the others by the checkpoint; None: all by the checkpoint.
+        threshold: as `lowest_scores`.
 
     Raises:
-        InputError: a threshold that is no score, or of a name that is none of the categories.
+        InputError: as `lowest_scores`.
     """
-    if threshold is not None and not isinstance(threshold, Mapping):
-        threshold = dict.fromkeys(prompts.names, float(threshold))
-    given = {} if threshold is None else threshold
-    if none := [score for score in given.values() if not 0 <= score <= 1]:
-        raise InputError(f"the threshold {none[0]:g} is no score: give one from 0 to 1")
-    if strange := [name for name in given if name not in prompts.names]:
-        raise InputError(f"the threshold of '{strange[0]}' is for none of the categories {', '.join(prompts.names)}")
     own = module.detector.calibration.threshold.tolist()  # without and with appearance, by source
-    return {
-        name: given.get(name, own[name in prompts.appearance][SOURCES.index(source)])
-        for name, source in zip(prompts.names, prompts.sources, strict=True)
-    }
+    return lowest_scores(
+        {
+            name: own[name in prompts.appearance][SOURCES.index(source)]
+            for name, source in zip(prompts.names, prompts.sources, strict=True)
+        },
+        threshold,
+    )

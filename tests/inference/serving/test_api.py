@@ -78,7 +78,7 @@ def test_a_threshold_that_is_not_sent_is_the_checkpoint_s(
     post: Post, predictor: Predictor, image: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibration = predictor.module.detector.calibration
-    monkeypatch.setattr(calibration, "threshold", torch.full_like(calibration.threshold, 0.02))
+    monkeypatch.setitem(calibration._buffers, "threshold", torch.full_like(calibration.threshold, 0.02))
     found = post("/predict", {"image": image.read_bytes()}, text=PHRASES).json()["detections"]
     assert found == plain(predictor.detect(image, predictor.text(PHRASES)))
     assert found
@@ -173,6 +173,6 @@ def test_a_fault_of_the_program_shows_nothing_of_it(
     def broken(*_: object) -> None:
         raise RuntimeError("a secret")
 
-    monkeypatch.setattr(predictor, "detect", broken)
+    monkeypatch.setattr(predictor, "search", broken)
     answer = post("/predict", {"image": image.read_bytes()}, text="cell")
     assert (answer.status_code, answer.json()) == (500, {"error": "this is a fault of the server, whose log has more"})

@@ -51,6 +51,10 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
             if wrong := too_large(*decoded_size(stored)):
                 raise ImageError(f"{called}: {wrong}")
             image = _in_rgb(stored, file, size)
+            image = ImageOps.exif_transpose(stored)
+            if size and image.size != size[::-1] and stored.size == size[::-1]:
+                image = stored
+            image = to_rgb(image)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -63,7 +67,7 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB of an image of any colour mode, whose transparency goes."""
+    """RGB of an image of any mode, whose transparency goes."""
     if image.mode.startswith(("I", "F")):  # Pillow would clip them to 8 bits instead of scaling them
         return Image.fromarray(_in_eight_bits(np.asarray(image))).convert("RGB")
     if image.has_transparency_data:

@@ -10,14 +10,16 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import EncodedImage
 from trex2_lightning.inference.marks import Marks
 from trex2_lightning.inference.predictor import Mix, Predictor
-from trex2_lightning.inference.search import Threshold, thresholds_of
+from trex2_lightning.inference.search import thresholds_of
 from trex2_lightning.inference.serving.serving_limits import MIB
+from trex2_lightning.inference.thresholds import Threshold
 from trex2_lightning.prompting.prompt_set import PromptSet, join
 from trex2_lightning.structures import Detection
 
@@ -61,7 +63,8 @@ class ServedDetector:
         self, owner: str, picture: bytes, prompts: PromptSet, threshold: Threshold, negative: Collection[str]
     ) -> list[Detection]:
         """Raises InputError as `Predictor.detect`."""
-        return self._predictor.detect(self._encoded(owner, picture), prompts, threshold, negative)
+        image, search = self._encoded(owner, picture), self._predictor.search(prompts, threshold, negative)
+        return search(image.features, torch.tensor([image.size]))[0]
 
     def present(self, owner: str, picture: bytes, prompts: PromptSet) -> dict[str, float] | None:
         """As `Predictor.present`; None: the detector does not say."""
