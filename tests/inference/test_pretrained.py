@@ -12,9 +12,10 @@ from PIL import Image
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
-from trex2_lightning.inference.pretrained import checkpoint_of, load_pretrained
+from trex2_lightning.inference.pretrained import load_pretrained
 from trex2_lightning.models import outline
 from trex2_lightning.models.weights import WeightsError
+from trex2_lightning.training.checkpoint import checkpoint_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models" / "hub"))
 

@@ -13,9 +13,11 @@ from recorded_runs import last_of, read
 
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
+from trex2_lightning.training import fit
 from trex2_lightning.training.build import build_module
-from trex2_lightning.training.checkpoint import start_from
+from trex2_lightning.training.checkpoint import load_checkpoint, start_from
 from trex2_lightning.training.fit import train
+from trex2_lightning.training.published import publish
 
 TinyConfig = Callable[..., Config]
 
@@ -59,6 +61,22 @@ def test_a_run_starts_from_the_weights_of_another(tiny_config: TinyConfig) -> No
     start, end = read(last_of(first))["state_dict"], dict(module.named_parameters())
     for name, parameter in end.items():
         assert torch.equal(parameter, start[name]), name
+
+
+def test_a_run_starts_from_a_run_s_folder_and_from_a_repository_of_the_hub(
+    checkpoint: Path, tiny_config: TinyConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(*load_checkpoint(checkpoint), tmp_path / "downloaded")
+    monkeypatch.setattr(fit, "hub_folder", lambda source: {"me/cells": tmp_path / "downloaded"}[source])
+    still = ("train.max_steps=1", "train.ema_decay=0", "optim.lr=0", "optim.lr_text=0", "optim.lr_backbone=0")
+    expected = load_checkpoint(checkpoint)[1].detector.state_dict()
+    for name, start in (("folder", checkpoint.parent.parent), ("hub", "me/cells")):
+        module = train(tiny_config(f"name={name}", f"train.init_from={start}", "seed=5", *still))
+        found = dict(module.detector.named_parameters())
+        assert all(tensor.equal(expected[parameter]) for parameter, tensor in found.items())
+    (tmp_path / "downloaded" / "config.json").write_text('{"model_type": "grounding-dino"}')
+    with pytest.raises(InputError, match=r"no detector of this package: model\.init_from=me/cells starts"):
+        train(tiny_config("name=other", "train.init_from=me/cells"))
 
 
 def test_only_one_of_two_models_may_have_a_bias_for_each_prompt(tiny_config: TinyConfig, tmp_path: Path) -> None:

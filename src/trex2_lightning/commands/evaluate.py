@@ -47,7 +47,8 @@ def main(arguments: list[str], prog: str = "evaluate.py") -> None:
     from trex2_lightning.config import for_benchmark, for_evaluation
     from trex2_lightning.evaluation.evaluate import evaluate
     from trex2_lightning.evaluation.tasks import evaluate_tasks
-    from trex2_lightning.inference.pretrained import checkpoint_of, load_pretrained
+    from trex2_lightning.inference.pretrained import load_pretrained
+    from trex2_lightning.training.checkpoint import checkpoint_of
 
     trained, module = load_pretrained(options.model)
     config, benchmark = trained, ""

@@ -33,8 +33,8 @@ def main(arguments: list[str], prog: str = "push.py") -> None:
     if not options.repository and not options.folder:
         raise InputError("where to: give OWNER/NAME of the hub, or --folder DIR")
 
-    from trex2_lightning.inference.pretrained import checkpoint_of
     from trex2_lightning.inference.publishing.upload import upload, write_published
+    from trex2_lightning.training.checkpoint import checkpoint_of
     from trex2_lightning.training.published import is_published
 
     source = Path(options.model)

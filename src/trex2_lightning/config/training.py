@@ -91,7 +91,7 @@ class TrainConfig:
     calibrate: bool = True  # after the last step: fit what scores mean to val (docs/evaluation.md)
     # The mean of AP on val with these chooses best.ckpt; what a run does not train is left out.
     best_by: list[str] = field(default_factory=lambda: ["text", "interactive_box", "generic"])
-    init_from: str = ""  # checkpoint whose weights the run starts from
+    init_from: str = ""  # whose weights the run starts from: checkpoint, folder of a run or by trex2 push, OWNER/NAME
     # Parts of the detector that stay as they are, such as `decoder`: no gradients of their own, evaluation mode.
     frozen: list[str] = field(default_factory=list)
     rhythm: RhythmConfig = field(default_factory=RhythmConfig)

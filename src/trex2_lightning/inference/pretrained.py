@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
 from trex2_lightning.config import Config, check_harmless
-from trex2_lightning.errors import InputError
 from trex2_lightning.models.hub.settings import hub_folder, model_config, weights_bytes
 from trex2_lightning.models.outline import outlined
 from trex2_lightning.training.build import build_module
-from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.checkpoint import checkpoint_of, load_checkpoint
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.published import is_published
-
-REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # as the hub names them
 
 
 def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
@@ -42,24 +38,3 @@ def load_pretrained(what: str | Path) -> tuple[Config, DetectionModule]:
         build_module(config)
     config.model = replace(model, init_from=str(folder))
     return config, build_module(config).eval()
-
-
-def checkpoint_of(what: str | Path) -> Path | None:
-    """The file itself, or the best checkpoint of a run's folder; None of what is in the hub's format.
-
-    Raises:
-        InputError: there is nothing of that name here, and the hub has none such; or a folder has neither.
-    """
-    path = Path(what)
-    if path.is_dir():
-        kept = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
-        found = next((file for file in kept if file.is_file()), None)
-        if found is None and not (path / "config.json").is_file():
-            raise InputError(
-                f"{path} has neither checkpoints/best.ckpt, as runs have, nor config.json, as folders of the hub have: "
-                "give another folder, or a checkpoint"
-            )
-        return found
-    if path.exists() or path.suffix == ".ckpt" or not REPOSITORY.fullmatch(str(what)):
-        return path
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,29 @@ from trex2_lightning.training.provenance import provenance_of
 from trex2_lightning.training.published import is_published, read_published, weights_file
 
 log = logging.getLogger(__name__)
+
+REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")  # as the hub names them
+
+
+def checkpoint_of(what: str | Path) -> Path | None:
+    """The file itself, or the best checkpoint of a run's folder; None of what is in the hub's format.
+
+    Raises:
+        InputError: there is nothing of that name here, and the hub has none such; or a folder has neither.
+    """
+    path = Path(what)
+    if path.is_dir():
+        kept = [path / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+        found = next((file for file in kept if file.is_file()), None)
+        if found is None and not (path / "config.json").is_file():
+            raise InputError(
+                f"{path} has neither checkpoints/best.ckpt, as runs have, nor config.json, as folders of the hub have: "
+                "give another folder, or a checkpoint"
+            )
+        return found
+    if path.exists() or path.suffix == ".ckpt" or not REPOSITORY.fullmatch(str(what)):
+        return path
+    return None
 
 
 def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:

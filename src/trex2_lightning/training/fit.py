@@ -16,11 +16,12 @@ from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.inventory import check, check_images
 from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.hub.settings import hub_folder
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.ops.host import writable
 from trex2_lightning.training.build import build_datamodule, build_module
 from trex2_lightning.training.callbacks.between_steps import LastWhenStopped
-from trex2_lightning.training.checkpoint import load_state, read_checkpoint, resumable, start_from
+from trex2_lightning.training.checkpoint import checkpoint_of, load_state, read_checkpoint, resumable, start_from
 from trex2_lightning.training.hard_negatives import nearest_phrases
 from trex2_lightning.training.module import DetectionModule
 from trex2_lightning.training.optim import TOWERS, parted
@@ -70,12 +71,7 @@ def train(
     trainer = build_trainer(config, watching)
     if trainer.is_global_zero:
         writable(config.folder if config.folder.exists() else config.folder.parent, "output=")
-    start = config.train.init_from if not resume else ""
-    if start and not Path(start).is_file() and not is_published(Path(start)):
-        raise InputError(
-            f"no checkpoint {start} to start from: {_how_to_make(Path(start))}, and CKPT=FILE (of make stage2) or "
-            "train.init_from=FILE takes another"
-        )
+    start = _start_of(config.train.init_from) if config.train.init_from and not resume else None
     data = data or build_datamodule(config)
     data.prepare_data()
     data.setup("fit")
@@ -91,7 +87,7 @@ def train(
         load_state(module, saved["state_dict"], last)  # the trainer does too, but says less of what does not fit
         module.provenance, module.earlier = provenance_of(saved), before.earlier
     elif start:
-        start_from(module, config, Path(start))
+        start_from(module, config, start)
     module.provenance = gone_on(module.provenance, origin(config, audits, before.step if before else 0))
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:
@@ -121,7 +117,7 @@ def train(
         if before:
             log.info("going on from %s", before)
         elif start:
-            log.info("starting from the weights of %s", start)
+            log.info("starting from the weights of %s", config.train.init_from)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SIGTERMException:  # Lightning's way to end between two batches
@@ -161,6 +157,27 @@ def _check_phrases(module: DetectionModule, data: DetectionDataModule) -> None:
             module.detector.text_encoder.check(phrases)
         except PhraseError as error:
             raise InputError(f"{source}: {error}; mend the data before you train") from error
+
+
+def _start_of(what: str) -> Path:
+    """The checkpoint, or the published folder, that `train.init_from` names.
+
+    Raises:
+        InputError: there is none, or it is a detector of others.
+    """
+    path = checkpoint_of(what)
+    if path is None:
+        path = hub_folder(what)
+        if not is_published(path):
+            raise InputError(
+                f"{what} is no detector of this package: model.init_from={what} starts from a Grounding DINO"
+            )
+    elif not path.is_file():
+        raise InputError(
+            f"no checkpoint {path} to start from: {_how_to_make(path)}, and CKPT=FILE (of make stage2) or "
+            "train.init_from=FILE takes another"
+        )
+    return path
 
 
 def _how_to_make(checkpoint: Path) -> str:

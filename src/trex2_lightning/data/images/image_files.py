@@ -51,10 +51,6 @@ def read_image(path: Path | bytes, size: tuple[int, int] | None = None) -> Image
             if wrong := too_large(*decoded_size(stored)):
                 raise ImageError(f"{called}: {wrong}")
             image = _in_rgb(stored, file, size)
-            image = ImageOps.exif_transpose(stored)
-            if size and image.size != size[::-1] and stored.size == size[::-1]:
-                image = stored
-            image = to_rgb(image)
     except ImageError:
         raise
     except FileNotFoundError:
