@@ -26,7 +26,9 @@ def test_tuned_prompts_load_in_predict(
     names = ["--category", "blue block", "--category", "red block"]
     common = ["--ckpt", visual_checkpoint, *data, *names, "--output", file]
     call(tune_prompts_command, *common, "--start", "text", "--steps", 2, "--lr", 0.1)
-    before, after = map(float, re.findall(r"([\d.]+) (?:before|after)", capsys.readouterr().out))
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1] == "2 of 2 steps"
+    before, after = map(float, re.findall(r"([\d.]+) (?:before|after)", printed.out))
     assert after < before
     image = tiny_coco / "test" / "1.jpg"
     common = ["--ckpt", visual_checkpoint, "--threshold", 0, "--output", tmp_path]

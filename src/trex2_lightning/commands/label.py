@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from trex2_lightning.commands.prompt_options import add_prompt_options, add_refine_options, marked, refining
-from trex2_lightning.commands.terminal import add_model, console, if_stopped
+from trex2_lightning.commands.terminal import add_model, console, if_stopped, shown_progress
 from trex2_lightning.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +16,6 @@ if TYPE_CHECKING:
     from trex2_lightning.inference.labelling.sources import Shard, Source
 
 FORMATS = ("coco", "label_studio", "voc", "yolo")
-QUIET = 10.0  # seconds between two lines of progress where there is no terminal
 NAMED = 5  # skipped pictures that are named on the terminal; the file has all
 
 
@@ -50,17 +43,18 @@ def main(arguments: list[str], prog: str = "label.py") -> None:
     )
     source, work = _source(options), Work(options.batch_size, options.workers, _shard(options.shard))
     source = leave_out(source, pictures_in(options.other) if options.other else (), options.limit)
-    which = refining(options)
-    if which:
-        request = refined_request(request, source, options.output, which)
-    labeller = Labeller(request)
     kept = f"what was labelled so far is in {options.output}; the same command goes on from there"
-    with if_stopped(lambda: kept), _progress("pictures") as told:
-        label_pictures(labeller, source, options.output, work, told)
-    if options.shard:
-        console.print(f"shard {options.shard} is done; when all are, the same command without --shard writes the files")
-        return
-    _tell(write_labels(labeller, source, options.output, options.format, work))
+    with if_stopped(lambda: kept):
+        if which := refining(options):
+            with shown_progress("pictures to refine by") as told:
+                request = refined_request(request, source, options.output, which, told)
+        labeller = Labeller(request)
+        with shown_progress("pictures") as told:
+            label_pictures(labeller, source, options.output, work, told)
+        if not options.shard:
+            _tell(write_labels(labeller, source, options.output, options.format, work))
+            return
+    console.print(f"shard {options.shard} is done; when all are, the same command without --shard writes the files")
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -166,7 +160,7 @@ def _source(options: argparse.Namespace) -> Source:
     if not is_video(video):
         return find_pictures(options.pictures, options.output)
     folder = options.output / "frames"
-    with _progress("frames") as told:
+    with shown_progress("frames") as told:
         write_frames(video, folder, options.every, lambda number: told(number + 1, None))
     return find_pictures(str(folder))
 
@@ -182,24 +176,3 @@ def _tell(written: Written) -> None:
         told.append(f"{len(written.skipped):,} skipped, as they cannot be read: {named}{more}")
     for line in told:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, and elsewhere a line every few seconds; told how many are done, and of how many."""
-    aside = Console(stderr=True)
-    if aside.is_terminal:
-        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=aside) as progress:
-            task = progress.add_task(what, total=None)
-            yield lambda done, total: progress.update(task, completed=done, total=total)
-        return
-    last = monotonic()
-
-    def tell(done: int, total: int | None) -> None:
-        nonlocal last
-        if monotonic() - last >= QUIET or done == total:
-            last = monotonic()
-            aside.print(f"{done:,} of {total:,} {what}" if total else f"{done:,} {what}", highlight=False)
-
-    yield tell

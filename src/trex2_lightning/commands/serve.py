@@ -36,9 +36,10 @@ def main(arguments: list[str], prog: str = "serve.py") -> None:
 
     from trex2_lightning.data.images.archives import MAX_PIXELS, most_pixels
     from trex2_lightning.inference.predictor import Predictor
-    from trex2_lightning.inference.serving.server import open_port, serve
+    from trex2_lightning.inference.serving.server import open_port, require_serving, serve
     from trex2_lightning.inference.serving.serving_limits import ServingLimits
 
+    require_serving()  # before it loads a detector
     if options.max_pixels > most_pixels():
         raise InputError(
             f"--max-pixels {options.max_pixels} is more than {MAX_PIXELS}={most_pixels()} lets through: set "

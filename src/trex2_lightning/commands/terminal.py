@@ -15,14 +15,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from time import monotonic
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.tables import console
 
+QUIET = 10.0  # seconds between two lines of progress where there is no terminal
 STOPPED, TERMINATED = 130, 143  # as a shell counts SIGINT and SIGTERM
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, a share of it, or what a file may have
 # Warnings of libraries that are true of every run, and nothing that anybody could mend.
@@ -121,6 +124,26 @@ def _status_of(end: BaseException) -> int:
     return TERMINATED if type(end).__name__ == "SIGTERMException" else 0
 
 
+@contextmanager
+def shown_progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal, and elsewhere a line every few seconds; told how many are done, and of how many."""
+    if aside.is_terminal:
+        columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=aside) as shown:
+            task = shown.add_task(what, total=None)
+            yield lambda done, total: shown.update(task, completed=done, total=total)
+        return
+    last = monotonic()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal last
+        if monotonic() - last >= QUIET or done == total:
+            last = monotonic()
+            aside.print(f"{done:,} of {total:,} {what}" if total else f"{done:,} {what}", highlight=False)
+
+    yield tell
+
+
 def parse(
     parser: argparse.ArgumentParser, arguments: list[str], others: str = "configuration values"
 ) -> tuple[argparse.Namespace, list[str]]:
@@ -141,4 +164,14 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-__all__ = ["STOPPED", "add_model", "among_ranks", "aside", "command", "console", "if_stopped", "parse"]
+__all__ = [
+    "STOPPED",
+    "add_model",
+    "among_ranks",
+    "aside",
+    "command",
+    "console",
+    "if_stopped",
+    "parse",
+    "shown_progress",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import add_model, console
+from trex2_lightning.commands.terminal import add_model, console, shown_progress
 from trex2_lightning.data.formats import every_format
 from trex2_lightning.errors import InputError
 from trex2_lightning.ops.host import writable
@@ -26,7 +26,8 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
         help="annotations of tens of images: a file of --format, or an index that `trex2 prepare` has made of any",
     )
     direct = [name for name, form in every_format().items() if form.direct]
-    parser.add_argument("--format", choices=direct, default="coco", help="of the file (default: coco)")
+    told = f"of the file: {', '.join(direct)} (default: coco)"
+    parser.add_argument("--format", choices=direct, default="coco", metavar="NAME", help=told)
     parser.add_argument("--images", type=Path, help="folder of the images of a file; an index knows its own")
     parser.add_argument(
         "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
@@ -60,7 +61,8 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
             "or take one of stage 2"
         )
     start = predictor.generic(exemplars(records, names)) if visual else predictor.text(names)
-    tuned = tune(predictor, records, start, options.steps, options.lr)
+    with shown_progress("steps") as told:
+        tuned = tune(predictor, records, start, options.steps, options.lr, told)
     predictor.save(tuned.prompts, options.output)
     console.print(
         f"loss on {len(records.images)} images: {tuned.loss_before:.4f} before, {tuned.loss_after:.4f} after "

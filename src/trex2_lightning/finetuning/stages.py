@@ -147,7 +147,7 @@ def _first_stage(run: FolderRun) -> tuple[Config, list[Choice]]:
     splits += [f"data.{name}.images=" for name in {*places, "test"}]  # an index knows them
     chosen = [f"{choice.key}={choice.value}" for choice in choices]
     own = [f"name={place.name}", f"output={place.parent}"]
-    return load(_shipped(BASE), [*own, *splits, *chosen, *run.settings]), choices
+    return load(BASE, [*own, *splits, *chosen, *run.settings]), choices
 
 
 def _second_stage(run: FolderRun) -> tuple[Config, list[Choice]]:
@@ -156,7 +156,7 @@ def _second_stage(run: FolderRun) -> tuple[Config, list[Choice]]:
     best = before.parent / "checkpoints" / "best.ckpt"
     if not before.is_file() or not best.is_file():
         raise InputError(f"{before.parent} has no stage 1 to start from: run {run.again()} first")
-    first, recipe, recipe_1 = load(before), load(_shipped(BASE_STAGE_2)), load(_shipped(BASE))
+    first, recipe, recipe_1 = load(before), load(BASE_STAGE_2), load(BASE)
     ours, theirs = flat(to_dict(recipe), "."), flat(to_dict(recipe_1), ".")
     differ = {key: value for key, value in ours.items() if theirs[key] != value and key not in OWN_OF_A_RUN}
     steps = max(100, round(first.train.max_steps * recipe.train.max_steps / recipe_1.train.max_steps))
@@ -170,9 +170,3 @@ def _second_stage(run: FolderRun) -> tuple[Config, list[Choice]]:
     choices = [choice for choice in choices if choice.key not in run.given]
     chosen = [f"{choice.key}={choice.value}" for choice in choices]
     return override(first, [*chosen, *run.settings, f"name={name}"]), choices
-
-
-def _shipped(file: Path) -> Path:
-    if not file.is_file():
-        raise InputError(f"{file} is not there: install from a clone by pip install -e, which has experiments/")
-    return file

@@ -9,6 +9,7 @@ Of a checkpoint of text alone that compares appearance, `known` has the prompts 
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -28,6 +29,7 @@ from trex2_lightning.errors import InputError, reason_of
 from trex2_lightning.inference.export_text import exported_text, tokenizer_of
 from trex2_lightning.inference.exported import (
     EXEMPLAR_GRAPHS,
+    EXPORTED_FILES,
     KNOWN_NAMES,
     TOKEN_PARTS,
     TOKENIZER,
@@ -54,6 +56,8 @@ OPSET = 18  # the first whose Resize and reductions are today's; ONNX Runtime's 
 MOST_BYTES = 1_500 * 2**20  # bytes of weights in one file: protocol buffers end at 2 GiB
 FREE = torch.export.Dim.DYNAMIC
 EXAMPLES = ("red star", "a blue moon")  # phrases of different lengths, whose words every vocabulary can spell
+log = logging.getLogger(__name__)
+
 Inputs = dict[str, tuple[Tensor | list[Tensor], Sequence[int]]]  # by name: an example, and which dimensions are free
 
 
@@ -66,7 +70,7 @@ class Graph(NamedTuple):
 
 
 def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
-    """Write a detector's graphs, tokenizer and settings to a folder.
+    """Write a detector's graphs, tokenizer and settings to a folder, in place of those of another.
 
     Args:
         config: the run.
@@ -93,13 +97,15 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
             "export a detector with a convolutional backbone"
         )
     writable(folder, "FOLDER")
+    for file in EXPORTED_FILES:
+        (folder / file).unlink(missing_ok=True)
     for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
-        write_graph(name, graph, folder)
+        log.info("%s is written", write_graph(name, graph, folder))
     tokenizer_of(detector.text_encoder).save(str(folder / TOKENIZER))
-    settings(config, module).write(folder)
     if (known := module.proposing()) is not None:
         np.savez(folder / KNOWN_NAMES, **{part: getattr(known, part).numpy() for part in TOKEN_PARTS})
-    return sorted(folder.iterdir())
+    settings(config, module).write(folder)  # last: without them it is no exported detector
+    return [folder / file for file in EXPORTED_FILES if (folder / file).is_file()]
 
 
 def require_onnx() -> None:

@@ -18,6 +18,11 @@ TOKENIZER = "tokenizer.json"
 KNOWN_NAMES = "known.npz"  # the prompts that find boxes for exemplars that the detector has not learned
 TOKEN_PARTS = ("embed", "category", "attend", "position")  # of prompt tokens, as graphs take them
 EXEMPLAR_GRAPHS: dict[ExemplarKind, str] = {"box": "boxes", "point": "points"}  # graphs of each kind
+GRAPHS = ("image", *EXEMPLAR_GRAPHS.values(), "text", "decode", "detect", "appearance")
+EXPORTED_FILES = (
+    *(f"{graph}.onnx{part}" for graph in GRAPHS for part in ("", ".data")),  # the second: weights beside a large graph
+    *(KNOWN_NAMES, TOKENIZER, SETTINGS),
+)
 EXPORT_VERSION = 1
 
 

@@ -30,9 +30,7 @@ def to_supervision(found: Sequence[Detection], names: Sequence[str] = ()) -> Det
     try:
         from supervision import Detections
     except ImportError:
-        raise InputError(
-            "supervision is not installed: pip install 'trex2_lightning[supervision]', or pip install supervision"
-        ) from None
+        raise InputError("supervision is not installed: pip install 'trex2_lightning[supervision]'") from None
     numbers = {name: number for number, name in enumerate(dict.fromkeys([*names, *(one.name for one in found)]))}
     return Detections(
         xyxy=np.array([one.box for one in found], np.float32).reshape(-1, 4),

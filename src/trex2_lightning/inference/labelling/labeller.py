@@ -76,8 +76,10 @@ class Labeller:
         Returns:
             A table of Arrow with `SCHEMA`'s columns, a row for each picture in their order.
         """
-        from trex2_lightning.inference.labelling.arrow import to_table
-
+        try:
+            from trex2_lightning.inference.labelling.arrow import to_table
+        except ImportError as error:
+            raise InputError("rows of Arrow need further packages: pip install 'trex2_lightning[ray]'") from error
         paths = [str(path) for path in batch["path"]]
         contents: Sequence[Path | bytes] = batch["bytes"] if "bytes" in batch else [Path(path) for path in paths]
         rows = self.rows(decode(list(zip(paths, contents, strict=True)), self.predictor.transform))

@@ -38,7 +38,7 @@ def write_frames(video: Path, folder: Path, every: int, written: Callable[[int],
     try:
         import av
     except ImportError as error:
-        raise InputError(f"{video}: a video needs PyAV: pip install trex2_lightning[video]") from error
+        raise InputError(f"{video}: a video needs PyAV: pip install 'trex2_lightning[video]'") from error
     folder.mkdir(parents=True, exist_ok=True)
     found = 0
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
@@ -44,18 +45,16 @@ def serve(
         given: names of proxies before it.
 
     Raises:
-        InputError: a package is missing.
+        InputError: as `require_serving`.
     """
-    try:
-        import uvicorn
+    require_serving()
+    import uvicorn
 
-        from trex2_lightning.inference.serving.api import build_api
-        from trex2_lightning.inference.serving.known_hosts import KnownHosts
-        from trex2_lightning.inference.serving.page import add_page
-        from trex2_lightning.inference.serving.upload_limit import UploadLimit
-    except ImportError as error:
-        raise InputError("serving needs further packages: pip install 'trex2_lightning[serve]'") from error
+    from trex2_lightning.inference.serving.api import build_api
+    from trex2_lightning.inference.serving.known_hosts import KnownHosts
+    from trex2_lightning.inference.serving.page import add_page
     from trex2_lightning.inference.serving.served_detector import ServedDetector
+    from trex2_lightning.inference.serving.upload_limit import UploadLimit
 
     served = ServedDetector(predictor, limits.memory)
     app = build_api(served, limits)
@@ -70,3 +69,9 @@ def serve(
         timeout_graceful_shutdown=1,
     )
     uvicorn.Server(settings).run(sockets=[place])
+
+
+def require_serving() -> None:
+    """Raises InputError: the extra `serve` is not installed."""
+    if any(find_spec(package) is None for package in ("nicegui", "fastapi", "uvicorn")):
+        raise InputError("serving needs further packages: pip install 'trex2_lightning[serve]'")
