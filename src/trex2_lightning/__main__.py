@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import ast
 from difflib import get_close_matches
+from functools import partial
 from importlib import import_module
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 
 import trex2_lightning
 from trex2_lightning.commands.terminal import command
@@ -28,11 +31,13 @@ def run(arguments: list[str]) -> None:
         InputError: there is no such command, or as the command.
     """
     found = commands()
-    listed = "\n".join(f"  {name:18}{meaning}" for name, meaning in found.items())
+    width = get_terminal_size().columns - 2  # as argparse has it
+    wrap = partial(fill, width=width, initial_indent="  ", subsequent_indent=" " * 20)
+    listed = "\n".join(wrap(f"{name:17} {meaning}") for name, meaning in found.items())
     parser = argparse.ArgumentParser(
         "trex2",
         usage="trex2 COMMAND ...",
-        description=f"{trex2_lightning.__doc__}\n\ncommands:\n{listed}",
+        description=f"{fill(str(trex2_lightning.__doc__), width)}\n\ncommands:\n{listed}",
         epilog="trex2 COMMAND --help has the arguments of a command.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

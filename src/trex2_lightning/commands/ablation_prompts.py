@@ -15,7 +15,8 @@ def main(arguments: list[str], prog: str = "ablation_prompts.py") -> None:
     """`ablation_prompts.py [--rows NAME ...] [--sets NAME ...] [--data DIR] [--screen] [--seeds N ...] ...`"""
     parser = argparse.ArgumentParser(prog, description="Compare ideas for stage 2, at equal numbers of steps.")
     parser.add_argument("--rows", nargs="+", default=[*ROWS], help=f"default: all: {', '.join(ROWS)}; several: a+b")
-    parser.add_argument("--sets", nargs="+", choices=SETS, help="default: shapes, and photographs where --data is")
+    told = f"of {', '.join(SETS)}; default: shapes, and photographs where --data is"
+    parser.add_argument("--sets", nargs="+", choices=SETS, metavar="SET", help=told)
     parser.add_argument("--data", help="folder of groceries and logos; default: the environment variable TREX2_DATA")
     parser.add_argument("--screen", action="store_true", help="396 steps of one seed, to choose what to run in full")
     parser.add_argument("--seeds", nargs="+", type=int, default=[], help="default: 0 1 2, of photographs 0 1")
