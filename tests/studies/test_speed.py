@@ -9,6 +9,8 @@ import pytest
 import torch
 from small_reference import SMALL
 
+from trex2_lightning.__main__ import commands
+from trex2_lightning.commands import bench
 from trex2_lightning.data.index.reading import open_index
 from trex2_lightning.errors import InputError
 from trex2_lightning.studies import input_speed, speed, startup_speed
@@ -26,7 +28,7 @@ from trex2_lightning.studies.detector_speed import (
 from trex2_lightning.studies.export_speed import exported
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
-from trex2_lightning.studies.speed import demand, index, input_pipeline, renew_exported, renew_startup, speed_page
+from trex2_lightning.studies.speed import demand, index, input_pipeline, renew, speed_page
 from trex2_lightning.studies.timing import Row, Setting
 
 
@@ -66,14 +68,20 @@ def test_the_start_of_commands_is_measured_and_its_section_renewed(
     page.write_text("# Benchmarks\n\n## Start-up\n\nold\n\n## Detectors\n\nkept\n")
     monkeypatch.setattr(speed, "STARTS", 1)
     monkeypatch.setattr(startup_speed, "COMMANDS", ("train",))
-    renew_startup(page)
+    renew(page, "start-up", 1)
     text = page.read_text()
     assert "old" not in text
     assert text.endswith(" |\n\n## Detectors\n\nkept\n")
     assert re.search(r"^\| trex2 train --help \|  \| \d+\.\d{3} \|  \| < 1\.5 s \|$", text, re.MULTILINE)
     assert re.search(r"^\| import trex2_lightning; [^|]* \| \d+\.\d{3} \| \d+\.\d{3} \|", text, re.MULTILINE)
     with pytest.raises(InputError, match="is no page with sections: make bench writes all of it"):
-        renew_startup(tmp_path / "gone.md")
+        renew(tmp_path / "gone.md", "start-up", 1)
+
+
+def test_the_start_of_what_people_use_is_measured_and_what_can_be_alone_is_a_choice_of_the_command() -> None:
+    study = {name for name in commands() if name.startswith(("ablation-", "bench"))} | {"dashboard", "verify-official"}
+    assert set(startup_speed.COMMANDS) == set(commands()) - study
+    assert speed.RENEWABLE.keys() == bench.SECTIONS.keys()
 
 
 @pytest.mark.slow
@@ -90,7 +98,7 @@ def test_a_section_that_a_page_lacks_comes_behind_the_first(tmp_path: Path, monk
     page = tmp_path / "page.md"
     page.write_text("# Benchmarks\n\n## Start-up\n\nkept\n\n## Detectors\n\nlast\n")
     for _ in range(2):
-        renew_exported(page)
+        renew(page, "onnx", 1)
     text = page.read_text()
     assert text.split("## ")[2].startswith("Exported, ")
     assert text.count("| one | 2.000 | 1.000 | 2.00 |") == 1

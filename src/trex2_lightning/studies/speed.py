@@ -25,6 +25,7 @@ from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
 STARTUP, STARTS = "Start-up", 5  # section of the page, and how often each thing is started
 EXPORTED = "Exported, ONNX Runtime beside PyTorch with `experiments/small_coco.yaml`, one thread"
+LABELLED = "Labelling, `trex2 label` with `experiments/small_coco.yaml`"
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
 
 
@@ -40,43 +41,44 @@ def measure_speed(target: Path, threads: int) -> None:
         sections = {
             STARTUP: startup(STARTS),
             EXPORTED: exported(Path(folder, "onnx"), Setting()),
+            LABELLED: labelling(Path(folder, "label"), Setting()),
             "Detectors": detectors(Path(folder), Setting()),
             f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
             "Index of a data set, one core": index(Path(folder), Setting()),
-            "Labelling, `trex2 label` with `experiments/small_coco.yaml`": labelling(Path(folder, "label"), Setting()),
         }
         needed = demand(Path(folder), sections["Input pipeline, one core"][0], Setting())
     target.write_text(speed_page(sections, threads, needed), encoding="utf-8")
 
 
-def renew_startup(target: Path) -> None:
-    """Measure the start of commands anew, in a minute, and leave the other sections of the page as they are.
+RENEWABLE: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {  # sections by themselves, as they are asked for
+    "start-up": (STARTUP, lambda _: startup(STARTS)),
+    "onnx": (EXPORTED, lambda folder: exported(folder, Setting())),
+    "labelling": (LABELLED, lambda folder: labelling(folder, Setting())),
+}
+
+
+def renew(target: Path, part: str, threads: int) -> None:
+    """Measure a section anew and leave the others as they are; one that the page lacks comes behind its first.
+
+    Args:
+        target: the page.
+        part: key of `RENEWABLE`.
+        threads: of PyTorch, but for exported graphs.
 
     Raises:
-        InputError: there is no page.
+        InputError: there is no page, or what is measured is not installed.
     """
-    _renew(target, STARTUP, startup(STARTS))
-
-
-def renew_exported(target: Path) -> None:
-    """The same of exported graphs, in minutes.
-
-    Raises:
-        InputError: there is no page, or the `onnx` extra is not installed.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        _renew(target, EXPORTED, exported(Path(folder), Setting()))
-
-
-def _renew(target: Path, title: str, rows: Sequence[Row]) -> None:
-    """Replace a section, or write it behind the first."""
+    torch.set_num_threads(threads)
     text = target.read_text(encoding="utf-8") if target.is_file() else ""
     sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
     if len(sections) < 2:
         raise InputError(f"{target} is no page with sections: make bench writes all of it")
+    title, measure = RENEWABLE[part]
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Path(folder))
     others = [section for section in sections if not section.startswith(f"## {title}\n")]
     place = next((place for place, section in enumerate(sections) if section not in others), 2)
     target.write_text("".join([*others[:place], f"{_section(title, rows)}\n\n", *others[place:]]), encoding="utf-8")

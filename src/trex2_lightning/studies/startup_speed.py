@@ -8,7 +8,10 @@ from functools import partial
 
 from trex2_lightning.studies.timing import Row, fastest
 
-COMMANDS = ("train", "evaluate", "predict", "tune", "prepare", "calibrate", "compare", "preflight", "demo")
+COMMANDS = (
+    *("train", "evaluate", "predict", "label", "tune", "prepare", "audit", "calibrate", "compare", "export", "push"),
+    *("serve", "preflight", "demo"),
+)
 
 
 def startup(repeats: int) -> list[Row]:
