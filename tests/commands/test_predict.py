@@ -189,10 +189,12 @@ def test_wrong_prompts(
     assert message in error_line(predict_command, image, *prompts, "--ckpt", visual_checkpoint)
 
 
-def test_an_unreadable_image_to_predict(error_line: Callable[..., str], checkpoint: Path, tmp_path: Path) -> None:
+def test_an_unreadable_image_to_predict(error_line: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_text("no picture")
-    message = error_line(predict_command, tmp_path / "x.jpg", "--text", "x", "--ckpt", checkpoint)
-    assert message.startswith(f"{tmp_path / 'x.jpg'}: cannot be read")
+    """Before it reads the checkpoint."""
+    for name, told in (("x.jpg", "cannot be read"), ("gone.jpg", "no such image file")):
+        message = error_line(predict_command, tmp_path / name, "--text", "x", "--ckpt", "gone.ckpt")
+        assert message.startswith(f"{tmp_path / name}: {told}")
 
 
 def test_predict_does_not_replace_a_photograph(error_line: Callable[..., str], tiny_coco: Path, tmp_path: Path) -> None:

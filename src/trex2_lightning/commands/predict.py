@@ -37,6 +37,7 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
     shown = marked(options)
     folder = options.output or (None if options.json else Path("runs/predict"))
 
+    from trex2_lightning.inference.inputs import as_picture
     from trex2_lightning.inference.prediction_files import output_files, prediction_values, write_prediction
     from trex2_lightning.inference.predictor import Predictor, Reference
     from trex2_lightning.inference.refining import refine
@@ -48,8 +49,9 @@ def main(arguments: list[str], prog: str = "predict.py") -> None:
         writable(folder)
     if options.save_prompts:
         writable(prompt_file(options.save_prompts).parent, "--save-prompts")
+    picture = as_picture(options.image)  # refused before a detector is loaded
     predictor = Predictor.from_pretrained(options.model)
-    image, exemplars = predictor.encode(options.image), shown.pop("", {})
+    image, exemplars = predictor.encode(picture), shown.pop("", {})
     references: list[Reference] = [(Path(file), others) for file, others in shown.items()]
     if exemplars:
         references.append((image, exemplars))

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from trex2_lightning.data.images import file_names
-from trex2_lightning.data.images.file_names import Listing
+from trex2_lightning.data.images.archives import PICTURE_FORMATS
+from trex2_lightning.data.images.file_names import IMAGE_SUFFIXES, Listing
 
 
 @pytest.fixture
@@ -77,3 +79,9 @@ def test_a_spelling_that_could_be_one_of_two_files_is_none(folder: Path) -> None
     assert listing.find("train/%58.png") == str(folder / "train" / "X.png")  # what it says, once decoded
     assert listing.find("train/y.PNG") is None
     assert listing.find("train\\Y.png") == "second"
+
+
+def test_every_format_that_is_read_is_known_by_its_suffix() -> None:
+    """So that no folder's pictures are passed over in silence."""
+    known = {form for suffix, form in Image.registered_extensions().items() if suffix in IMAGE_SUFFIXES}
+    assert known == set(PICTURE_FORMATS)

@@ -16,7 +16,10 @@ from urllib.parse import unquote
 
 import numpy as np
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (  # the usual ones first, as some readers try one after the other
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"),
+    *(".avif", ".dib", ".gif", ".jfif", ".jp2", ".pgm", ".ppm", ".tga"),
+)
 NAMES_KEPT = 2**22  # names in folders that are remembered, some 40 bytes each
 EMPTY_FOLDER = 2**5  # names that take the memory of a folder without any
 NAMES_WALKED = 2**22  # files below all folders: of more, none is found by its last part alone
