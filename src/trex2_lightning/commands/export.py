@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from trex2_lightning.commands.terminal import console, if_stopped, writable
+from trex2_lightning.commands.terminal import console, if_stopped
+from trex2_lightning.ops.host import writable
 
 
 def main(arguments: list[str], prog: str = "export.py") -> None:

@@ -61,8 +61,8 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
             "or take one of stage 2"
         )
     start = predictor.generic(exemplars(records, names)) if visual else predictor.text(names)
-    with shown_progress("steps") as told:
-        tuned = tune(predictor, records, start, options.steps, options.lr, told)
+    with shown_progress("steps") as progress:
+        tuned = tune(predictor, records, start, options.steps, options.lr, progress)
     predictor.save(tuned.prompts, options.output)
     console.print(
         f"loss on {len(records.images)} images: {tuned.loss_before:.4f} before, {tuned.loss_after:.4f} after "

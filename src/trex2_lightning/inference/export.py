@@ -46,7 +46,6 @@ from trex2_lightning.inference.graphs import (
 )
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector
-from trex2_lightning.ops.host import writable
 from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.prompting.prompt_set import fingerprint, network_fingerprint
 from trex2_lightning.structures import Images
@@ -96,7 +95,7 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
             f"model.backbone.name={config.model.backbone.name}: a Swin's windows have no graph for images of any size; "
             "export a detector with a convolutional backbone"
         )
-    writable(folder, "FOLDER")
+    folder.mkdir(parents=True, exist_ok=True)
     for file in EXPORTED_FILES:
         (folder / file).unlink(missing_ok=True)
     for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
