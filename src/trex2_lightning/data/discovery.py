@@ -33,7 +33,7 @@ LOOKED_FOR = 50  # pictures by which their folder is found
 FIRST_BYTES = 2**16  # bytes that show what a file is
 FEDERATED = b'"neg_category_ids"'  # only LVIS says what an image does not judge
 COCO_LIST = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
-INDEX = "index"  # of any format, made by scripts/prepare_data.py
+INDEX = "index"  # of any format, made by trex2 prepare
 
 
 class SplitSource(NamedTuple):
@@ -76,7 +76,7 @@ def discover(folder: Path, form: str = "") -> FolderContent:
     if not found:
         raise InputError(
             f"{folder}: no annotations of {', '.join(FINDERS)} were found in it; of other formats "
-            "scripts/prepare_data.py makes an index, FOLDER/train, which is found (docs/data.md)"
+            "trex2 prepare makes an index, FOLDER/train, which is found (docs/data.md)"
         )
     if len(found) > 1:
         raise InputError(f"{folder} has annotations in several formats: choose by data.format={' or '.join(found)}")

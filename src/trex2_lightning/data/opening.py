@@ -57,7 +57,7 @@ def read_records(annotations: Path, images: Path, form: Format) -> Records:
         InputError: a missing file or folder, or an entry that is wrong.
     """
     if is_there(annotations) and not images.is_dir():
-        raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder")
+        raise InputError(f"{images}: no such image folder; set data.root= to the data set's folder, or mend the path")
     report = Report(strict=True)
     read = list(form.reader(annotations, store=ImageStore([images], look=False), report=report))
     _log(annotations, report)

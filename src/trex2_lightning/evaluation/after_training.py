@@ -24,7 +24,7 @@ def fit_scores(config: Config) -> None:
     if not config.train.calibrate or leave_the_other_ranks() > 0:
         return
     if is_trained_on_val(config):
-        log.warning("data.val is what it was trained on, so scores stay as they were learned: see scripts/calibrate.py")
+        log.warning("data.val is what it was trained on, so scores stay as they were learned: see trex2 calibrate")
         return
     fitted: dict[int, tuple[DetectionModule, dict[PromptSource, float]]] = {}  # by step
     for name in ("last.ckpt", "best.ckpt"):

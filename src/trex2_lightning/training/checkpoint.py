@@ -71,8 +71,7 @@ def load_checkpoint(path: Path) -> tuple[Config, DetectionModule]:
         module.detector.calibration.load_fits(checkpoint.get("calibration", {}))
     except (AttributeError, RuntimeError, TypeError) as error:
         raise InputError(
-            f"{path}: what its scores mean is not numbers as this project has them; fit them anew with "
-            "scripts/calibrate.py"
+            f"{path}: what its scores mean is not numbers as this project has them; fit them anew with trex2 calibrate"
         ) from error
     return config, module.eval()
 

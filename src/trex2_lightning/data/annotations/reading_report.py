@@ -76,7 +76,9 @@ class Report:
             InputError: it cannot be opened.
         """
         if self.strict and not path.is_file():
-            raise InputError(f"{path}: no such annotation file; set data.root= to the data set's folder")
+            raise InputError(
+                f"{path}: no such annotation file; set data.root= to the data set's folder, or mend the path"
+            )
         self.sources.append(path)
         try:
             file = self._watch(path) if self._watch else path.open("rb")
