@@ -249,15 +249,6 @@ def test_names_find_boxes_for_exemplars_that_were_not_learned(late: Exported, tm
         (one.folder / "known.npz").unlink(missing_ok=True)
 
 
-def test_a_lone_phrase_and_images_of_any_kind(late: Exported, tmp_path: Path) -> None:
-    (_, runtime), file, image = predictors(late), tmp_path / "a.png", picture(90, 70)
-    image.save(file)
-    prompts = runtime.text("red block")
-    assert prompts.names == ("red block",)
-    found = [runtime.detect(same, prompts, 0.0) for same in (image, file, str(file), np.asarray(image))]
-    assert all(one == found[0] for one in found)
-
-
 def test_the_page_s_snippet_runs_without_pytorch(late: Exported, tmp_path: Path) -> None:
     predictors(late)
     picture(90, 70).save(tmp_path / "image.jpg")

@@ -99,5 +99,5 @@ def test_no_key_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, refusing: s
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb_workspaces.workspaces", None)
-    with pytest.raises(InputError, match=r"pip install -e \"\.\[dashboard\]\""):
+    with pytest.raises(InputError, match=r"pip install 'trex2_lightning\[dashboard\]'"):
         workspace("team", "project", "group", ["val/ap"])

@@ -159,7 +159,10 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
         raise InputError(f"no prompt file {path}: --save-prompts writes one")
     try:
         with safe_open(path, framework="np") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if any(tensor.dtype.kind not in "biuf" for tensor in tensors.values()):  # known where ml_dtypes is loaded
+                raise TypeError("not of a type of NumPy's own")
+            return file.metadata() or {}, tensors
     except (SafetensorError, AttributeError, TypeError, ValueError) as error:  # the last ones: of what NumPy has not
         raise InputError(
             f"{path} is no safetensors file, or damaged: give one that --save-prompts has written"

@@ -119,7 +119,6 @@ def test_images_that_are_none_or_not_there(dataset: Callable[..., Path], tmp_pat
         ("names: [cat]", "has no 'train'"),
         ("train: gone\nnames: [cat]", "no such folder or list of images"),
         ("train: labels\nnames: [cat]", "'train' has no images"),
-        ("path: ~nobody-at-all/x\nnames: [dog]\ntrain: images\n", "~nobody-at-all/x, which is no folder here"),
     ],
 )
 def test_a_broken_description_is_refused(dataset: Callable[..., Path], text: str, message: str) -> None:

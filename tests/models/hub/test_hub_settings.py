@@ -70,7 +70,7 @@ def test_values_of_other_kinds_are_named(tmp_path: Path, key: str, value: object
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "{}", '{"model_type": ["grounding-dino"]}', " " * 1001])
 def test_what_cannot_be_settings_is_told(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings, "MOST_BYTES", 1000 if text.startswith(" ") else settings.MOST_BYTES)
+    monkeypatch.setattr(settings, "LONGEST_FILE", 1000 if text.startswith(" ") else settings.LONGEST_FILE)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=r"readable|another model_type"):
         model_config(str(tmp_path))

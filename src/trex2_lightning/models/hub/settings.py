@@ -123,10 +123,10 @@ def read_text(file: Path) -> str:
     """The content of a file that is read whole.
 
     Raises:
-        OSError, ValueError: it cannot be read, is longer than `MOST_BYTES`, or is no text.
+        OSError, ValueError: it cannot be read, is longer than `LONGEST_FILE`, or is no text.
     """
-    if file.stat().st_size > MOST_BYTES:
-        raise ValueError(f"{file} is longer than {MOST_BYTES:,} bytes")
+    if file.stat().st_size > LONGEST_FILE:
+        raise ValueError(f"{file} is longer than {LONGEST_FILE:,} bytes")
     return file.read_text(encoding="utf-8")
 
 
@@ -141,7 +141,7 @@ def _require_alike(found: dict[str, Any], known: dict[str, Any], source: str) ->
             raise InputError(f"{source}: its config.json says {key}={found[key]!r:.60}, which cannot be")
 
 
-MOST_BYTES = 2**26  # of a text; a vocabulary of many languages has a quarter
+LONGEST_FILE = 2**26  # of a text; a vocabulary of many languages has a quarter
 MOST_ITEMS = 64  # of a list of sizes
 STAGE = re.compile(r"stage(\d{1,3})")
 
