@@ -85,7 +85,7 @@ def test_every_protocol(evaluated: Evaluated, tiny_coco: Path) -> None:
     ("benchmark", "layout"),
     [
         pytest.param("lvis_val", lvis, marks=pytest.mark.slow),
-        pytest.param("fsc147", fsc147, marks=pytest.mark.ci),
+        pytest.param("fsc147", fsc147, marks=pytest.mark.slow),
         pytest.param("roboflow100", roboflow100, marks=pytest.mark.slow),
     ],
 )

@@ -226,7 +226,7 @@ def test_a_job_whose_time_is_up_is_queued_again_and_goes_on(
     assert checkpoints(tmp_path) == [f"runs/tiny/checkpoints/{name}.ckpt" for name in ("best", "last", "previous")]
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_a_job_on_two_nodes_goes_on_when_it_is_submitted_again(
     cluster: Cluster, tiny_config: TinyConfig, checkpoint: Path, tmp_path: Path
 ) -> None:
