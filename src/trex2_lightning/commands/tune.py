@@ -26,8 +26,8 @@ def main(arguments: list[str], prog: str = "tune_prompts.py") -> None:
         help="annotations of tens of images: a file of --format, or an index that `trex2 prepare` has made of any",
     )
     direct = [name for name, form in every_format().items() if form.direct]
-    told = f"of the file: {', '.join(direct)} (default: coco)"
-    parser.add_argument("--format", choices=direct, default="coco", metavar="NAME", help=told)
+    meaning = f"of the file: {', '.join(direct)} (default: coco)"
+    parser.add_argument("--format", choices=direct, default="coco", metavar="NAME", help=meaning)
     parser.add_argument("--images", type=Path, help="folder of the images of a file; an index knows its own")
     parser.add_argument(
         "--category", action="append", required=True, metavar="NAME", help="of the annotations; may be repeated"
