@@ -1,9 +1,9 @@
 """Kills runs at random, again and again, and compares each with one that nobody has killed.
 
 `python tests/training/soak.py --kills 100 [--seed N]`. A chain is a run that is killed and resumed until it is done:
-with SIGKILL, at any of the moments at which `Moments` looks, which lie within the start, batches, optimizer steps,
-writes and validations, several times. Every loss of every rank, however often it was computed, and at the end all that
-the checkpoints hold must be those of the run that was not killed, to the bit.
+with SIGKILL or SIGTERM, at any of the moments at which `Moments` looks, which lie within the start, batches, optimizer
+steps, writes and validations, several times. Every loss of every rank, however often it was computed, the steps that
+are evaluated, and at the end all that the checkpoints hold must be those of the run that was not killed, to the bit.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from recorded_runs import assert_same, assert_same_end, read
 from tiny_data import TINY, write_tiny
 
+from trex2_lightning.commands.terminal import TERMINATED
 from trex2_lightning.config import Config, load
 from trex2_lightning.training import checkpoint_io, fit
 from trex2_lightning.training.module import DetectionModule
 
 COMMON = (
-    *("train.max_steps=6", "train.save_every=2", "train.val_every=3", "train.calibrate=false"),
+    *("train.max_steps=6", "train.save_every=2", "train.calibrate=false"),
     *("train.rhythm={visual: 1, text: 1}", "data.augment.crop=0.5", "data.batch_size=1", "eval.batch_size=2"),
 )
 
@@ -42,33 +45,37 @@ class Kind(NamedTuple):
 
     ranks: int
     accumulate: int
+    val_every: int  # 2: at the steps that are saved
 
     def config(self, root: Path, name: str) -> Config:
         settings = [f"train.devices={self.ranks}", f"train.total_batch={self.ranks * self.accumulate}"]
+        settings.append(f"train.val_every={self.val_every}")
         places = [f"data.root={root / 'tiny'}", f"output={root}", f"name={name}"]
         return load(TINY, [*COMMON, *settings, *places])
 
 
-KINDS = [Kind(ranks, accumulate) for ranks in (1, 2) for accumulate in (1, 4)]
+KINDS = [Kind(*kind) for kind in product((1, 2), (1, 4), (2, 3))]
 
 
 class Moments:
     """Counts the moments of a process, and kills its group at one of them.
 
     Args:
-        last: the number of the one at which it is killed; None: never.
+        last: the number of the one at which it is ended; None: never.
+        by: SIGKILL, or SIGTERM, which lets it finish its step.
         log: file that every loss is written to.
     """
 
-    def __init__(self, last: int | None, log: Path) -> None:
-        self._last, self._log, self.count = last, log, 0
+    def __init__(self, last: int | None, log: Path, by: signal.Signals = signal.SIGKILL) -> None:
+        self._last, self._log, self._by, self.count = last, log, by, 0
 
     def look(self, what: str, before: Callable[[], Any] = lambda: None) -> None:
         self.count += 1
         if self.count == self._last:
-            before()
-            self.note({"killed": what})
-            os.killpg(0, signal.SIGKILL)
+            if self._by == signal.SIGKILL:
+                before()
+            self.note({"ended": f"{what}, {self._by.name}"})
+            os.killpg(0, self._by)
 
     def note(self, what: dict[str, Any]) -> None:
         with self._log.open("a") as file:
@@ -77,6 +84,7 @@ class Moments:
     def watch(self) -> None:
         """In this process from now on."""
         step, save, keep = DetectionModule.training_step, torch.save, checkpoint_io._keep
+        end = DetectionModule.on_validation_epoch_end
 
         def training_step(module: DetectionModule, batch: Any, batch_idx: int) -> torch.Tensor:
             self.look("batch")
@@ -97,7 +105,13 @@ class Moments:
             keep(place, copy)
             self.look("write, previous.ckpt moved")
 
+        def on_validation_epoch_end(module: DetectionModule) -> None:
+            end(module)
+            if not module.trainer.sanity_checking:
+                self.note({"rank": module.global_rank, "evaluated": module.global_step})
+
         DetectionModule.training_step = training_step  # type: ignore[method-assign]
+        DetectionModule.on_validation_epoch_end = on_validation_epoch_end  # type: ignore[method-assign]
         torch.save, checkpoint_io._keep = written, kept
         self._before(fit, "build_module", "start")
         for name in ("on_before_optimizer_step", "on_train_batch_end", "validation_step", "on_validation_epoch_end"):
@@ -114,8 +128,8 @@ class Moments:
         setattr(owner, name, looked)
 
 
-def start(config: Config, last: int | None, log: Path) -> bool:
-    """Train in a process for each rank, from the start or from what there is; whether nobody was killed."""
+def start(config: Config, last: int | None, log: Path, by: signal.Signals = signal.SIGKILL) -> bool:
+    """Train in a process for each rank, from the start or from what there is; whether nobody was ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -125,7 +139,9 @@ def start(config: Config, last: int | None, log: Path) -> bool:
         if not (pid := os.fork()):
             os.setpgid(0, ranks[0] if ranks else 0)
             try:
-                _train(config, rank, port, Moments(last if rank == 0 else None, log), resume=resume)
+                _train(config, rank, port, Moments(last if rank == 0 else None, log, by), resume=resume)
+            except SIGTERMException:
+                os._exit(TERMINATED)
             except BaseException as error:
                 Moments(None, log).note({"failed": repr(error)})
                 os._exit(1)
@@ -133,7 +149,7 @@ def start(config: Config, last: int | None, log: Path) -> bool:
         os.setpgid(pid, ranks[0] if ranks else pid)
         ranks.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]
-    if {*codes} - {0, -signal.SIGKILL}:
+    if {*codes} - {0, TERMINATED, -signal.SIGKILL, -signal.SIGTERM}:
         raise AssertionError(f"{config.name}: {codes}: {log.read_text()[-2000:]}")
     return not any(codes)
 
@@ -154,6 +170,11 @@ def _train(config: Config, rank: int, port: int, moments: Moments, *, resume: bo
 
 def notes(log: Path, key: str) -> list[dict[str, Any]]:
     return [note for note in map(json.loads, log.read_text().splitlines()) if key in note]
+
+
+def evaluated(log: Path) -> set[tuple[int, int]]:
+    """Ranks and steps."""
+    return {(note["rank"], note["evaluated"]) for note in notes(log, "evaluated")}
 
 
 def losses(log: Path) -> dict[tuple[int, int], set[float]]:
@@ -177,21 +198,22 @@ def soak(kills: int, seed: int, root: Path, tell: Callable[[str], None]) -> dict
     while sum(counts.values()) < kills:
         kind = KINDS[chain % len(KINDS)]
         if kind not in whole:
-            config, log = kind.config(root, f"whole-{kind.ranks}-{kind.accumulate}"), root / f"whole-{len(whole)}.log"
+            config, log = kind.config(root, f"whole-{len(whole)}"), root / f"whole-{len(whole)}.log"
             assert start(config, None, log)
             whole[kind] = config, log, next(n["moments"] for n in notes(log, "moments") if n["rank"] == 0)
         reference, reference_log, moments = whole[kind]
         config, log = kind.config(root, f"chain-{chain}"), root / f"chain-{chain}.log"
-        while not start(config, draw.randint(1, moments), log):
+        while not start(config, draw.randint(1, moments), log, draw.choice((signal.SIGKILL, signal.SIGTERM))):
             pass
         assert losses(log) == losses(reference_log), f"{config.name}: losses"
+        assert evaluated(log) == evaluated(reference_log), f"{config.name}: evaluations"
         assert_same_end(reference, config)
         best, other = (read(run.folder / "checkpoints" / "best.ckpt")["state_dict"] for run in (reference, config))
         assert_same(best, other, "best.ckpt")
-        at = [note["killed"] for note in notes(log, "killed")]
+        at = [note["ended"] for note in notes(log, "ended")]
         for moment in at:
             counts[moment] = counts.get(moment, 0) + 1
-        ranks, accumulate = kind
+        ranks, accumulate, _ = kind
         tell(f"chain {chain}: {ranks} ranks, accumulation {accumulate}, {len(at)} kills ({', '.join(at)}): equal")
         chain += 1
     return counts

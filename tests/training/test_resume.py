@@ -144,6 +144,32 @@ def test_a_crash_in_an_evaluation_does_no_harm(
     assert_same_end(whole, broken)
 
 
+@pytest.mark.parametrize("broken_off", [2, 4])
+def test_an_evaluation_that_was_broken_off_is_made_when_the_run_goes_on(
+    tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch, broken_off: int
+) -> None:
+    """Also where its step was saved before, and of the last step; Lightning takes it for done."""
+    config = tiny_config("train.save_every=2", "train.val_every=2", "train.max_steps=4")
+    seen = []
+    end = DetectionModule.on_validation_epoch_end
+
+    def broken(self: DetectionModule) -> None:
+        if self.trainer.global_step == broken_off and broken_off not in seen:
+            seen.append(broken_off)
+            raise CrashError
+        end(self)
+        seen.append(self.trainer.global_step)
+
+    monkeypatch.setattr(DetectionModule, "on_validation_epoch_end", broken)
+    with pytest.raises(CrashError):
+        train(config)
+    before = [*seen]
+    train(config, resume=True)
+    evaluated = [step for step in seen[len(before) :] if step]
+    assert evaluated == [step for step in (2, 4) if step >= broken_off]
+    assert read(last_of(config))["global_step"] == 4
+
+
 def test_a_crash_leaves_the_best_checkpoint_as_it_was(tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny_config()
     recorded_losses(monkeypatch, stop_at=6)

@@ -28,6 +28,7 @@ from trex2_lightning.prompting.training_prompts import TrainingPrompts
 from trex2_lightning.structures import Batch, FeatureMaps, Prompts, PromptSource, PromptTokens
 from trex2_lightning.training.divergence import FiniteSteps
 from trex2_lightning.training.optim import adamw, regroup, schedule, set_rates
+from trex2_lightning.training.resuming import count_batches_anew
 
 
 class Measurement(NamedTuple):
@@ -86,6 +87,7 @@ class DetectionModule(L.LightningModule):
         self.figures: dict[str, dict[str, float]] = {}
         self.visual_trained = visual_trained
         self.known_names: tuple[str, ...] = ()  # that training asked for
+        self.is_unevaluated = False  # it goes on from a step that may have been to be evaluated
         self.earlier: list[dict[str, Any]] = []  # settings that resuming has changed: `until` which step they held
         self.provenance: list[dict[str, Any]] = []  # as `training.provenance` has it
         self._proposing: PromptTokens | None = None
@@ -258,20 +260,11 @@ class DetectionModule(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         migrate(checkpoint, "the checkpoint")  # the trainer reads the file by itself
-        self._count_batches_anew(checkpoint)
+        self.is_unevaluated = count_batches_anew(checkpoint, self.trainer.accumulate_grad_batches)
         regroup(checkpoint, self.detector)
         self.visual_trained |= checkpoint["visual_trained"]
         if self.training_prompts.memory_bank is not None:
             self.training_prompts.memory_bank.load_state_dict(checkpoint.get("memory_bank", {}))
-
-    def _count_batches_anew(self, checkpoint: dict[str, Any]) -> None:
-        """The trainer counts batches, the stream optimizer steps: they differ where a step has more batches now."""
-        done = checkpoint["global_step"] * self.trainer.accumulate_grad_batches
-        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
-        for counts in (progress["total"], progress["current"]):
-            counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), done))
-        # The step that is logged: Lightning counts it up only after the checkpoint of a step is written.
-        checkpoint["loops"]["fit_loop"]["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], batch: Batch, left_out: int) -> None:
         """The loss and its terms, apart by what the images were asked with, and what the step had to do without."""

@@ -84,6 +84,27 @@ def resumption(config: Config, checkpoint: dict[str, Any], path: Path) -> Resump
     return Resumption(path, step, before, changed, provenance_of(checkpoint)[-1].get("data", {}), earlier)
 
 
+def count_batches_anew(checkpoint: dict[str, Any], accumulate: int) -> bool:
+    """The trainer counts batches, the stream optimizer steps: they differ where a step has more batches now.
+
+    Args:
+        checkpoint: of the trainer, changed in place.
+        accumulate: batches of a step.
+
+    Returns:
+        Whether it was written before the evaluation of its step, if there was to be one.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    progress = loops["epoch_loop.batch_progress"]
+    is_within = progress["total"]["completed"] < progress["total"]["processed"]
+    done = checkpoint["global_step"] * accumulate
+    for counts in (progress["total"], progress["current"]):
+        counts.update(dict.fromkeys(("ready", "started", "processed", "completed"), done))
+    # The step that is logged: Lightning counts it up only after the checkpoint of a step is written.
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+    return bool(is_within)
+
+
 def _flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
     """By their dotted keys."""
     values: dict[str, Any] = {}

@@ -23,7 +23,13 @@ from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from trex2_lightning.config import Config, ConfigError, TrainConfig, to_dict
 from trex2_lightning.training.acceleration import Acceleration
 from trex2_lightning.training.callbacks.averaging import RampedAveraging
-from trex2_lightning.training.callbacks.between_steps import BestSoFar, BetweenSteps, LastWhenStopped
+from trex2_lightning.training.callbacks.between_steps import (
+    BestSoFar,
+    BetweenSteps,
+    LastWhenStopped,
+    end_at_once,
+    hear_sigterm,
+)
 from trex2_lightning.training.callbacks.prediction_table import PredictionTable
 from trex2_lightning.training.callbacks.progress import progress
 from trex2_lightning.training.callbacks.resources import ResourceMonitor
@@ -64,7 +70,7 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         alone: in one process, also where a launcher has started this one beside others.
     """
     _quiet()
-    return L.Trainer(
+    trainer = L.Trainer(
         **_devices(config) | ({"plugins": [LightningEnvironment()]} if alone else {}),
         precision=config.train.precision,
         logger=False,
@@ -73,6 +79,8 @@ def build_evaluator(config: Config, *, alone: bool = False) -> L.Trainer:
         use_distributed_sampler=False,
         enable_model_summary=False,
     )
+    hear_sigterm(trainer, end_at_once)
+    return trainer
 
 
 def wandb_logger(config: Config, folder: Path | None = None) -> WandbLogger:

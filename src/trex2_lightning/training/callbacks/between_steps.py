@@ -5,22 +5,39 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loops.evaluation_loop import RestartStage
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from trex2_lightning.ops.distributed import any_rank
 
 log = logging.getLogger(__name__)
 
 
-class LastWhenStopped(Callback):
-    """Where a scheduler (SIGTERM) or a person (Ctrl-C) ends the run, lets a single process finish its step, and saves
-    `last.ckpt`.
+def hear_sigterm(trainer: Trainer, handler: Callable[..., None]) -> None:
+    """Have SIGTERM call this in place of Lightning's handler.
 
-    Several processes end with the batch that they are at, together, and save where that is the last of a step; Ctrl-C
-    ends them at once, for each hears of it at another place, as it does outside of steps and when it comes again.
+    In that one ranks exchange what they heard wherever they are, so that each may wait for another that waits for it.
+    """
+    trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[method-assign]
+
+
+def end_at_once(*_: Any) -> None:
+    """What SIGTERM does where nothing is to be saved."""
+    raise SIGTERMException
+
+
+class LastWhenStopped(Callback):
+    """Where a scheduler (SIGTERM) or a person (Ctrl-C) ends the run, finishes the step, saves `last.ckpt` and ends it.
+
+    Of several processes it is enough that one hears SIGTERM: all end with the same step. Ctrl-C ends them at once, for
+    each hears of it at another place, as it does outside of steps and when it comes again. An evaluation within the run
+    is ended by SIGTERM at once where the process is single, and else done before.
 
     Args:
         file: to write.
@@ -29,12 +46,18 @@ class LastWhenStopped(Callback):
     def __init__(self, file: Path) -> None:
         self.file = file
         self.interrupted = False  # by a person
-        self._asked = False
+        self._asked = False  # by a scheduler
         self._ears: Any = None  # what heard Ctrl-C before
+
+    def setup(self, trainer: Trainer, _module: LightningModule, stage: str) -> None:  # noqa: ARG002
+        hear_sigterm(trainer, self._hear_sigterm)
 
     def on_train_start(self, trainer: Trainer, _: LightningModule) -> None:
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             self._ears = signal.signal(signal.SIGINT, lambda *_: self._hear(trainer))
+
+    def _hear_sigterm(self, *_: Any) -> None:
+        self._asked = True
 
     def _hear(self, trainer: Trainer) -> None:
         self._be_deaf()
@@ -46,17 +69,17 @@ class LastWhenStopped(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, _module: LightningModule, _outputs: Any, _batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size == 1:  # Lightning looks at its mark after this
-            self._asked |= trainer.received_sigterm or self.interrupted
-            is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-            trainer._signal_connector.received_sigterm = self._asked and is_done
-
-    def on_exception(self, trainer: Trainer, _: LightningModule, exception: BaseException) -> None:
-        self._be_deaf()
-        done = trainer.fit_loop.epoch_loop.batch_progress.current
-        between = done.ready == done.completed and done.completed % trainer.accumulate_grad_batches == 0
-        if isinstance(exception, SIGTERMException) and trainer.training and between and done.completed:
+        is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if is_done and trainer.global_step < trainer.max_steps and any_rank(self._asked or self.interrupted):
             trainer.save_checkpoint(self.file)
+            raise SIGTERMException
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self._asked and trainer.world_size == 1:
+            raise SIGTERMException
+
+    def on_exception(self, *_: Any) -> None:
+        self._be_deaf()
 
     def on_train_end(self, *_: Any) -> None:
         self._be_deaf()
@@ -80,14 +103,25 @@ class BestSoFar(ModelCheckpoint):
 
 
 class BetweenSteps(ModelCheckpoint):
-    """Saves when a step's last batch is done.
+    """Saves when a step's last batch is done, and sees to it that what goes on from there goes on as it would have.
 
     Lightning's own does not know, in a run that has gone on, that its step was saved before, and saves it again after
-    the first batch. What goes on from there has that batch twice, and its steps end at other batches.
+    the first batch. What goes on from there has that batch twice, and its steps end at other batches. And a run that
+    goes on from a step whose evaluation was broken off would leave it out.
     """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if pl_module.is_unevaluated:  # Lightning knows of evaluations alone that it saved within
+            evaluation = trainer.fit_loop.epoch_loop.val_loop
+            evaluation.restarting, evaluation._restart_stage = False, RestartStage.RESTARTED_MID_EVALUATION
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+        is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        # Nothing of a run goes on behind its last step: that is saved when it has been evaluated.
+        is_last = trainer.global_step >= trainer.max_steps
+        is_evaluated = (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+        if is_done and not (is_last and is_evaluated):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
