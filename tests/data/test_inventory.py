@@ -19,7 +19,7 @@ from trex2_lightning.data.annotations.reading_report import Report
 from trex2_lightning.data.formats.odvg import read_odvg
 from trex2_lightning.data.images.archives import ImageStore
 from trex2_lightning.data.index.writing import build_index
-from trex2_lightning.data.inventory import NAMES_TOLD, SetAudit, check
+from trex2_lightning.data.inventory import NAMES_TOLD, SetAudit, check, log_audits
 from trex2_lightning.errors import InputError
 from trex2_lightning.training.fit import train
 
@@ -123,6 +123,7 @@ def test_a_large_loss_is_a_warning_with_an_example(tiny_coco: Path, caplog: pyte
     audits = datamodule(tiny_coco).audits()
     caplog.clear()
     with caplog.at_level(logging.INFO):
+        log_audits(audits)
         check(audits)
     assert "data.train: 1 x box outside its image (image 1)" in caplog.messages
     assert "data.train: 1 x boxes are crowds: no targets" in caplog.messages

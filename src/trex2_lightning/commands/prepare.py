@@ -28,7 +28,7 @@ def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
 
     from trex2_lightning.data.index.reading import open_index
     from trex2_lightning.data.index.writing import build_index, is_current
-    from trex2_lightning.data.inventory import audit_split, check
+    from trex2_lightning.data.inventory import audit_split, check, log_audits
 
     settings = {key: _plain(value) for key, value in vars(options).items() if key != "output"}
     if is_current(options.output, settings):
@@ -45,7 +45,9 @@ def main(arguments: list[str], prog: str = "prepare_data.py") -> None:
             ) from error
     console.print(summary_table(index))
     console.print(f"written to {options.output}", soft_wrap=True)
-    check([audit_split("the index", open_index(options.output), nameless=report.nameless)])
+    audits = [audit_split("the index", open_index(options.output), nameless=report.nameless)]
+    log_audits(audits)
+    check(audits)
 
 
 def summary_table(index: Index) -> Table:

@@ -135,8 +135,16 @@ def fingerprint_of(records: Records) -> str:
     return hashlib.sha256(repr(told).encode()).hexdigest()
 
 
+def log_audits(audits: list[SetAudit]) -> None:
+    """The numbers."""
+    for one in audits:
+        log.info("%s", one.line)
+        if one.by_name:
+            log.info("%s: boxes of each name: %s", one.key, one.by_name)
+
+
 def check(audits: list[SetAudit]) -> None:
-    """Log the numbers, warn of what is lost, and refuse what nothing can come of.
+    """Warn of what is lost, and refuse what nothing can come of.
 
     Raises:
         InputError: a set or split has no target; or text steps can have batches without anything to ask for.
@@ -144,9 +152,6 @@ def check(audits: list[SetAudit]) -> None:
     for one in audits:
         check_usable(one)
     for one in audits:
-        log.info("%s", one.line)
-        if one.by_name:
-            log.info("%s: boxes of each name: %s", one.key, one.by_name)
         whole = one.targets + one.crowds + one.thin
         unmeant = {"boxes are crowds: no targets": (one.crowds, ""), "boxes under a pixel": (one.thin, "")}
         for reason, (number, where) in {**unmeant, **one.lost}.items():

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trex2_lightning.config import Config, check_harmless, experiment_file, save
 from trex2_lightning.data.datamodule import DetectionDataModule
-from trex2_lightning.data.inventory import check, check_images
+from trex2_lightning.data.inventory import check, check_images, log_audits
 from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.hub.settings import hub_folder
@@ -76,6 +76,7 @@ def train(
     data.prepare_data()
     data.setup("fit")
     audits = data.audits()
+    log_audits(audits)
     check(audits)
     if before:
         before.check_data(audits)
