@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -72,6 +73,32 @@ def test_a_rank_that_never_comes_is_waited_for_no_longer_than_the_limit(monkeypa
     environment.set_world_size(2)
     with pytest.raises(InputError, match=r"^not all of the 2 ranks were ready .* \(this is rank 0, on "):
         _Meeting(environment).__enter__()
+
+
+def test_a_rank_ends_with_the_one_that_has_started_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which has been killed, and so cannot end it."""
+    monkeypatch.setattr(readiness, "_PARENT_POLL", 0.1)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    ended, lives = os.pipe()  # whose end is read when nobody has it open for writing any more
+    if not (first := os.fork()):
+        os.environ["TREX2_STARTED_BY"] = str(os.getpid())
+        if not os.fork():
+            with end_together():
+                os.write(lives, b"x")
+                time.sleep(60)
+        time.sleep(60)
+        os._exit(0)
+    os.close(lives)
+    try:
+        assert os.read(ended, 1) == b"x"
+    finally:
+        os.kill(first, signal.SIGKILL)
+        os.waitpid(first, 0)
+    before = time.monotonic()
+    assert os.read(ended, 1) == b""
+    assert time.monotonic() - before < 30
+    os.close(ended)
 
 
 def test_alone_an_error_stays_what_it_is() -> None:

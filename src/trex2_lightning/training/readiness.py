@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lightning.fabric.plugins.environments import (
     ClusterEnvironment,
@@ -22,11 +23,17 @@ from torch import distributed
 from trex2_lightning.errors import InputError, reason_of
 
 LIMIT = timedelta(minutes=15)  # until the last rank has to be there
-_POLL = 0.1  # seconds
+_POLL, _PARENT_POLL = 0.1, 2.0  # seconds
+_STARTED_BY = "TREX2_STARTED_BY"  # in the environment: the first rank's process, where it starts the others
 
 
 class ReadyDDP(DDPStrategy):
     """DDP whose ranks tell one another that they are ready before they do anything together."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            os.environ[_STARTED_BY] = str(os.getpid())  # which Lightning hands on to the ranks that it starts
 
     def setup_distributed(self) -> None:
         """Raises InputError: a rank has failed, with its message; or was not there in time."""
@@ -42,13 +49,17 @@ class ReadyDDP(DDPStrategy):
 def end_together() -> Iterator[None]:
     """Around what a rank does before it is ready: if it fails, the others end with its message.
 
+    A rank that Lightning has started ends with the first one, which has started it, whenever that is killed.
+
     Raises:
         InputError: what went wrong, and where, if there are others.
     """
+    environment = _of_launcher()
+    if isinstance(environment, LightningEnvironment) and environment.local_rank() and _STARTED_BY in os.environ:
+        threading.Thread(target=_end_with, args=(int(os.environ[_STARTED_BY]),), daemon=True).start()
     try:
         yield
     except Exception as error:
-        environment = _of_launcher()
         if _Meeting.is_over or environment is None or environment.world_size() == 1:
             raise
         message = str(error) if isinstance(error, InputError) else reason_of(error)
@@ -122,6 +133,13 @@ class _Meeting:
             f"not all of the {self._world} ranks were ready within {LIMIT.total_seconds() / 60:.0f} minutes: look at "
             f"what the others say (this is rank {self._rank}, on {socket.gethostname()})"
         )
+
+
+def _end_with(parent: int) -> None:
+    """Nobody else ends a process whose parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_POLL)
+    os._exit(1)
 
 
 def _of_launcher() -> ClusterEnvironment | None:

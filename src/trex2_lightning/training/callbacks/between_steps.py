@@ -122,6 +122,6 @@ class BetweenSteps(ModelCheckpoint):
         is_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         # Nothing of a run goes on behind its last step: that is saved when it has been evaluated.
         is_last = trainer.global_step >= trainer.max_steps
-        is_evaluated = (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch == 0
+        is_evaluated = (trainer.fit_loop.total_batch_idx + 1) % (trainer.val_check_batch or 1) == 0
         if is_done and not (is_last and is_evaluated):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
