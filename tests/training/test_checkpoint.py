@@ -66,7 +66,7 @@ def test_a_checkpoint_of_the_first_format_loads(tmp_path: Path, cell: str) -> No
 
 def test_what_lies_beside_the_weights_is_gone_on_with() -> None:
     checkpoint = checkpoint_of_format_0("phrase_late")
-    counts: dict[str, dict[str, int]] = {"total": {}, "current": {}}
+    counts = {name: {"processed": 3, "completed": 3} for name in ("total", "current")}
     loops: dict[str, Any] = {"epoch_loop.batch_progress": counts, "epoch_loop.state_dict": {}}
     of_the_trainer = {"global_step": 3, "loops": {"fit_loop": loops}}
     module = build_module(from_dict(checkpoint["config"]))

@@ -178,7 +178,7 @@ def test_two_ranks_train_evaluate_and_resume(
     assert not torch.equal(one["calibration"]["weight"], ScoreCalibration().weight)
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_ranks_train_the_visual_prompt_encoder_alone(config: Config, ranks: Ranks) -> None:
     parts = "backbone, neck, text_encoder, encoder, fusions, selection, decoder, heads, noised_content"
     alone = ["model.fusion=early", f"train.frozen=[{parts}]", "loss.denoising.queries=0", "train.rhythm.visual=1"]
