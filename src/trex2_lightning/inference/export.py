@@ -43,6 +43,7 @@ from trex2_lightning.inference.graphs import (
     ExemplarGraph,
     ImageGraph,
     TextGraph,
+    fixed_padding,
 )
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector
@@ -171,7 +172,13 @@ def write_graph(name: str, graph: Graph, folder: Path) -> Path:
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)  # of its operators ONNX has none
     try:
-        with torch.no_grad(), warnings.catch_warnings(), StringIO() as nowhere, redirect_stdout(nowhere):
+        with (
+            torch.no_grad(),
+            fixed_padding(graph.module),
+            warnings.catch_warnings(),
+            StringIO() as nowhere,
+            redirect_stdout(nowhere),
+        ):
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 graph.module.eval(),

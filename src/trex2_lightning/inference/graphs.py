@@ -7,7 +7,13 @@ that says which of its places are real (B, h, w): their sizes tell the levels'.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
 import torch
+import torch.nn.functional as F
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from trex2_lightning.models.appearance import Appearance
@@ -19,6 +25,31 @@ from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.structures import ExemplarKind, Exemplars, FeatureMaps, Images, PromptTokens
 
 Maps = list[Tensor]  # L of them
+
+
+@contextmanager
+def fixed_padding(graph: nn.Module) -> Iterator[None]:
+    """Pad TensorFlow's "same" convolutions as they are where sides are multiples of their stride, as all of ours are.
+
+    timm computes it from the sides. Where these are free, the exporter carries that through all layers, for minutes.
+    """
+    same = [module for module in graph.modules() if isinstance(module, Conv2dSame)]
+    for module in same:
+        module.forward = partial(_convolved, module)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for module in same:
+            del module.forward
+
+
+def _convolved(module: Conv2dSame, x: Tensor) -> Tensor:
+    """As `Conv2dSame.forward`."""
+    sides: list[int] = []
+    for size, stride, dilation in zip(module.kernel_size, module.stride, module.dilation, strict=True):
+        both = max((size - 1) * dilation + 1 - stride, 0)
+        sides = [both // 2, both - both // 2, *sides]  # F.pad begins with the last axis
+    return F.conv2d(F.pad(x, sides), module.weight, module.bias, module.stride, 0, module.dilation, module.groups)
 
 
 class ImageGraph(nn.Module):

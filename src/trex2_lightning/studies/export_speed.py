@@ -20,6 +20,7 @@ from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 from trex2_lightning.training.build import build_module
 
 PICTURE = (640, 480)  # width and height
+LONG_NAMES = "model.text.context_length=77"  # made-up words have many tokens
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def exported(folder: Path, setting: Setting, overrides: tuple[str, ...] = ()) ->
         InputError: the `onnx` extra is not installed.
     """
     torch.manual_seed(0)
-    config = load(EXPERIMENT, [f"data.root={folder}", "model.backbone.weights=''", *overrides])
+    config = load(EXPERIMENT, [f"data.root={folder}", "model.backbone.weights=''", LONG_NAMES, *overrides])
     module = build_module(config).eval()
     export(config, module, folder)
     predictor, runtime = Predictor(config, module), OnnxDetector(folder, ["CPUExecutionProvider"], 1)
