@@ -25,7 +25,7 @@ from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 
 STARTUP, STARTS = "Start-up", 5  # section of the page, and how often each thing is started
 EXPORTED = "Exported, ONNX Runtime beside PyTorch with `experiments/small_coco.yaml`, one thread"
-LABELLED = "Labelling, `trex2 label` with `experiments/small_coco.yaml`"
+LABELLED = "Labelling, `trex2 label ...` with `experiments/small_coco.yaml`"
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
 
 
