@@ -18,7 +18,7 @@ from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
-from trex2_lightning.training.provenance import provenance_of
+from trex2_lightning.training.provenance import APPEARANCE, UNKNOWN, provenance_of, weights_of
 from trex2_lightning.training.published import is_published, read_published, weights_file
 
 log = logging.getLogger(__name__)
@@ -102,6 +102,11 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
             others = {name: value for name, value in checkpoint[part].items() if not name.startswith(prefix)}
             checkpoint[part] = others | fitted
     checkpoint["config"]["model"]["appearance"] = to_dict(config)["model"]["appearance"]  # the rest is the run's
+    before, now = provenance_of(checkpoint), weights_of(config)
+    if before[-1] != UNKNOWN:
+        others = {key: name for key, name in before[-1]["weights"].items() if key != APPEARANCE}
+        compared = {APPEARANCE: now[APPEARANCE]} if APPEARANCE in now else {}
+        checkpoint["provenance"] = [*before[:-1], before[-1] | {"weights": others | compared}]
     checkpoint["calibration"] = module.detector.calibration.fits()
     checkpoint["known_names"] = [*module.known_names]
     WholeCheckpointIO().save_checkpoint(checkpoint, output)

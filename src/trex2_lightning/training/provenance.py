@@ -34,6 +34,7 @@ ENTRY: dict[str, Any] = {
 }
 SET: dict[str, Any] = {"annotations": str, "images": int, "sha256": str}
 PACKAGE = Path(__file__).parents[1]
+APPEARANCE = "model.appearance"  # among the weights
 
 
 def origin(config: Config, audits: Iterable[SetAudit], step: int = 0) -> dict[str, Any]:
@@ -126,16 +127,15 @@ def annotations_of(config: Config, key: str) -> str:
 
 def weights_of(config: Config) -> dict[str, str]:
     """What training began with, by the settings that named it; what is not here was random."""
-    model, start = config.model, config.train.init_from
-    if start:  # whose checkpoint has entries of its own
-        return {"train.init_from": _end_of(start)}
-    named = {
-        "model.backbone": (model.backbone.name, model.backbone.weights),
-        "model.text": (model.text.name, model.text.pretrained),
-        "model.init_from": ("", model.init_from),
-    }
+    model, named = config.model, {}
+    if config.train.init_from:  # whose checkpoint has entries of its own
+        named["train.init_from"] = ("", config.train.init_from)
+    else:
+        named["model.backbone"] = (model.backbone.name, model.backbone.weights)
+        named["model.text"] = (model.text.name, model.text.pretrained)
+        named["model.init_from"] = ("", model.init_from)
     if model.appearance.name not in ("", BACKBONE):
-        named["model.appearance"] = (model.appearance.name, model.appearance.weights)
+        named[APPEARANCE] = (model.appearance.name, model.appearance.weights)
     return {key: f"{name} {_end_of(weights)}".lstrip() for key, (name, weights) in named.items() if weights}
 
 

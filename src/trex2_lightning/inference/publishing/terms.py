@@ -102,7 +102,7 @@ TERMS = (
         "disputed",
         f"trained on ImageNet-1k: {IMAGENET}",
         f"{PACKAGE_METADATA}; {IMAGENET_TERMS}",
-        r"^model\.backbone .*\bpypi$",
+        r"^model\.(backbone|appearance) .*\bpypi$",
     ),
     Terms(
         "SAM 3 (for comparison; not loaded here)",
