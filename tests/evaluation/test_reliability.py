@@ -18,6 +18,7 @@ from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.reliability import Reliability, ReliabilityBin, calibration_error, reliability
 from trex2_lightning.evaluation.report import log_summary
 from trex2_lightning.metrics.detection import ImageResult
+from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.training import trainer
 from trex2_lightning.training.checkpoint import load_checkpoint
 
@@ -101,6 +102,21 @@ def test_an_evaluation_tells_both_and_draws_them(
         assert content[figure]["interactive_box"]["all"] == pytest.approx(expected, abs=2e-4)
     assert bins["scores"][-1][0] > bins["unfitted"][-1][0], "all have gained"
     assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"reliability.png", "reliability_unfitted.png"}
+
+
+def test_an_evaluation_tells_in_how_many_images_a_prompt_reaches_its_threshold(visual_checkpoint: Path) -> None:
+    config, module = load_checkpoint(visual_checkpoint)
+    rows = ["text", "foreign_phrases", "interactive_box"]
+    found = evaluate(config, module, "test", rows).rows
+    best = {row: sorted(max(result.scores.tolist(), default=0) for result in found[row].results) for row in rows}
+    least = {"text": best["foreign_phrases"][-1] + 1e-6, "interactive": best["interactive_box"][-1]}
+    for source, threshold in least.items():
+        module.detector.calibration.threshold[0, SOURCES.index(source)] = threshold
+    rates = {row: one.figures["positive_rate"] for row, one in evaluate(config, module, "test", rows).rows.items()}
+    above = sum(score >= least["text"] for score in best["text"])
+    assert rates["text"] == pytest.approx(above / len(best["text"]))
+    assert rates["foreign_phrases"] == 0
+    assert rates["interactive_box"] == pytest.approx(1 / len(best["interactive_box"])), "the best image alone"
 
 
 def test_without_boxes_there_is_nothing_to_judge_by(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -30,6 +30,7 @@ from trex2_lightning.prompting.protocol_names import (
 )
 from trex2_lightning.prompting.protocols import Prompting, Text, promptings
 from trex2_lightning.prompting.region_classifier import RegionClassifier
+from trex2_lightning.structures import PromptSource
 from trex2_lightning.training.build import build_datamodule, build_metric
 from trex2_lightning.training.module import DetectionModule, Measurement
 from trex2_lightning.training.trainer import build_evaluator
@@ -93,7 +94,11 @@ def evaluate(
         module.regions = RegionClassifier(Text(), RegionAccuracy(records.groups))
     step = trainer.validate if split == "val" else trainer.test
     step(module, datamodule=data, verbose=False)
-    rows = {row: _evaluation(module.figures[row], metric, records) for row, (_, metric) in module.protocols.items()}
+    least = _lowest_scores(module, [prompting for prompting, _ in module.protocols.values()])
+    rows = {
+        row: _evaluation(module.figures[row], metric, records, least[prompting.source])
+        for row, (prompting, metric) in module.protocols.items()
+    }
     regions = module.regions.accuracy.compute() if module.regions else {}
     left_out = _left_out(rows, records)
     module.protocols, module.regions = {}, None
@@ -144,9 +149,24 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     return chosen
 
 
-def _evaluation(figures: dict[str, float], metric: DetectionMetric, records: Records) -> Evaluation:
-    """What a row found, and how far its scores can be trusted, which takes true boxes."""
+def _lowest_scores(module: DetectionModule, asked: Iterable[Prompting]) -> dict[PromptSource, float]:
+    """The checkpoint's threshold of each kind of prompt."""
+    calibration, compares = module.detector.calibration, module.detector.appearance is not None
+    return {
+        source: calibration.lowest_score(source, compared=compares and source != "text")
+        for source in {prompting.source for prompting in asked}
+    }
+
+
+def _evaluation(figures: dict[str, float], metric: DetectionMetric, records: Records, threshold: float) -> Evaluation:
+    """What a row found, in what share of the images it reached the threshold, and how far its scores can be trusted.
+
+    The last takes true boxes.
+    """
     results, images = metric.results(), {image.id: image for image in records.images}
+    if results:
+        reached = sum(bool((result.scores >= threshold).any()) for result in results)
+        figures = figures | {"positive_rate": reached / len(results)}
     if not any(len(image.boxes) for image in images.values()):
         return Evaluation(figures, results, metric.per_category)
     kept = reliability(results, images, len(records.names))

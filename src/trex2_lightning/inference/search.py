@@ -115,10 +115,10 @@ def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Thresh
     Raises:
         InputError: as `lowest_scores`.
     """
-    own = module.detector.calibration.threshold.tolist()  # without and with appearance, by source
+    calibration = module.detector.calibration
     return lowest_scores(
         {
-            name: own[name in prompts.appearance][SOURCES.index(source)]
+            name: calibration.lowest_score(source, compared=name in prompts.appearance)
             for name, source in zip(prompts.names, prompts.sources, strict=True)
         },
         threshold,

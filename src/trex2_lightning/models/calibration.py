@@ -58,6 +58,15 @@ class ScoreCalibration(nn.Module):
         compared = (evidence[..., SIMILARITY] > -torch.inf).long()
         return _weighed(evidence, self.weight[compared, sources], self.bias[compared, sources])
 
+    def lowest_score(self, source: PromptSource, *, compared: bool) -> float:
+        """What a detection must reach to be kept, where nothing else is asked for.
+
+        Args:
+            source: of its prompt.
+            compared: it was compared with exemplars by their appearance.
+        """
+        return float(self.threshold[int(compared), SOURCES.index(source)])
+
     def fits(self) -> dict[str, Tensor]:
         """What `fit` has found, for a checkpoint."""
         return {name: tensor.cpu() for name, tensor in self.named_buffers()}
