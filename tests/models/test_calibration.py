@@ -37,7 +37,7 @@ def test_a_learned_score_stays_what_it_is_where_nothing_is_fitted() -> None:
 
 def test_a_learned_score_counts_by_the_share_of_likeness_where_nothing_is_fitted() -> None:
     found = ScoreCalibration()(evidence(score=1.5, best_score=9.0, similarity=0.4, share=-0.5), of("generic"))
-    torch.testing.assert_close(found, torch.tensor(1.0).sigmoid().view(1, 1, 1))
+    torch.testing.assert_close(found, torch.tensor(1.25).sigmoid().view(1, 1, 1))
     assert ScoreCalibration()(evidence(score=NOTHING, similarity=0.4), of("generic")) == 0
     assert ScoreCalibration()(evidence(score=0.0, similarity=NOTHING, share=NOTHING), of("generic")) == 0.5
 

@@ -17,10 +17,10 @@ SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 # What speaks for and against a box: `prompting.finding` says what each is. The first three there always are.
 EVIDENCE = ("score", "overlap", "inside", "best_score", "any_score", "similarity", "share", "in_picture")
 ALWAYS, SIMILARITY = 3, EVIDENCE.index("similarity")
-# What is not fitted: a learned score as it is; with appearance, that times the category's share of likeness, less where
-# a better box is at its place. Where exemplars were not learned from, `score` is the box's best for anything.
+# What is not fitted: a learned score as it is; with appearance, times the root of the share of likeness, less where a
+# better box is at its place. Where exemplars were not learned from, `score` is the best of the box.
 UNFITTED = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-UNFITTED_APPEARANCE = (1.0, -3.0, -3.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+UNFITTED_APPEARANCE = (1.0, -3.0, -3.0, 0.0, 0.0, 0.0, 0.5, 0.0)
 UNFITTED_THRESHOLD = 0.3
 
 

@@ -58,7 +58,7 @@ def prompt_page(ladders: Sequence[Ladder]) -> str:
         "`hinted_text` is text that is told, as interactive prompts are, which categories the image has. Seconds a "
         "step are the median, one thread, of a machine that did other work too. Scores are as they were learned: "
         "nothing is fitted to val afterwards. Where a frozen network compares boxes with exemplars, a score is the "
-        "learned one times the category's share of likeness.",
+        "learned one times the root of the category's share of likeness.",
         "An idea is judged by its differences from the base of the same seed: in text on trained categories, and in "
         "interactive, generic and mixed prompts on both. Noise is two standard errors of such a difference, its spread "
         f"over seeds taken of all rows of the table together, and at least {AP_NOISE}; where there is one seed alone, "

