@@ -37,6 +37,15 @@ def test_the_table_has_a_block_for_every_metric_and_a_column_for_every_group(
     assert lines == [["ap"], *block, ["ap50"], *block]
 
 
+def test_a_long_metric_takes_no_room_of_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    groups = ("all", "seen", "frequent", "common", "rare", "composed", "novel")
+    rows = {"interactive_box": dict.fromkeys(groups, 0.5)}
+    Console(width=80).print(ap_table({"calibration_error_unfitted": rows}))
+    _, *heading, figures = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert [word for line in heading for word in line] == ["calibration", "error", "unfitted"]
+    assert figures == ["interactive_box", *["0.500"] * 7]
+
+
 def test_brackets_of_a_message_are_printed(error_line: Callable[..., str], tmp_path: Path) -> None:
     """They are rich's markup for styles."""
     assert "[bold]/x[/].yaml" in error_line(train_command, "[bold]/x[/].yaml")

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 console = Console()
 
@@ -44,13 +45,12 @@ def ap_table(blocks: dict[str, dict[str, dict[str, float]]], row: str = "prompt"
     """
     groups = list(dict.fromkeys(group for rows in blocks.values() for values in rows.values() for group in values))
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column(
-        row, no_wrap=True, min_width=max((len(name) for rows in blocks.values() for name in rows), default=0)
-    )
+    width = max([len(row), *(len(name) for rows in blocks.values() for name in rows)])
+    table.add_column(row, no_wrap=True, min_width=width, max_width=width)
     for group in groups:
         table.add_column(group, justify="right", no_wrap=True)
     for metric, rows in blocks.items():
-        table.add_row(f"[bold]{metric}[/bold]")
+        table.add_row(Text(metric.replace("_", " "), "bold", no_wrap=False))  # a long one takes no room of the figures
         for name, values in rows.items():
             table.add_row(name, *(f"{values[group]:.3f}" if group in values else "-" for group in groups))
     return table
