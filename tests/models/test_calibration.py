@@ -7,6 +7,7 @@ import torch
 from trex2_lightning.models.calibration import (
     EVIDENCE,
     SOURCES,
+    UNFITTED_APPEARANCE_BEFORE,
     ScoreCalibration,
     threshold_of_best_f1,
     unfitted_scores,
@@ -40,6 +41,20 @@ def test_a_learned_score_counts_by_the_share_of_likeness_where_nothing_is_fitted
     torch.testing.assert_close(found, torch.tensor(1.25).sigmoid().view(1, 1, 1))
     assert ScoreCalibration()(evidence(score=NOTHING, similarity=0.4), of("generic")) == 0
     assert ScoreCalibration()(evidence(score=0.0, similarity=NOTHING, share=NOTHING), of("generic")) == 0.5
+
+
+def test_what_an_earlier_checkpoint_had_not_fitted_is_not_taken_for_a_fit() -> None:
+    fits = ScoreCalibration().fits()
+    fits["weight"] = fits["weight"].clone()
+    fits["weight"][1] = torch.tensor(UNFITTED_APPEARANCE_BEFORE)
+    fits["weight"][1, 0, 0] = 0.5
+    calibration = ScoreCalibration()
+    calibration.load_fits(fits)
+    assert calibration.weight[1, 0, 0] == 0.5, "which was fitted"
+    assert torch.equal(calibration.weight[1, 1:], ScoreCalibration().weight[1, 1:])
+    fits["weight"][1, 0, 0] = UNFITTED_APPEARANCE_BEFORE[0]
+    calibration.load_fits(fits)
+    assert not calibration.fitted
 
 
 def test_scores_before_a_fit_are_told_after_it() -> None:

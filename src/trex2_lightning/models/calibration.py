@@ -21,6 +21,7 @@ ALWAYS, SIMILARITY = 3, EVIDENCE.index("similarity")
 # better box is at its place. Where exemplars were not learned from, `score` is the best of the box.
 UNFITTED = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 UNFITTED_APPEARANCE = (1.0, -3.0, -3.0, 0.0, 0.0, 0.0, 0.5, 0.0)
+UNFITTED_APPEARANCE_BEFORE = (0.0, -3.0, -3.0, 1.0, 0.0, 0.0, 1.0, 0.0)  # what earlier checkpoints have in its place
 UNFITTED_THRESHOLD = 0.3
 
 
@@ -76,6 +77,8 @@ class ScoreCalibration(nn.Module):
         for name, tensor in self.named_buffers():
             if name in fits:
                 tensor.copy_(fits[name])
+        before = (self.weight[1] == self.weight.new_tensor(UNFITTED_APPEARANCE_BEFORE)).all(-1) & (self.bias[1] == 0)
+        self.weight[1, before] = self.weight.new_tensor(UNFITTED_APPEARANCE)
         self._note_fitted()
 
     def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> float:
