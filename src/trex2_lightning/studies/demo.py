@@ -47,7 +47,8 @@ def demo(overrides: list[str]) -> None:
     output = Path(stage1.output) / "demo"
     shutil.rmtree(output, ignore_errors=True)
 
-    text = evaluate(stage1, trained(stage1), "test")
+    named = trained(stage1)
+    text = evaluate(stage1, named, "test")
     write_results(text, output)
     write_text_sheet(text, output / "detections_text.png", THRESHOLD)
     write_curve(stage1, output / "ap_curve.png")
@@ -60,7 +61,7 @@ def demo(overrides: list[str]) -> None:
     write_visual_sheets(stage2, Predictor(stage2, module), all_ways.records, output)
     stage2_minutes = minutes_since(started)
 
-    words, latency = train_early_fusion(early, module, output)
+    words, latency = train_early_fusion(early, named, output)
     whole = EvaluationReport(text.rows | all_ways.rows | words.rows, all_ways.regions, text.records)
     figures = whole.summary()
     summary = {
