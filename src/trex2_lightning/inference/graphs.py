@@ -32,6 +32,7 @@ def fixed_padding(graph: nn.Module) -> Iterator[None]:
     """Pad TensorFlow's "same" convolutions as they are where sides are multiples of their stride, as all of ours are.
 
     timm computes it from the sides. Where these are free, the exporter carries that through all layers, for minutes.
+    timm's `Conv2dSameExport` has to be chosen before a model is built, and pads all images as it did the first.
     """
     same = [module for module in graph.modules() if isinstance(module, Conv2dSame)]
     for module in same:

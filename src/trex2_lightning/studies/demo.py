@@ -26,7 +26,7 @@ from trex2_lightning.inference.sheets import NUM_PICTURES, some_images, write_te
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.prompting.protocol_names import PROTOCOLS, TEXT_CONTROLS
 from trex2_lightning.structures import Box
-from trex2_lightning.training.build import build_datamodule
+from trex2_lightning.training.build import build_datamodule, build_module
 from trex2_lightning.training.checkpoint import load_checkpoint
 from trex2_lightning.training.fit import train
 from trex2_lightning.training.module import DetectionModule
@@ -38,12 +38,17 @@ Latency = dict[str, dict[str, dict[str, float]]]  # milliseconds by detector, nu
 
 
 def demo(overrides: list[str]) -> None:
-    """Everything anew, with `key=value` overrides of all files in experiments/demo/."""
+    """Everything anew, with `key=value` overrides of all files in experiments/demo/.
+
+    Raises:
+        InputError: a setting is wrong, or the package of the frozen network's weights is not installed.
+    """
     started = time.monotonic()
     stage1 = load("experiments/demo/stage1.yaml", [*overrides, "name=demo/stage1"])
     start = f"train.init_from={stage1.folder / 'checkpoints' / 'last.ckpt'}"
     stage2 = load("experiments/demo/stage2.yaml", [*overrides, "name=demo/stage2", start])
     early = load("experiments/demo/word_early.yaml", [*overrides, "name=demo/word_early"])
+    build_module(stage2)  # what is missing for it ends the demo here, not after stage 1
     output = Path(stage1.output) / "demo"
     shutil.rmtree(output, ignore_errors=True)
 
