@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+from hanging import finished
 
 from trex2_lightning.commands.ablation_full import main as ablation_full
 from trex2_lightning.commands.compare import main as compare_command
@@ -236,8 +236,7 @@ def test_two_ranks_train_each_fusion_rhythm_and_scope_as_it_ships(path: Path, ro
     index_sets(config, root)
     save(config, tmp_path / "run.yaml")
     command = [sys.executable, "-m", "trex2_lightning", "train", str(tmp_path / "run.yaml")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = finished(command, {"OMP_NUM_THREADS": "1"}, seconds=240)
     assert done.returncode == 0, done.stderr[-3000:]
     checkpoint = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == config.train.max_steps

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from benchmark_folders import fsc147, lvis, roboflow100
+from hanging import finished
 
 EVAL = Path(__file__).parents[2] / "experiments" / "eval"
 TIMEOUT = 250  # seconds; a rank that waits for another one would wait for ever
@@ -43,14 +42,9 @@ def evaluated(visual_checkpoint: Path, tmp_path: Path) -> Evaluated:
 
     def evaluate(*arguments: str, ranks: int) -> dict[str, str]:
         folder = tmp_path / f"{ranks} ranks"
-        process = subprocess.run(
-            [*command, *arguments, *settings, "--output", folder, f"train.devices={ranks}"],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=TIMEOUT,
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        options = [*arguments, *settings, "--output", folder, f"train.devices={ranks}"]
+        process = finished([*command, *options], {"OMP_NUM_THREADS": "1"}, seconds=TIMEOUT)
+        assert process.returncode == 0, process.stderr[-3000:]
         assert process.stdout.count("files of rank") == process.stdout.count("files of rank 0") == 1
         assert process.stdout.count("written to") == 1
         return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*.json")}

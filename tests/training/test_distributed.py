@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from hanging import finished
 
 from trex2_lightning.config import Config, load, override, save
 from trex2_lightning.evaluation.evaluate import evaluate
@@ -106,20 +105,9 @@ class Ranks:
         script.write_text(SCRIPT)
         save(config, experiment)
         settings = {"OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at), "REPORTS": str(reports)}
-        process = subprocess.Popen(
-            [sys.executable, str(script), str(experiment), *options],
-            env=os.environ | settings,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            output, _ = process.communicate(timeout=TIMEOUT)
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode == (-signal.SIGKILL if kill_at >= 0 else 0), output[-3000:]
+        command = [sys.executable, str(script), str(experiment), *options]
+        process = finished(command, settings, seconds=TIMEOUT)
+        assert process.returncode == (-signal.SIGKILL if kill_at >= 0 else 0), process.stderr[-3000:]
         return [json.loads(path.read_text()) for path in sorted(reports.iterdir())]
 
 

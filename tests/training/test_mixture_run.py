@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from hanging import finished
 
 from trex2_lightning.config import Config, save
 
@@ -127,9 +126,9 @@ def train(config: Config, folder: Path, *options: str, kill_at: int = -1) -> dic
     script, experiment, taken = folder / "train.py", folder / "experiment.yaml", folder / "taken.jsonl"
     script.write_text(SCRIPT)
     save(config, experiment)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at), "TAKEN": str(taken)}
+    environment = {"OMP_NUM_THREADS": "1", "KILL_AT": str(kill_at), "TAKEN": str(taken)}
     command = [sys.executable, str(script), str(experiment), *options]
-    process = subprocess.run(command, capture_output=True, env=environment, timeout=250, text=True)
+    process = finished(command, environment, seconds=240)
     assert process.returncode == (-signal.SIGKILL if kill_at >= 0 else 0), process.stderr[-3000:]
     lines = [json.loads(line) for line in taken.read_text().splitlines()]
     batches = {

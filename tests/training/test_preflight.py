@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from hanging import finished
 from torch import Tensor
 
 from trex2_lightning.commands import preflight as preflight_command
@@ -244,13 +245,8 @@ def test_two_ranks(tiny_config: TinyConfig, tmp_path: Path, fault: str) -> None:
     config = tiny_config("train.devices=2", "data.batch_size=1", ONE_BATCH, "train.rhythm.visual=1")
     (tmp_path / "preflight.py").write_text(SCRIPT)
     save(config, tmp_path / "two.yaml")
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "preflight.py"), str(tmp_path / "two.yaml"), "--steps", "3"],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "FAULT": fault, "COLUMNS": "400"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-    )
+    command = [sys.executable, str(tmp_path / "preflight.py"), str(tmp_path / "two.yaml"), "--steps", "3"]
+    done = finished(command, {"OMP_NUM_THREADS": "1", "FAULT": fault, "COLUMNS": "400"}, seconds=TIMEOUT)
     problems = [line for line in done.stdout.splitlines() if line.startswith("will not do: ") and "loader" not in line]
     assert left_in(config) == []
     if not fault:
