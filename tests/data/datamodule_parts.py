@@ -30,7 +30,6 @@ def datamodule(
         rhythm=rhythm,
         eval_batch_size=2,
     )
-    module.prepare_data()
     module.setup(stage)
     return module
 

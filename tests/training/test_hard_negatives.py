@@ -42,7 +42,6 @@ def test_the_nearest_come_first(monkeypatch: Any) -> None:
 def test_batches_of_a_run_are_asked_for_them(tiny_config: Callable[..., Config]) -> None:
     config = tiny_config("data.negatives={count: 1, hard: 1, foreign: 0}")
     data = build_datamodule(config)
-    data.prepare_data()
     data.setup("fit")
     names = data.train_names
     data.nearest = lambda pool: dict.fromkeys(pool, (pool[0],))

@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hanging import finished
 from lightning.fabric.plugins.environments import LightningEnvironment
 
 from trex2_lightning.config import Config, save
@@ -104,3 +105,21 @@ def test_a_rank_ends_with_the_one_that_has_started_it(monkeypatch: pytest.Monkey
 def test_alone_an_error_stays_what_it_is() -> None:
     with pytest.raises(KeyError, match="x"), end_together():
         raise KeyError("x")
+
+
+def test_a_process_that_does_not_hear_sigterm_is_not_waited_for_for_ever() -> None:
+    """As a loading process that hangs at its start, with its parent's handler."""
+    code = (
+        "import multiprocessing, signal, time\n"
+        "from trex2_lightning.training.callbacks import between_steps\n"
+        "between_steps.PATIENCE = 0.1\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        "forked = multiprocessing.get_context('fork')\n"
+        "child = forked.Process(target=time.sleep, args=(1000,), daemon=True)\n"
+        "child.start()\n"
+        "print(child.pid)\n"
+    )
+    done = finished([sys.executable, "-c", code], {}, seconds=60)
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)

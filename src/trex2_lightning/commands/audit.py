@@ -19,7 +19,6 @@ def main(arguments: list[str], prog: str = "audit.py") -> None:
     from trex2_lightning.training.build import build_datamodule
 
     data = build_datamodule(load(options.config, overrides))
-    data.prepare_data()
     data.setup("fit")
     audits = data.audits()
     for one in audits:

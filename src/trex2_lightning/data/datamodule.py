@@ -90,11 +90,11 @@ class DetectionDataModule(lightning.LightningDataModule):
         self._mixture: list[TrainSet] = []
         self.nearest: Nearest | None = None  # set before training where negatives are to be hard
 
-    def prepare_data(self) -> None:
-        self._files.prepare()
-
     def setup(self, stage: str) -> None:
         """Read the annotations of the splits that the stage uses, unless they were read before.
+
+        What is rendered is rendered then. Lightning's `prepare_data` is for that, but around it Lightning joins the
+        ranks anew, and has no limit to how long they wait for one another.
 
         Raises:
             InputError: a file or an index is missing or broken; or a run of `data.sets` names no reference images.

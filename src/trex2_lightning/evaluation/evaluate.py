@@ -119,7 +119,6 @@ def check_split(key: str, config: Config, records: Records, rank: int = 0, world
 def read_split(config: Config, split: Literal["val", "test"]) -> tuple[DetectionDataModule, Records]:
     """The run's data, set up for an evaluation, and its records."""
     data = build_datamodule(config)
-    data.prepare_data()
     data.setup("validate" if split == "val" else "test")
     return data, data.val_records if split == "val" else data.test_records
 

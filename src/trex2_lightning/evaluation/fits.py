@@ -66,7 +66,6 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
         log.warning("data.val is what it was trained on: the scores will promise too much of other images")
     trainer, data = build_evaluator(config, alone=True), build_datamodule(config)
     detector = module.detector
-    data.prepare_data()
     data.setup("fit")
     check_usable(audit_split("data.val", data.val_records, evaluated=True))
     if not module.known_names:  # of a checkpoint from before they were written

@@ -73,7 +73,6 @@ def train(
         writable(config.folder if config.folder.exists() else config.folder.parent, "output=")
     start = _start_of(config.train.init_from) if config.train.init_from and not resume else None
     data = data or build_datamodule(config)
-    data.prepare_data()
     data.setup("fit")
     audits = data.audits()
     log_audits(audits)

@@ -199,7 +199,6 @@ def test_a_run_trains_on_the_kinds_that_it_asks_for(
         rhythm=RhythmConfig(),
         eval_batch_size=1,
     )
-    module.prepare_data()
     module.setup("fit")
     assert module._records[NAMELESS].annotations == tmp_path / "shapes" / "nameless-6.json"
     assert len(module._records[NAMELESS].images) == 2

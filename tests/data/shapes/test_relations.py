@@ -104,14 +104,13 @@ def test_the_split_is_rendered_where_it_is_asked_for_and_changes_nothing_else(
     module = DetectionDataModule(
         data, statistics=IMAGENET_PIXELS, seed=0, total_steps=1, accumulate=1, rhythm=RhythmConfig(), eval_batch_size=1
     )
-    module.prepare_data()
+    module.setup("test")
     after = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert before.items() <= after.items()
     assert {str(path.relative_to(root)) for path in after.keys() - before.keys()} == {
         "relations.json",
         *(f"relations/{number:06d}.jpg" for number in (1, 2, 3)),
     }
-    module.setup("test")
     assert module.test_records.names == tuple(phrases("easy"))
     expected = layouts("easy", 3)
     for image, instances in zip(module.test_records.images, expected, strict=True):
