@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,18 +39,6 @@ def test_a_missing_mount_ends_the_run_at_once(tiny_coco: Path, caplog: pytest.Lo
     with pytest.raises(ImageError, match=r"^data\.train: 1 of 1 images looked at .* no such image file; check data\."):
         list(datamodule(tiny_coco, num_workers=1).train_dataloader())
     assert len(caplog.messages) <= 1
-
-
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a pipe that nobody writes to stands for the mount")
-def test_a_mount_that_answers_no_more_is_not_waited_for_for_ever(
-    tiny_coco: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trex2_lightning.data.datamodule.LONGEST_WAIT", 0.5)
-    for file in (tiny_coco / "train").iterdir():
-        file.unlink()
-        os.mkfifo(file)
-    with pytest.raises(RuntimeError, match=r"timed out after 0\.5 seconds"):
-        list(datamodule(tiny_coco, num_workers=1).train_dataloader())
 
 
 def test_each_is_counted_once_over_workers_and_epochs_and_told_at_the_end(

@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from trex2_lightning.config import DataConfig, RhythmConfig
-from trex2_lightning.data.images.image_files import LONGEST_WAIT
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.data.inventory import SetAudit, audit_split
 from trex2_lightning.data.records import ImageRecord, Records
@@ -290,7 +289,6 @@ class DetectionDataModule(lightning.LightningDataModule):
         return {
             "num_workers": self.config.num_workers,
             "persistent_workers": self.config.num_workers > 0,
-            "timeout": LONGEST_WAIT if self.config.num_workers else 0,
             "pin_memory": on_gpu,
             "generator": torch.Generator().manual_seed(self.seed),  # else loading would advance the model's randomness
         }

@@ -20,7 +20,6 @@ _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "
 _UPPER_BYTES = {
     f"{mode};16{order}": f"{mode};16{other}" for mode in ("RGB", "RGBA") for order, other in _OTHER_ORDER.items()
 }
-LONGEST_WAIT = 900.0  # seconds for what a loading process reads; from a lost mount it would read for ever
 BLOCK = 2**20  # numbers that are scaled at once, as floats of eight bytes
 
 

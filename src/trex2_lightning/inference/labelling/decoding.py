@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from trex2_lightning.data.images.image_files import LONGEST_WAIT, ImageError, read_image
+from trex2_lightning.data.images.image_files import ImageError, read_image
 from trex2_lightning.inference.encoding import Alike, padded_batches
 
 Transform = Callable[[Image.Image], Tensor]
@@ -47,8 +47,7 @@ def decoded_groups(root: Path, groups: Sequence[Sequence[str]], transform: Trans
         workers: processes; 0: this one.
     """
     data = _Groups(root, groups, transform)
-    longest = LONGEST_WAIT if workers else 0
-    yield from DataLoader(data, batch_size=None, num_workers=workers, collate_fn=_unchanged, timeout=longest)
+    yield from DataLoader(data, batch_size=None, num_workers=workers, collate_fn=_unchanged)
 
 
 class _Groups(Dataset[Group]):
