@@ -111,8 +111,8 @@ def test_a_process_that_does_not_hear_sigterm_is_not_waited_for_for_ever() -> No
     """As a loading process that hangs at its start, with its parent's handler."""
     code = (
         "import multiprocessing, signal, time\n"
-        "from trex2_lightning.training.callbacks import between_steps\n"
-        "between_steps.PATIENCE = 0.1\n"
+        "from trex2_lightning.training import readiness\n"
+        "readiness._PATIENCE = 0.1\n"
         "signal.signal(signal.SIGTERM, lambda *_: None)\n"
         "forked = multiprocessing.get_context('fork')\n"
         "child = forked.Process(target=time.sleep, args=(1000,), daemon=True)\n"

@@ -1,7 +1,9 @@
-"""Ranks train together or end together: none waits for one that could not begin."""
+"""Ranks train together or end together: none waits for one that could not begin, nor for a child that cannot end."""
 
 from __future__ import annotations
 
+import atexit
+import multiprocessing.util  # which ends children at exit; what is registered after it comes before it
 import os
 import socket
 import threading
@@ -23,7 +25,7 @@ from torch import distributed
 from trex2_lightning.errors import InputError, reason_of
 
 LIMIT = timedelta(minutes=15)  # until the last rank has to be there
-_POLL, _PARENT_POLL = 0.1, 2.0  # seconds
+_POLL, _PARENT_POLL, _PATIENCE = 0.1, 2.0, 5.0  # seconds
 _STARTED_BY = "TREX2_STARTED_BY"  # in the environment: the first rank's process, where it starts the others
 
 
@@ -140,6 +142,18 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_PARENT_POLL)
     os._exit(1)
+
+
+@atexit.register
+def _end_children() -> None:
+    """Python waits for ever for a process that SIGTERM does not end, as one that loads and hung before it heard."""
+    children = [child for child in multiprocessing.active_children() if child.daemon]
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(_PATIENCE)
+        if child.is_alive():
+            child.kill()
 
 
 def _of_launcher() -> ClusterEnvironment | None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
-import multiprocessing.util  # which ends children at exit; what is registered after it comes before it
 import signal
 import threading
 from collections.abc import Callable
@@ -19,7 +17,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from trex2_lightning.ops.distributed import any_rank
 
 log = logging.getLogger(__name__)
-PATIENCE = 5.0  # seconds that a process may take to end
 
 
 def hear_sigterm(trainer: Trainer, handler: Callable[..., None]) -> None:
@@ -28,18 +25,6 @@ def hear_sigterm(trainer: Trainer, handler: Callable[..., None]) -> None:
     In that one ranks exchange what they heard wherever they are, so that each may wait for another that waits for it.
     """
     trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[method-assign]
-
-
-@atexit.register
-def _end_children() -> None:
-    """Python waits for ever for a process that SIGTERM does not end, as one that loads and hung before it heard."""
-    children = [child for child in multiprocessing.active_children() if child.daemon]
-    for child in children:
-        child.terminate()
-    for child in children:
-        child.join(PATIENCE)
-        if child.is_alive():
-            child.kill()
 
 
 def end_at_once(*_: Any) -> None:
