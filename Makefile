@@ -51,13 +51,13 @@ verify-official: $(INSTALLED)  ## evaluate published Grounding DINO weights on C
 ablation-prompts: $(INSTALLED)  ## compare ideas for stage 2, in hours on a CPU (ARGS="--screen": in 400 steps each)
 	$(PY) scripts/ablation_prompts.py $(ARGS)
 
-ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in hours on a CPU (ARGS="--quick": in minutes)
+ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and words, in 80 minutes on a CPU (ARGS="--quick": in some)
 	$(PY) scripts/ablation_fusion.py $(ARGS)
 
 ablation-full: $(INSTALLED)  ## the same at full size, in two stages (GPUS=8; ARGS="data.root=DIR", "--dry-run data.root=DIR": print it)
 	$(PY) scripts/ablation_full.py $(DEVICES) $(ARGS)
 
-bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour (ARGS=--start-up: of commands alone, in minutes; so --onnx, --labelling)
+bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour (ARGS=--start-up: of commands alone, in minutes; so --onnx, --labelling, --appearance)
 	$(PY) scripts/bench.py $(ARGS)
 
 bench-gpu: $(INSTALLED)  ## measure speed and memory on a GPU, in minutes (ARGS=--compiled: the second part of the page)

@@ -50,6 +50,14 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"config": {"train": {"rhythm": {"visual": 8, "text": 0}}}},
         {"config": {"train": {"rhythm": {"visual": 8, "text": 0}, "best_by": ["interactive_box"]}}},
     ),
+    "4 share_has_a_scale": (
+        {"config": {}, "state_dict": {"detector.appearance.temperature": 0.05}, "current_model_state": {"a": 1}},
+        {
+            "config": {},
+            "state_dict": {"detector.appearance.temperature": 0.05, "detector.appearance.logit_scale": 20.0},
+            "current_model_state": {"a": 1},
+        },
+    ),
 }
 
 

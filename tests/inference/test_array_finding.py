@@ -92,6 +92,7 @@ def test_appearance_of_boxes_and_their_likeness() -> None:
     appearance.mean.normal_()
     appearance.transform.normal_()
     appearance.temperature.fill_(0.1)
+    appearance.logit_scale.fill_(30)
     boxes, extent = torch.cat([boxes_of(6), torch.tensor([[0.9, 0.02, 0.4, 0.1]])]), torch.tensor([[0.8, 0.6]])
     channels = appearance.channels // 2
     maps = tuple(torch.randn(1, channels, *shape) for shape in ((9, 12), (5, 6)))
@@ -101,10 +102,13 @@ def test_appearance_of_boxes_and_their_likeness() -> None:
     exemplars = torch.randn(1, 5, 2 * channels)
     category = torch.tensor([0, 0, 2, 2, 2])
     shown = ExemplarAppearance(exemplars, torch.ones(1, 5, dtype=torch.bool), category)
-    how = ExportedAppearance(appearance.mean.tolist(), appearance.transform.tolist(), 0.1)
+    how = ExportedAppearance(appearance.mean.tolist(), appearance.transform.tolist(), 0.1, 30)
     by_category = {number: exemplars[0, category == number].numpy() for number in (0, 2)}
     alike = arrays.similarity(vectors, by_category, 3, how)
     np.testing.assert_allclose(alike, appearance.similarity(expected, shown, 3)[0], atol=1e-5)
+    evidence = arrays.compared_evidence(np.zeros((7, 3, len(EVIDENCE)), np.float32), np.full(7, 0.5), alike, how)
+    share = appearance.log_share(appearance.similarity(expected, shown, 3))[0]
+    np.testing.assert_allclose(evidence[..., EVIDENCE.index("share")], share, atol=1e-4)
 
 
 def test_words_become_tokens_and_are_asked_for_in_parts() -> None:

@@ -14,6 +14,7 @@ from torchvision.ops import box_iou
 from trex2_lightning.config import Config
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.predictor import Predictor
+from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.prompting.finding import Found
 from trex2_lightning.prompting.prompt_set import join
 from trex2_lightning.structures import Detection
@@ -62,6 +63,28 @@ def test_a_category_may_have_a_threshold_of_its_own(predictor: Predictor, image:
     assert kept == [d for d in found if d.name == "green block" or (d.name == "red block" and d.score >= limit)]
     with pytest.raises(InputError, match="the threshold of 'pink block' is for none of the categories red block, "):
         predictor.detect(image, prompts, threshold={"pink block": 0.5})
+
+
+def test_each_kind_of_prompt_keeps_what_reaches_its_own_threshold(predictor: Predictor, image: Path) -> None:
+    """All asked for at once, each with a threshold that only some of its boxes reach."""
+    reference = [(image, {"cell": [BOX]})]
+    parts = {
+        "text": predictor.text("red block"),
+        "interactive": predictor.interactive(image, {"own": [BOX]}),
+        "generic": predictor.generic(reference),
+        "mixed": predictor.mixed("half", [(image, {"half": [BOX]})]),
+    }
+    prompts = join(*parts.values())
+    everything = predictor.detect(image, prompts, threshold=0.0)
+    expected = []
+    for number, (source, part) in enumerate(parts.items(), start=1):
+        own = sorted((d for d in everything if d.name == part.names[0]), key=lambda d: d.score, reverse=True)
+        place = min(number * 2, len(own) - 1)
+        predictor.module.detector.calibration.threshold[0, SOURCES.index(source)] = own[place].score  # type: ignore[arg-type]
+        expected += [d for d in own if d.score >= own[place].score]
+    kept = predictor.detect(image, prompts)
+    assert sorted(kept, key=str) == sorted(expected, key=str)
+    assert len({d.name for d in kept}) == 4 < len(kept) < len(everything)
 
 
 def test_a_category_without_one_keeps_the_checkpoint_s(predictor: Predictor, image: Path) -> None:

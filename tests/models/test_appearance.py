@@ -83,12 +83,24 @@ def test_the_network_sees_pixels_as_its_own_weights_know_them() -> None:
     torch.testing.assert_close(seen[0], expected)
 
 
-def test_any_timm_model_with_maps_will_do() -> None:
-    options = {"dynamic_img_size": True, "dynamic_img_pad": True, "img_size": 64}
-    vit = Appearance(AppearanceConfig("vit_tiny_patch16_224", weights="", options=options), BACKBONE)
-    maps = vit(padded(random_images(size=40), extra=10))
-    assert vit.vectors(maps, torch.full((2, 3, 4), 0.5)).shape == (2, 3, vit.channels)
-    assert vit.channels == 2 * 192
+@pytest.mark.parametrize(
+    ("name", "size", "seen"),
+    [("vit_tiny_patch16_224", 100, 128), ("vit_small_patch14_dinov2", 100, 126), ("vit_small_patch16_dinov3", 64, 64)],
+)
+def test_any_timm_model_with_maps_will_do(name: str, size: int, seen: int) -> None:
+    """By its name alone; and each cell of its maps is of the image, whatever its patches are."""
+    options = {"depth": 2, "embed_dim": 24, "num_heads": 2}
+    vit = Appearance(AppearanceConfig(name, weights="", options=options), BACKBONE)
+    images = padded(random_images(size=size), extra=-size % 32)
+    given: list[Tensor] = []
+    inner = next(module for module in vit.model.modules() if hasattr(module, "patch_embed"))
+    inner.patch_embed.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    maps = vit(images)
+    assert given[0].shape[-2:] == (seen, seen)
+    patch = 14 if "14" in name else 16
+    assert [x.shape[-2:] for x in maps.maps] == [(seen // patch, seen // patch)] * 2
+    assert torch.equal(maps.extent, torch.full((2, 2), size / images.pixels.shape[-1]))
+    assert vit.vectors(maps, torch.full((2, 3, 4), 0.5)).shape == (2, 3, 2 * 24)
 
 
 def test_a_swin_sees_images_of_any_size() -> None:

@@ -7,11 +7,16 @@ from pathlib import Path
 
 from trex2_lightning.commands.terminal import console
 
-SECTIONS = {"start-up": "the start of commands", "onnx": "exported graphs", "labelling": "trex2 label"}
+SECTIONS = {
+    "start-up": "the start of commands",
+    "onnx": "exported graphs",
+    "labelling": "trex2 label",
+    "appearance": "comparing with exemplars",
+}
 
 
 def main(arguments: list[str], prog: str = "bench.py") -> None:
-    """`bench.py [--page FILE] [--threads N] [--start-up | --onnx | --labelling | --crowded]`"""
+    """`bench.py [--page FILE] [--threads N] [--start-up | --onnx | --labelling | --appearance | --crowded]`"""
     parser = argparse.ArgumentParser(prog, description="Measure speed beside others' implementations.")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")

@@ -12,18 +12,34 @@ from trex2_lightning.ops.host import writable
 
 
 def main(arguments: list[str], prog: str = "calibrate.py") -> None:
-    """`calibrate.py --ckpt FILE [--output FILE] [model.appearance.name=backbone] key=value ...`"""
+    """`calibrate.py --model MODEL [--output OUTPUT] [model.appearance.name=backbone] key=value ...`"""
     parser = argparse.ArgumentParser(prog, description="Fit what scores mean, by val; the weights stay as they are.")
-    parser.add_argument("--ckpt", type=Path, required=True, help="checkpoint of a run")
-    parser.add_argument("--output", type=Path, help="checkpoint to write; default: calibrated.ckpt beside the other")
+    parser.add_argument(
+        "--model",
+        "--ckpt",
+        required=True,
+        help="checkpoint, folder of a run, a folder by trex2 push, or a Grounding DINO; or a repository of the hub",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="what to write: a checkpoint, by default calibrated.ckpt beside the other; of a model of the hub a folder "
+        "as trex2 push writes them, by default NAME-calibrated here",
+    )
     options, overrides = parse(parser, arguments, "settings of data, eval and model.appearance")
 
     from trex2_lightning.config import for_evaluation
     from trex2_lightning.evaluation.fits import calibrate
-    from trex2_lightning.training.checkpoint import compare_appearance, load_checkpoint, write_fits
+    from trex2_lightning.inference.pretrained import load_pretrained
+    from trex2_lightning.training.checkpoint import checkpoint_of, compare_appearance, write_fits
+    from trex2_lightning.training.published import publish
 
-    output = options.output or options.ckpt.with_name("calibrated.ckpt")
-    trained, module = load_checkpoint(options.ckpt)
+    checkpoint = checkpoint_of(options.model)
+    trained, module = load_pretrained(checkpoint or options.model)
+    published = Path(f"{trained.name}-calibrated")
+    output = options.output or (checkpoint.with_name("calibrated.ckpt") if checkpoint else published)
+    if output.is_dir() and output.resolve() == Path(options.model).resolve():
+        raise InputError(f"{output} is the model itself: give another folder by --output")
     writable(output.parent)
     config = for_evaluation(trained, [*available_device(), *overrides])
     appearance, config.model.appearance = config.model.appearance, trained.model.appearance
@@ -32,5 +48,8 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
     if appearance != trained.model.appearance:
         compare_appearance(config, module, appearance)
     calibrate(config, module)
-    write_fits(config, module, options.ckpt, output)
+    if checkpoint:
+        write_fits(config, module, checkpoint, output)
+    else:
+        publish(config, module, output)
     console.print(f"written to {output}", soft_wrap=True)

@@ -150,6 +150,15 @@ def imagenet_pixels(checkpoint: Checkpoint) -> None:
         backbone |= {"mean": [*IMAGENET_PIXELS.mean], "std": [*IMAGENET_PIXELS.std]}
 
 
+def share_has_a_scale(checkpoint: Checkpoint) -> None:
+    """What appearance's shares are made of was divided by the temperature of its likeness."""
+    name = "detector.appearance."
+    for part in ("state_dict", "current_model_state"):
+        state = checkpoint.get(part, {})
+        if f"{name}temperature" in state:
+            state.setdefault(f"{name}logit_scale", 1 / state[f"{name}temperature"])
+
+
 def _section(settings: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
     """What holds the last name of a dotted key, empty where there is no such section, and that name."""
     *sections, name = key.split(".")
@@ -176,5 +185,6 @@ MIGRATIONS: dict[int, tuple[Callable[[Checkpoint], None], ...]] = {
         FormerDefault("loss.alignment.detach_text", False),
     ),
     3: (best_by_one,),
+    4: (share_has_a_scale,),
 }
 CONFIG_FORMAT = max(MIGRATIONS)

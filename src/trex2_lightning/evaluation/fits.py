@@ -26,7 +26,7 @@ from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.ops.prompt_tokens import from_vectors
+from trex2_lightning.ops.prompt_tokens import average, from_vectors
 from trex2_lightning.prompting.finding import gather_evidence
 from trex2_lightning.prompting.protocols import Prompting, promptings
 from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, PromptSource, PromptTokens, Targets
@@ -37,7 +37,8 @@ from trex2_lightning.training.trainer import build_evaluator
 
 log = logging.getLogger(__name__)
 
-KNOWN_IMAGES = 2000  # of training, whose boxes say which differences matter
+KNOWN_IMAGES = 2000  # of a split, whose boxes say which differences matter, and how much
+COMPARED_BOXES = 5000  # of val, that are compared with the references
 BEST = 300  # pairs of box and category of an image; others could not be detections
 RIGHT = 0.5  # IoU with an object of the category
 PROTOCOL_OF: dict[PromptSource, str] = {
@@ -71,9 +72,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     if not module.known_names:  # of a checkpoint from before they were written
         module.known_names = known_names(data.train_names)
     if detector.appearance is not None:
-        boxes = KnownBoxes(detector, detector.appearance)
-        trainer.predict(boxes, data.known_dataloader(KNOWN_IMAGES), return_predictions=False)
-        vectors, labels = torch.cat(boxes.vectors), torch.cat(boxes.labels)
+        vectors, labels = _known_boxes(detector, detector.appearance, trainer, data.known_dataloader(KNOWN_IMAGES))
         if len(vectors) > len(labels.unique()):
             detector.appearance.fit(vectors, labels)
         else:
@@ -83,6 +82,13 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     if module.knows_exemplars and not by_example:
         log.warning("scores of boxes and points stay as they are: data.reference has no images for generic prompts")
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
+    shown = None if references is None else average(references).appearance
+    if detector.appearance is not None and shown is not None:
+        trainer.limit_predict_batches = -(-KNOWN_IMAGES // config.eval.batch_size)
+        vectors, labels = _known_boxes(detector, detector.appearance, trainer, data.val_dataloader())
+        trainer.limit_predict_batches = 1.0
+        every = max(1, -(-len(vectors) // COMPARED_BOXES))
+        detector.appearance.fit_share(vectors[::every], labels[::every], shown, len(data.names))
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     if not module.visual_trained:
         wanted.pop("mixed", None)  # a mean with vectors that mean nothing
@@ -108,6 +114,15 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
 def is_trained_on_val(config: Config) -> bool:
     """Whether the split that scores are fitted to is that of training: they would promise too much."""
     return config.data.val == config.data.train and not config.data.sets
+
+
+def _known_boxes(
+    detector: PromptedDetector, appearance: Appearance, trainer: L.Trainer, images: Any
+) -> tuple[Tensor, Tensor]:
+    """Vectors (n, A) and labels (n,) of the true boxes of images."""
+    boxes = KnownBoxes(detector, appearance)
+    trainer.predict(boxes, images, return_predictions=False)
+    return torch.cat(boxes.vectors), torch.cat(boxes.labels)
 
 
 class KnownBoxes(L.LightningModule):

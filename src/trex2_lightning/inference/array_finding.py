@@ -114,7 +114,7 @@ def similarity(vectors: Floats, shown: Mapping[int, Floats], count: int, how: Ex
 
 def compared_evidence(evidence: Floats, best: Floats, alike: Floats, how: ExportedAppearance) -> Floats:
     """The same evidence with what appearance says: `alike` (N, C), its share, and its share of the whole picture."""
-    share = _log_softmax(alike / np.float32(how.temperature), 1)
+    share = _log_softmax(alike * np.float32(how.logit_scale), 1)
     in_picture = _log_softmax((share + _logit(best)[:, None]).max(0, keepdims=True), 1)
     for place, kind in enumerate((alike, share, np.broadcast_to(in_picture, share.shape)), SIMILARITY):
         evidence[..., place] = kind

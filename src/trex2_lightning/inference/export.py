@@ -241,5 +241,10 @@ def settings(config: Config, module: DetectionModule) -> ExportedDetector:
         calibrated=calibration.fitted_without_appearance,
         appearance=None
         if appearance is None
-        else ExportedAppearance(appearance.mean.tolist(), appearance.transform.tolist(), float(appearance.temperature)),
+        else ExportedAppearance(
+            appearance.mean.tolist(),
+            appearance.transform.tolist(),
+            float(appearance.temperature),
+            float(appearance.logit_scale),
+        ),
     )

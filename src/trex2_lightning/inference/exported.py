@@ -23,7 +23,7 @@ EXPORTED_FILES = (
     *(f"{graph}.onnx{part}" for graph in GRAPHS for part in ("", ".data")),  # the second: weights beside a large graph
     *(KNOWN_NAMES, TOKENIZER, SETTINGS),
 )
-EXPORT_VERSION = 1
+EXPORT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ class ExportedAppearance:
     mean: list[float]  # (A,)
     transform: list[list[float]]  # (A, A)
     temperature: float
+    logit_scale: float
 
 
 @dataclass(frozen=True)

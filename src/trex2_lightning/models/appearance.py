@@ -26,7 +26,9 @@ from trex2_lightning.structures import AppearanceMaps, ExemplarAppearance, Exemp
 BACKBONE = "backbone"  # the name that stands for the detector's own, as it was before training
 GRID = 8  # samples along each side of a box: RoIAlign's of 4 x 4 cells, two in each
 MOST_COSINES = 2**22  # of boxes and exemplars, that are in memory at once: 16 MiB
-WHOLE_CELLS = 32  # pixels; sides of their multiples leave no cell of a map in part outside
+WHOLE_CELLS = 32  # pixels; batches have sides of their multiples, which leave no cell of most maps in part outside
+TEMPERATURES = (0.03, 0.05, 0.07, 0.1, 0.15)  # that `fit_share` chooses among
+LOGIT_SCALES = tuple(10 * 2 ** (step / 2) for step in range(8))  # 10 to 113
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
 
 
@@ -34,12 +36,14 @@ class Appearance(nn.Module):
     """Vectors of boxes by a frozen network, and how much alike they are.
 
     A vector is the mean of RoIAligned features of each map, of unit length, all maps joined. `fit` learns from boxes
-    with names which differences tell kinds apart (linear discriminant analysis); before it all count alike.
+    with names which differences tell kinds apart (linear discriminant analysis), `fit_share` from others how sharply;
+    before it all differences count alike.
     """
 
     mean: Tensor
     transform: Tensor
     temperature: Tensor
+    logit_scale: Tensor
 
     def __init__(self, config: AppearanceConfig, backbone: BackboneConfig) -> None:
         super().__init__()
@@ -59,9 +63,12 @@ class Appearance(nn.Module):
             self.made_by += f" scale {self.scale}"
         self.channels_last = returns_channels_last(self.name)
         self.channels: int = sum(model.feature_info.channels())
+        coarsest = max(model.feature_info.reduction())
+        self.cell: int = WHOLE_CELLS if WHOLE_CELLS % coarsest == 0 else coarsest
         self.register_buffer("mean", torch.zeros(self.channels))
         self.register_buffer("transform", torch.eye(self.channels))
         self.register_buffer("temperature", torch.tensor(0.03))
+        self.register_buffer("logit_scale", 1 / self.temperature)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
@@ -74,8 +81,8 @@ class Appearance(nn.Module):
     def forward(self, images: Images) -> AppearanceMaps:
         """What the network sees of B images."""
         pixels = renormalize(images.pixels, images.valid, self.before, self.pixels)
-        if self.scale != 1:
-            size = [max(1, round(side * self.scale / WHOLE_CELLS)) * WHOLE_CELLS for side in pixels.shape[-2:]]
+        if self.scale != 1 or self.cell != WHOLE_CELLS:
+            size = [max(1, round(side * self.scale / self.cell)) * self.cell for side in pixels.shape[-2:]]
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         maps = self.model(pixels)
         maps = tuple(x.permute(0, 3, 1, 2) for x in maps) if self.channels_last else (*maps,)
@@ -132,6 +139,10 @@ class Appearance(nn.Module):
         mean = total / count.clamp(min=1)[..., None]
         return (1 + self.temperature * mean.log()).transpose(1, 2).reshape(*vectors.shape[:2], num_categories)
 
+    def log_share(self, similarity: Tensor) -> Tensor:
+        """Logarithm of the share (B, N, C) that a category has of a box, by `similarity` (B, N, C)."""
+        return (similarity * self.logit_scale).log_softmax(-1)
+
     def fit(self, vectors: Tensor, labels: Tensor, shrinkage: float = 0.3, temperature: float = 0.05) -> None:
         """Learn from boxes (n, A) of known kinds (n,) which differences are of no matter: those within a kind.
 
@@ -148,6 +159,25 @@ class Appearance(nn.Module):
         self.transform.copy_(directions @ (values.rsqrt()[:, None] * directions.T))
         self.mean.copy_(vectors.mean(0))
         self.temperature.fill_(temperature)
+        self.logit_scale.fill_(1 / temperature)
+
+    def fit_share(self, vectors: Tensor, labels: Tensor, exemplars: ExemplarAppearance, num_categories: int) -> None:
+        """Choose temperature and logit scale by which boxes (n, A) most likely are of their categories (n,).
+
+        By boxes that neither `fit` nor the exemplars have; those of a category without exemplars do not count, and
+        where there are no others both stay as they are.
+        """
+        best, chosen = torch.tensor(torch.inf), (self.temperature.clone(), self.logit_scale.clone())
+        for temperature in TEMPERATURES:
+            self.temperature.fill_(temperature)
+            similarity = self.similarity(vectors[None], exemplars, num_categories)[0].double()
+            known = similarity.gather(1, labels[:, None])[:, 0] > -torch.inf
+            for scale in LOGIT_SCALES:
+                loss = F.cross_entropy(similarity[known] * scale, labels[known])
+                if loss < best:
+                    best, chosen = loss, (torch.tensor(temperature), torch.tensor(scale))
+        self.temperature.copy_(chosen[0])
+        self.logit_scale.copy_(chosen[1])
 
     def _compared(self, vectors: Tensor) -> Tensor:
         return F.normalize((vectors - self.mean) @ self.transform, dim=-1)

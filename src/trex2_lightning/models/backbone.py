@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 import torch
-from timm.models import FeatureListNet
+from timm.models import FeatureListNet, is_model_in_modules
 from timm.models.swin_transformer import SwinTransformerBlock, SwinTransformerStage
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,6 +18,8 @@ from trex2_lightning.ops.deformable import level_table
 from trex2_lightning.ops.padding import unpadded_share
 from trex2_lightning.ops.position import map_embedding
 from trex2_lightning.structures import FeatureMaps
+
+PLAIN_TRANSFORMERS = {"vision_transformer", "deit", "eva"}  # timm's modules, DINOv2 and DINOv3 among them
 
 
 class Backbone(nn.Module):
@@ -182,6 +184,8 @@ class Neck(nn.Module):
 def any_size_model(config: BackboneConfig, options: dict[str, Any], section: str = "model.backbone") -> Any:
     """A timm model with its weights, for images of any size; a Swin sees them as Swin for detection does.
 
+    A plain vision transformer, which timm makes for images of one size, gets its options for others.
+
     Args:
         config, options, section: as of `timm_model`.
 
@@ -190,6 +194,8 @@ def any_size_model(config: BackboneConfig, options: dict[str, Any], section: str
     """
     is_swin = returns_channels_last(config.name)
     fixed: dict[str, Any] = {"strict_img_size": False, "always_partition": True} if is_swin else {}
+    if is_model_in_modules(config.name, PLAIN_TRANSFORMERS):
+        fixed = {"dynamic_img_size": True, "dynamic_img_pad": True}
     model: Any = timm_model(config, fixed | options, section)
     if is_swin:
         model.patch_embed.dynamic_img_pad = True

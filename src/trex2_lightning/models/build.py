@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,18 @@ from torch import nn
 from trex2_lightning.config import ModelConfig
 from trex2_lightning.layers.decoder import Decoder
 from trex2_lightning.layers.encoder import DeformableEncoder
-from trex2_lightning.models.appearance import Appearance, AppearanceInput, AppearanceTerm
+from trex2_lightning.models.appearance import BACKBONE, Appearance, AppearanceInput, AppearanceTerm
 from trex2_lightning.models.backbone import Backbone, Neck
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.early import EarlyFusionDetector, FusionLayer
-from trex2_lightning.models.hub.load import load_bert, load_detector
+from trex2_lightning.models.hub.load import load_backbone, load_bert, load_detector
 from trex2_lightning.models.late import LateFusionDetector
 from trex2_lightning.models.presence import PresenceHead
 from trex2_lightning.models.selection import QuerySelection
 from trex2_lightning.models.text import BertEncoder, ClipEncoder, TextEncoder
 from trex2_lightning.models.visual_prompt import VisualPromptEncoder
+
+log = logging.getLogger(__name__)
 
 BERTS = ("bert-base-uncased", "custom-bert")
 PRETRAINED = ("backbone.model.", "text_encoder.tower.")  # parts that have weights of their own
@@ -44,8 +47,30 @@ def build_detector(config: ModelConfig) -> PromptedDetector:
 
 
 def build_appearance(config: ModelConfig) -> Appearance | None:
-    """The network of `model.appearance`, with pretrained weights where the config names them."""
-    return Appearance(config.appearance, config.backbone) if config.appearance.name else None
+    """The network of `model.appearance`, with pretrained weights where the config names them.
+
+    As the backbone of a published detector it has that one's weights.
+    """
+    if not config.appearance.name:
+        return None
+    if config.appearance.name == BACKBONE and config.init_from:
+        network = Appearance(config.appearance, replace(config.backbone, weights=""))
+        if load_backbone(network.model, config.init_from):
+            return network
+    return Appearance(config.appearance, config.backbone)
+
+
+def warn_of_random_appearance(config: ModelConfig) -> None:
+    """Say it where the settings give the network of `model.appearance` no weights."""
+    own = config.appearance.name == BACKBONE
+    weights = config.backbone.weights or config.init_from if own else config.appearance.weights
+    if config.appearance.name and not weights:
+        log.warning(
+            "model.appearance.name=%s has random weights, which tell nothing apart: set model.%s.weights, or the name "
+            "of another network that has some",
+            config.appearance.name,
+            "backbone" if own else "appearance",
+        )
 
 
 def _lacks_vocabulary(found: PromptedDetector) -> bool:

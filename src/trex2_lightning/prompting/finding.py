@@ -113,7 +113,7 @@ def gather_evidence(
     similarity = share = in_picture = nothing
     if shown is not None and seen is not None and appearance is not None:
         similarity = appearance.similarity(appearance.vectors(seen, boxes), shown, scores.shape[-1])
-        share = (similarity / appearance.temperature).log_softmax(-1)
+        share = appearance.log_share(similarity)
         in_picture = (share + _logit(best)[..., None]).amax(1, keepdim=True).log_softmax(-1).expand_as(share)
     of_boxes = [x[..., None].expand_as(scores) for x in (overlap, inside, _logit(best), _logit(any_score))]
     score = _logit(scores).masked_fill(scores == 0, -torch.inf)

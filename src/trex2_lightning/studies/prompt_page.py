@@ -16,6 +16,11 @@ WAYS = ("text", "hinted_text", "interactive_box", "generic_16", "mixed")
 JUDGED_GROUPS = {"seen": "trained", "novel": "held-out"}
 # What an idea is judged by: names are asked for what is trained alone, and told names are a control.
 JUDGED = (("text", "seen"), *product(("interactive_box", "generic_16", "mixed"), JUDGED_GROUPS))
+OF_TRENDS = (
+    "Of the base alone, without nameless things and, on `shapes`, without appearance, which the demo has "
+    "([results.md](results.md)). In brackets the difference that the claim promises, seed by seed: below 0 is the "
+    "contrary. After stage 1 the base also has steps of text, five of nine. No runs: screened above."
+)
 ONE_SEED = 0.02  # a smaller difference of two single runs is none
 
 
@@ -54,7 +59,9 @@ def prompt_page(ladders: Sequence[Ladder]) -> str:
         "Written by `make ablation-prompts`; do not edit. AP on the test split of trained / held-out categories, mean "
         "and standard deviation over the seeds, whose number stands in brackets. Each row changes the base by what it "
         "says, `a+b` by both; all rows have the same number of steps, of images and of steps that show exemplars of "
-        "named things, and start from the same stage 1 of their seed, which knows no visual prompts. "
+        "named things, and start from the same stage 1 of their seed, which knows no visual prompts; on photographs "
+        "appearance answers them. Steps of nameless things (`stars`, `kinds_...`) stand in place of four of the base's "
+        "five steps of text in nine, so what they cost text is that too. "
         "`hinted_text` is text that is told, as interactive prompts are, which categories the image has. Seconds a "
         "step are the median, one thread, of a machine that did other work too. Scores are as they were learned: "
         "nothing is fitted to val afterwards. Where a frozen network compares boxes with exemplars, a score is the "
@@ -62,7 +69,8 @@ def prompt_page(ladders: Sequence[Ladder]) -> str:
         "An idea is judged by its differences from the base of the same seed: in text on trained categories, and in "
         "interactive, generic and mixed prompts on both. Noise is two standard errors of such a difference, its spread "
         f"over seeds taken of all rows of the table together, and at least {AP_NOISE}; where there is one seed alone, "
-        f"{ONE_SEED}. An idea is kept where something rises by more than noise, and the judged figures on average.",
+        f"{ONE_SEED}. An idea is kept where something rises by more than noise, and the judged figures on average. "
+        "A screening has one seed: what is kept there was worth whole runs, and no more.",
     ]
     for ladder in ladders:
         blocks += [f"## {ladder.title}", *_tables(ladder), "\n".join(f"- {line}" for line in verdicts(ladder))]
@@ -70,7 +78,7 @@ def prompt_page(ladders: Sequence[Ladder]) -> str:
         if ladder.name == "shapes" and not ladder.screening:
             runs = {one: {seed: run.ap["shapes"] for seed, run in own.items()} for one, own in ladder.runs.items()}
             trends = "\n".join(f"- {verdict(trend, runs)}" for trend in PROMPT_TRENDS)
-            blocks += ["## The paper's trends", trends]
+            blocks += ["## The paper's trends", OF_TRENDS, trends]
     return "\n\n".join(blocks) + "\n"
 
 

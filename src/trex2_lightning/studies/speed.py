@@ -16,7 +16,14 @@ from trex2_lightning.evaluation import costs
 from trex2_lightning.evaluation.tables import table
 from trex2_lightning.studies import index_speed, input_speed
 from trex2_lightning.studies.appearance_speed import EXEMPLARS, appearance
-from trex2_lightning.studies.detector_speed import COCO_LENGTHS, LVIS_LENGTHS, detectors, made_up_names, random_detector
+from trex2_lightning.studies.detector_speed import (
+    COCO_LENGTHS,
+    LVIS_LENGTHS,
+    detectors,
+    made_up_names,
+    random_detector,
+    write_settings,
+)
 from trex2_lightning.studies.export_speed import exported
 from trex2_lightning.studies.label_speed import labelling
 from trex2_lightning.studies.layer_speed import fusion, sampling
@@ -26,6 +33,7 @@ from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 STARTUP, STARTS = "Start-up", 5  # section of the page, and how often each thing is started
 EXPORTED = "Exported, ONNX Runtime beside PyTorch with `experiments/small_coco.yaml`, one thread"
 LABELLED = "Labelling, `trex2 label ...` with `experiments/small_coco.yaml`"
+COMPARED = f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars"
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
 
 
@@ -43,7 +51,7 @@ def measure_speed(target: Path, threads: int) -> None:
             EXPORTED: exported(Path(folder, "onnx"), Setting()),
             LABELLED: labelling(Path(folder, "label"), Setting()),
             "Detectors": detectors(Path(folder), Setting()),
-            f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars": appearance(Path(folder), Setting()),
+            COMPARED: appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
@@ -57,6 +65,7 @@ RENEWABLE: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {  # section
     "start-up": (STARTUP, lambda _: startup(STARTS)),
     "onnx": (EXPORTED, lambda folder: exported(folder, Setting())),
     "labelling": (LABELLED, lambda folder: labelling(folder, Setting())),
+    "appearance": (COMPARED, lambda folder: appearance(_with_settings(folder), Setting())),
 }
 
 
@@ -82,6 +91,12 @@ def renew(target: Path, part: str, threads: int) -> None:
     others = [section for section in sections if not section.startswith(f"## {title}\n")]
     place = next((place for place, section in enumerate(sections) if section not in others), 2)
     target.write_text("".join([*others[:place], f"{_section(title, rows)}\n\n", *others[place:]]), encoding="utf-8")
+
+
+def _with_settings(folder: Path) -> Path:
+    """What `detectors` leaves there, without its weights."""
+    write_settings(folder, Setting())
+    return folder
 
 
 def input_pipeline(folder: Path, setting: Setting) -> list[Row]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trex2_lightning.config import AppearanceConfig, Config, from_dict, migrate, to_dict
 from trex2_lightning.errors import InputError
-from trex2_lightning.models.build import build_appearance
+from trex2_lightning.models.build import build_appearance, warn_of_random_appearance
 from trex2_lightning.models.outline import outlined
 from trex2_lightning.models.torch_files import check_own_bytes, read_torch_file
 from trex2_lightning.models.weights import pixel_statistics
@@ -89,6 +89,7 @@ def compare_appearance(config: Config, module: DetectionModule, appearance: Appe
         )
     config.model.appearance = appearance
     module.detector.appearance = build_appearance(config.model)
+    warn_of_random_appearance(config.model)
     module.eval()
 
 
@@ -136,6 +137,7 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         state = _with_own(module, state, ".of_prompt")
     if before.model.appearance != config.model.appearance:
         state = _with_own(module, state, "detector.appearance.")
+        warn_of_random_appearance(config.model)
         if before.model.appearance.input != config.model.appearance.input:
             state = _with_own(module, state, "detector.appearance_input.")
         if before.model.appearance.learned_weight != config.model.appearance.learned_weight:

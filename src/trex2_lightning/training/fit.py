@@ -16,6 +16,7 @@ from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.inventory import check, check_images, log_audits
 from trex2_lightning.data.sampling.examples import TrainLoader
 from trex2_lightning.errors import InputError
+from trex2_lightning.models.build import warn_of_random_appearance
 from trex2_lightning.models.hub.settings import hub_folder
 from trex2_lightning.models.text import PhraseError
 from trex2_lightning.ops.host import writable
@@ -88,6 +89,8 @@ def train(
         module.provenance, module.earlier = provenance_of(saved), before.earlier
     elif start:
         start_from(module, config, start)
+    else:
+        warn_of_random_appearance(config.model)
     module.provenance = gone_on(module.provenance, origin(config, audits, before.step if before else 0))
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:

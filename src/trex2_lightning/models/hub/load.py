@@ -80,6 +80,28 @@ def load_detector(detector: PromptedDetector, source: str) -> Loaded:
     return report
 
 
+def load_backbone(model: nn.Module, source: str) -> bool:
+    """Give a timm model, which may have other maps than the detector's, the weights of a Grounding DINO's backbone.
+
+    Args:
+        model: changed in place.
+        source: folder, or repository of the hub.
+
+    Returns:
+        Whether the source has that backbone.
+
+    Raises:
+        WeightsError: no such folder or repository, a backbone of other sizes, or stages that only the model has.
+    """
+    names = {key: hub_names(f"backbone.model.{key}", 0) for key, _ in model.named_parameters()}
+    found = _take(model, names, _tensors(hub_folder(source)), source)
+    if found and (lacks := names.keys() - found):
+        raise WeightsError(
+            f"{source} has a backbone without {min(lacks)}: set model.appearance.out_indices to maps of earlier stages"
+        )
+    return bool(found)
+
+
 def load_bert(encoder: BertEncoder, source: str) -> None:
     """Give a text encoder the weights and the vocabulary of a BERT.
 
@@ -104,6 +126,8 @@ def load_bert(encoder: BertEncoder, source: str) -> None:
         )
     _read_vocabulary(encoder.tokenizer, folder)
 
+
+OURS = ("visual_encoder.", "noised_content.", "presence.", "appearance")  # what no Grounding DINO has
 
 # Tensors of older files that repeat others or follow from the sizes.
 _COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|position_ids)$|.*\.swin\.layernorm\."
@@ -135,11 +159,7 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
     """A detector that is a Grounding DINO by its parts must be one to the last parameter."""
     encoder = detector.text_encoder
     if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
-        lacks = tuple(
-            name
-            for name in report.new
-            if not name.startswith(("visual_encoder.", "noised_content.", "presence.")) and ".of_prompt" not in name
-        )
+        lacks = tuple(name for name in report.new if not name.startswith(OURS) and ".of_prompt" not in name)
         more = tuple(name for name in report.skipped if ".layer" in name or "class_embed." in name)
         if lacks or more:
             raise WeightsError(
