@@ -63,7 +63,9 @@ def test_only_what_an_image_judges_is_fitted_to(
 ) -> None:
     seen: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        ScoreCalibration, "fit", lambda _self, _source, _evidence, right: seen.append((len(right), int(right.sum())))
+        ScoreCalibration,
+        "fit",
+        lambda _self, _source, _evidence, right, _used: seen.append((len(right), int(right.sum()))),
     )
     monkeypatch.setattr(fits, "RIGHT", 0.01)
     run(calibrate_command, "--ckpt", checkpoint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from trex2_lightning.models.calibration import (
@@ -101,6 +102,22 @@ def test_without_appearance_only_what_is_there_is_weighed() -> None:
     row = calibration.weight[0, SOURCES.index("text")]
     torch.testing.assert_close(row[0], torch.tensor(2.0), rtol=0, atol=0.15)
     assert not row[3:].any()
+
+
+@pytest.mark.parametrize(
+    ("used", "without"), [("learned", ("similarity", "share", "in_picture")), ("appearance", ("score",))]
+)
+def test_what_is_not_to_be_used_has_no_weight(used: str, without: tuple[str, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(5000, len(EVIDENCE), generator=generator)
+    right = torch.rand(5000, generator=generator) < values.sum(1).sigmoid()
+    calibration = ScoreCalibration()
+    calibration.fit("generic", values.clone(), right, used)
+    row = calibration.weight[1, SOURCES.index("generic")]
+    assert [name for name, weight in zip(EVIDENCE, row.tolist(), strict=True) if weight == 0] == [*without]
+    values[:, -3:] = NOTHING
+    calibration.fit("text", values, right, used)
+    assert calibration.weight[0, SOURCES.index("text")][:3].all(), "without appearance there is nothing to leave out"
 
 
 def test_fits_are_taken_over() -> None:

@@ -104,7 +104,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     kept: dict[PromptSource, float] = {}
     for source, (evidence, right) in collector.collected().items():
         if right.any() and not right.all():
-            kept[source] = detector.calibration.fit(source, evidence, right)
+            kept[source] = detector.calibration.fit(source, evidence, right, config.eval.evidence)
         else:
             missing = "wrong" if right.any() else "right"
             log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, missing)

@@ -17,6 +17,8 @@ SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 # What speaks for and against a box: `prompting.finding` says what each is. The first three there always are.
 EVIDENCE = ("score", "overlap", "inside", "best_score", "any_score", "similarity", "share", "in_picture")
 ALWAYS, SIMILARITY = 3, EVIDENCE.index("similarity")
+# Kinds of evidence that may be weighed where boxes were compared with exemplars: the learned score is the first.
+USED = {"all": slice(None), "learned": slice(SIMILARITY), "appearance": slice(1, None)}
 # What is not fitted: a learned score as it is; with appearance, times the root of the share of likeness, less where a
 # better box is at its place. Where exemplars were not learned from, `score` is the best of the box.
 UNFITTED = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -81,19 +83,24 @@ class ScoreCalibration(nn.Module):
         self.weight[1, before] = self.weight.new_tensor(UNFITTED_APPEARANCE)
         self._note_fitted()
 
-    def fit(self, source: PromptSource, evidence: Tensor, right: Tensor) -> float:
+    def fit(self, source: PromptSource, evidence: Tensor, right: Tensor, used: str = "all") -> float:
         """Learn from boxes whether the evidence was right, and the score that parts them best (F1).
 
         Args:
             source: of the prompts.
             evidence: (n, F), all with appearance or all without.
             right: (n,) bool, the box is the best one of an object of the category; some are, and some are not.
+            used: key of `USED`; without appearance all is.
 
         Returns:
             That score, which becomes the threshold.
         """
         compared = int(evidence[0, SIMILARITY] > -torch.inf)
         inputs = evidence[:, : len(EVIDENCE) if compared else ALWAYS].double()
+        if compared:
+            unused = torch.ones(len(EVIDENCE), dtype=torch.bool)
+            unused[USED[used]] = False
+            inputs[:, unused] = 0  # what is always 0 gets no weight
         wanted = right.double()
         mean, scale = inputs.mean(0), inputs.std(0).clamp(min=1e-3)
         weight = torch.zeros_like(mean, requires_grad=True)
