@@ -33,7 +33,7 @@ from trex2_lightning.studies.timing import Row, Setting, fastest, ratio
 STARTUP, STARTS = "Start-up", 5  # section of the page, and how often each thing is started
 EXPORTED = "Exported, ONNX Runtime beside PyTorch with `experiments/small_coco.yaml`, one thread"
 LABELLED = "Labelling, `trex2 label ...` with `experiments/small_coco.yaml`"
-COMPARED = f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars"
+COMPARING = f"Appearance, {Setting().many:,} categories of {EXEMPLARS} exemplars"
 A100_TFLOPS = 312  # peak in bfloat16, as its maker gives it
 
 
@@ -51,7 +51,7 @@ def measure_speed(target: Path, threads: int) -> None:
             EXPORTED: exported(Path(folder, "onnx"), Setting()),
             LABELLED: labelling(Path(folder, "label"), Setting()),
             "Detectors": detectors(Path(folder), Setting()),
-            COMPARED: appearance(Path(folder), Setting()),
+            COMPARING: appearance(Path(folder), Setting()),
             "Fusion of image and prompts, one layer": fusion(Setting()),
             "Deformable sampling, one layer of the encoder": sampling(Setting()),
             "Input pipeline, one core": input_pipeline(Path(folder), Setting()),
@@ -65,7 +65,7 @@ RENEWABLE: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {  # section
     "start-up": (STARTUP, lambda _: startup(STARTS)),
     "onnx": (EXPORTED, lambda folder: exported(folder, Setting())),
     "labelling": (LABELLED, lambda folder: labelling(folder, Setting())),
-    "appearance": (COMPARED, lambda folder: appearance(_with_settings(folder), Setting())),
+    "appearance": (COMPARING, lambda folder: appearance(_with_settings(folder), Setting())),
 }
 
 

@@ -127,7 +127,7 @@ def load_bert(encoder: BertEncoder, source: str) -> None:
     _read_vocabulary(encoder.tokenizer, folder)
 
 
-OURS = ("visual_encoder.", "noised_content.", "presence.", "appearance")  # what no Grounding DINO has
+ADDED_PARTS = ("visual_encoder.", "noised_content.", "presence.", "appearance")  # what no Grounding DINO has
 
 # Tensors of older files that repeat others or follow from the sizes.
 _COPIES = r"model\.decoder\.(bbox|class)_embed\.|.*(relative_position_index|position_ids)$|.*\.swin\.layernorm\."
@@ -159,7 +159,7 @@ def _require_all(detector: PromptedDetector, report: Loaded, source: str) -> Non
     """A detector that is a Grounding DINO by its parts must be one to the last parameter."""
     encoder = detector.text_encoder
     if detector.decoder.reads_context and isinstance(encoder, BertEncoder) and encoder.granularity == "word":
-        lacks = tuple(name for name in report.new if not name.startswith(OURS) and ".of_prompt" not in name)
+        lacks = tuple(name for name in report.new if not name.startswith(ADDED_PARTS) and ".of_prompt" not in name)
         more = tuple(name for name in report.skipped if ".layer" in name or "class_embed." in name)
         if lacks or more:
             raise WeightsError(
