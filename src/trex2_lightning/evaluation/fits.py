@@ -88,7 +88,9 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
         vectors, labels = _known_boxes(detector, detector.appearance, trainer, data.val_dataloader())
         trainer.limit_predict_batches = 1.0
         every = max(1, -(-len(vectors) // COMPARED_BOXES))
-        detector.appearance.fit_share(vectors[::every], labels[::every], shown, len(data.names))
+        device = detector.appearance.mean.device
+        some = (vectors[::every].to(device), labels[::every].to(device))
+        detector.appearance.fit_share(*some, move_data_to_device(shown, device), len(data.names))
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     if not module.visual_trained:
         wanted.pop("mixed", None)  # a mean with vectors that mean nothing
