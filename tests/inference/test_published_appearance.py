@@ -87,7 +87,7 @@ def test_a_published_detector_takes_exemplars_without_training(
     compared: list[tuple[Tensor, int]] = []
     monkeypatch.setattr(
         Appearance,
-        "fit_share",
+        "fit_scale",
         lambda _, vectors, labels, shown, count: compared.append((labels, shown.valid.sum() + count)) or len(vectors),
     )
     calibrate(["--model", "dino-calibrated", "--output", "again", *data])

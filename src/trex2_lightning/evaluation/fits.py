@@ -90,7 +90,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
         every = max(1, -(-len(vectors) // COMPARED_BOXES))
         device = detector.appearance.mean.device
         some = (vectors[::every].to(device), labels[::every].to(device))
-        detector.appearance.fit_share(*some, move_data_to_device(shown, device), len(data.names))
+        detector.appearance.fit_scale(*some, move_data_to_device(shown, device), len(data.names))
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
     if not module.visual_trained:
         wanted.pop("mixed", None)  # a mean with vectors that mean nothing

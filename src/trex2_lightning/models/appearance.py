@@ -27,8 +27,7 @@ BACKBONE = "backbone"  # the name that stands for the detector's own, as it was 
 GRID = 8  # samples along each side of a box: RoIAlign's of 4 x 4 cells, two in each
 MOST_COSINES = 2**22  # of boxes and exemplars, that are in memory at once: 16 MiB
 WHOLE_CELLS = 32  # pixels; batches have sides of their multiples, which leave no cell of most maps in part outside
-TEMPERATURES = (0.03, 0.05, 0.07, 0.1, 0.15)  # that `fit_share` chooses among
-LOGIT_SCALES = tuple(10 * 2 ** (step / 2) for step in range(8))  # 10 to 113
+LOGIT_SCALES = tuple(10 * 2 ** (step / 2) for step in range(8))  # 10 to 113, that `fit_scale` chooses among
 POINT_SIDE = 0.15  # a point's surroundings, as a share of the image's sides
 
 
@@ -36,7 +35,7 @@ class Appearance(nn.Module):
     """Vectors of boxes by a frozen network, and how much alike they are.
 
     A vector is the mean of RoIAligned features of each map, of unit length, all maps joined. `fit` learns from boxes
-    with names which differences tell kinds apart (linear discriminant analysis), `fit_share` from others how sharply;
+    with names which differences tell kinds apart (linear discriminant analysis), `fit_scale` from others how sharply;
     before it all differences count alike.
     """
 
@@ -161,23 +160,17 @@ class Appearance(nn.Module):
         self.temperature.fill_(temperature)
         self.logit_scale.fill_(1 / temperature)
 
-    def fit_share(self, vectors: Tensor, labels: Tensor, exemplars: ExemplarAppearance, num_categories: int) -> None:
-        """Choose temperature and logit scale by which boxes (n, A) most likely are of their categories (n,).
+    def fit_scale(self, vectors: Tensor, labels: Tensor, exemplars: ExemplarAppearance, num_categories: int) -> None:
+        """Choose the logit scale by which boxes (n, A) most likely are of their categories (n,).
 
         By boxes that neither `fit` nor the exemplars have; those of a category without exemplars do not count, and
-        where there are no others both stay as they are.
+        where there are no others it stays as it is.
         """
-        best, chosen = torch.tensor(torch.inf), (self.temperature.clone(), self.logit_scale.clone())
-        for temperature in TEMPERATURES:
-            self.temperature.fill_(temperature)
-            similarity = self.similarity(vectors[None], exemplars, num_categories)[0].double()
-            known = similarity.gather(1, labels[:, None])[:, 0] > -torch.inf
-            for scale in LOGIT_SCALES:
-                loss = F.cross_entropy(similarity[known] * scale, labels[known])
-                if loss < best:
-                    best, chosen = loss, (torch.tensor(temperature), torch.tensor(scale))
-        self.temperature.copy_(chosen[0])
-        self.logit_scale.copy_(chosen[1])
+        similarity = self.similarity(vectors[None], exemplars, num_categories)[0].double()
+        known = similarity.gather(1, labels[:, None])[:, 0] > -torch.inf
+        if known.any():
+            losses = [float(F.cross_entropy(similarity[known] * scale, labels[known])) for scale in LOGIT_SCALES]
+            self.logit_scale.fill_(LOGIT_SCALES[losses.index(min(losses))])
 
     def _compared(self, vectors: Tensor) -> Tensor:
         return F.normalize((vectors - self.mean) @ self.transform, dim=-1)
