@@ -75,7 +75,7 @@ def test_a_folder_becomes_a_detector_of_both_stages(
     stage2 = config_of("pets_stage2")
     assert stage2.train.init_from == str(folder / "checkpoints" / "best.ckpt")
     assert (stage2.data, stage2.model) == (config.data, config.model)
-    assert (stage2.train.rhythm.visual, stage2.optim.lr, stage2.logging.job_type) == (8, 4e-4, "stage2")
+    assert (stage2.train.rhythm.visual, stage2.optim.lr, stage2.logging.job_type) == (2, 4e-4, "stage2")
     rows = json.loads(Path("runs/pets_stage2/evaluation.json").read_text())["ap"]
     assert {"text", "random_phrases", "interactive_box", "wrong_pictures", "generic_1"} <= set(rows)
     assert load_checkpoint(Path("runs/pets_stage2/checkpoints/last.ckpt"))[1].visual_trained

@@ -99,7 +99,7 @@ def test_the_row_of_the_paper_is_its_recipe() -> None:
 def test_the_base_on_photographs_is_their_recipe_on_two_sets() -> None:
     base, recipe = settings("photographs", BASE), load("experiments/photographs_stage2.yaml")
     allowed = ("data.sets", "data.val", "data.num_workers", "eval", "name", "logging.group")
-    allowed += ("train.init_from", "train.max_steps", "train.val_every")
+    allowed += ("train.init_from", "train.max_steps", "train.val_every", "train.rhythm")
     assert all(key.startswith(allowed) for key in differences(base, recipe))
     first = differences(load(STAGE1["photographs"]), load("experiments/photographs.yaml"))
     assert all(key.startswith(allowed) for key in first)
