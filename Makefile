@@ -57,7 +57,7 @@ ablation-fusion: $(INSTALLED)  ## compare early and late fusion, phrases and wor
 ablation-full: $(INSTALLED)  ## the same at full size, in two stages (GPUS=8; ARGS="data.root=DIR", "--dry-run data.root=DIR": print it)
 	$(PY) scripts/ablation_full.py $(DEVICES) $(ARGS)
 
-bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour (ARGS=--start-up: of commands alone, in minutes; so --onnx, --labelling, --appearance)
+bench: $(INSTALLED)  ## measure speed beside other implementations, in half an hour (ARGS=--start-up: of commands alone, in minutes; so --onnx, --labelling, --exemplars)
 	$(PY) scripts/bench.py $(ARGS)
 
 bench-gpu: $(INSTALLED)  ## measure speed and memory on a GPU, in minutes (ARGS=--compiled: the second part of the page)

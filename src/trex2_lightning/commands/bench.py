@@ -11,12 +11,12 @@ SECTIONS = {
     "start-up": "the start of commands",
     "onnx": "exported graphs",
     "labelling": "trex2 label",
-    "appearance": "comparing with exemplars",
+    "exemplars": "comparing with exemplars",
 }
 
 
 def main(arguments: list[str], prog: str = "bench.py") -> None:
-    """`bench.py [--page FILE] [--threads N] [--start-up | --onnx | --labelling | --appearance | --crowded]`"""
+    """`bench.py [--page FILE] [--threads N] [--start-up | --onnx | --labelling | --exemplars | --crowded]`"""
     parser = argparse.ArgumentParser(prog, description="Measure speed beside others' implementations.")
     parser.add_argument("--page", type=Path, default=Path("docs/benchmarks.md"), help="file to write")
     parser.add_argument("--threads", type=int, default=2, help="of PyTorch, but for the input pipeline (default: 2)")

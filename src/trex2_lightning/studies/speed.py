@@ -65,7 +65,7 @@ RENEWABLE: dict[str, tuple[str, Callable[[Path], Sequence[Row]]]] = {  # section
     "start-up": (STARTUP, lambda _: startup(STARTS)),
     "onnx": (EXPORTED, lambda folder: exported(folder, Setting())),
     "labelling": (LABELLED, lambda folder: labelling(folder, Setting())),
-    "appearance": (COMPARING, lambda folder: appearance(_with_settings(folder), Setting())),
+    "exemplars": (COMPARING, lambda folder: appearance(_with_settings(folder), Setting())),
 }
 
 
