@@ -19,7 +19,7 @@ from trex2_lightning.commands.export import main
 from trex2_lightning.config import Config, load, override
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.export import Graph, export, graphs, input_names, settings
-from trex2_lightning.inference.exported import ExportedDetector
+from trex2_lightning.inference.exported import EXPORT_VERSION, ExportedDetector
 from trex2_lightning.inference.onnx_predictor import OnnxPredictor
 from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.ops.prompt_tokens import from_vectors
@@ -285,7 +285,7 @@ def test_an_export_of_another_version_is_refused(late: Exported, tmp_path: Path)
     settings(late.config, late.module).write(tmp_path)
     assert ExportedDetector.read(tmp_path) == settings(late.config, late.module)
     path = tmp_path / "detector.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 0'))
+    path.write_text(path.read_text().replace(f'"version": {EXPORT_VERSION}', f'"version": {EXPORT_VERSION - 1}'))
     with pytest.raises(InputError, match="export the checkpoint anew"):
         ExportedDetector.read(tmp_path)
 
