@@ -14,11 +14,13 @@ from torch import Tensor
 
 from trex2_lightning.commands.calibrate import main as calibrate
 from trex2_lightning.commands.evaluate import main as evaluate
-from trex2_lightning.config import Config
+from trex2_lightning.config import BackboneConfig, Config
 from trex2_lightning.errors import InputError
+from trex2_lightning.evaluation import fits
 from trex2_lightning.inference.pretrained import load_pretrained
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.build import build_appearance, build_detector
+from trex2_lightning.models.calibration import SIMILARITY, SOURCES
 from trex2_lightning.models.hub.settings import model_config
 from trex2_lightning.models.weights import WeightsError
 from trex2_lightning.training.checkpoint import start_from
@@ -105,13 +107,43 @@ def test_the_model_itself_is_never_written_over(dino: Path, monkeypatch: pytest.
     with pytest.raises(InputError, match="dino is the model itself: give another folder"):
         calibrate(["--model", str(dino), "--output", "dino", BACKBONE])
     assert (dino / "model.safetensors").is_file()
+    with pytest.raises(InputError, match=r"fitted\.ckpt: a model of the hub is written as a folder"):
+        calibrate(["--model", str(dino), "--output", "fitted.ckpt", BACKBONE])
+
+
+def test_what_each_part_is_worth_alone(
+    visual_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Neither part is weighed where it is left out; and nothing can be left out where nothing is compared."""
+    monkeypatch.setattr(fits, "RIGHT", 0.01)  # of random weights
+    for kind, without in (("learned", slice(SIMILARITY, None)), ("appearance", slice(1))):
+        output = tmp_path / f"{kind}.ckpt"
+        calibrate(["--ckpt", str(visual_checkpoint), "--output", str(output), "--evidence", kind, BACKBONE])
+        weight = load_pretrained(output)[1].detector.calibration.weight[1, SOURCES.index("generic")]
+        assert not weight[without].any()
+        assert weight.any()
+    with pytest.raises(InputError, match="--evidence learned: it compares no appearance"):
+        calibrate(["--ckpt", str(visual_checkpoint), "--evidence", "learned"])
+
+
+def test_a_backbone_that_the_folder_lacks_stays_what_it_is(dino: Path) -> None:
+    """Random, where nothing else has weights for it: the folder is no source of them."""
+    config = model_config(str(dino))
+    config.init_from, config.appearance.name = str(dino), "backbone"
+    known = build_appearance(config)
+    config.backbone = BackboneConfig("test_resnet", out_indices=[2, 3, 4])
+    strange = build_appearance(config)
+    assert known is not None
+    assert known.pretrained
+    assert strange is not None
+    assert not strange.pretrained
 
 
 def test_random_weights_are_told(
     checkpoint: Path, tiny_config: Callable[..., Config], caplog: pytest.LogCaptureFixture
 ) -> None:
     calibrate(["--ckpt", str(checkpoint), BACKBONE])
-    told = "model.appearance.name=backbone has random weights, which tell nothing apart: set model.backbone.weights"
+    told = "has random weights, which tell nothing apart: set model.backbone.weights, or of another network"
     assert told in caplog.text
     caplog.clear()
     config = tiny_config("name=with", BACKBONE, "train.max_steps=1")

@@ -12,7 +12,7 @@ from trex2_lightning.ops.host import writable
 
 
 def main(arguments: list[str], prog: str = "calibrate.py") -> None:
-    """`calibrate.py --model MODEL [--output OUTPUT] [model.appearance.name=backbone] key=value ...`"""
+    """`calibrate.py --model MODEL [--output OUTPUT] [--evidence KIND] model.appearance.name=backbone key=value ...`"""
     parser = argparse.ArgumentParser(prog, description="Fit what scores mean, by val; the weights stay as they are.")
     parser.add_argument(
         "--model",
@@ -26,6 +26,12 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
         help="what to write: a checkpoint, by default calibrated.ckpt beside the other; of a model of the hub a folder "
         "as trex2 push writes them, by default NAME-calibrated here",
     )
+    parser.add_argument(
+        "--evidence",
+        choices=("all", "learned", "appearance"),
+        default="all",
+        help="where boxes are compared with exemplars: weigh what was learned, or appearance, alone",
+    )
     options, overrides = parse(parser, arguments, "settings of data, eval and model.appearance")
 
     from trex2_lightning.config import for_evaluation
@@ -38,6 +44,8 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
     trained, module = load_pretrained(checkpoint or options.model)
     published = Path(f"{trained.name}-calibrated")
     output = options.output or (checkpoint.with_name("calibrated.ckpt") if checkpoint else published)
+    if not checkpoint and output.suffix == ".ckpt":
+        raise InputError(f"{output}: a model of the hub is written as a folder: give one by --output")
     if output.is_dir() and output.resolve() == Path(options.model).resolve():
         raise InputError(f"{output} is the model itself: give another folder by --output")
     writable(output.parent)
@@ -47,7 +55,7 @@ def main(arguments: list[str], prog: str = "calibrate.py") -> None:
         raise InputError("the model of a checkpoint cannot be changed, but for model.appearance: leave the others out")
     if appearance != trained.model.appearance:
         compare_appearance(config, module, appearance)
-    calibrate(config, module)
+    calibrate(config, module, options.evidence)
     if checkpoint:
         write_fits(config, module, checkpoint, output)
     else:

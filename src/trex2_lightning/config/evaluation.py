@@ -33,8 +33,6 @@ class EvalConfig:
     # What is made of the vectors of a generic prompt's references: their mean; a mean in which those count more that
     # are like the others; or none, so that each box has the score of the one that suits it best.
     aggregation: Literal["mean", "weighted", "best"] = "mean"
-    # What `calibrate` weighs where boxes are compared with exemplars: all, without appearance, without learned scores.
-    evidence: Literal["all", "learned", "appearance"] = "all"
     references: list[int] = field(default_factory=lambda: [1, 4, 16])  # images per category behind a generic prompt
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -152,14 +152,17 @@ class DetectionDataModule(lightning.LightningDataModule):
         """What generic prompts of the first `count` images of each category's draw are made of."""
         return support(self._drawn.records, self._drawn.references, count, self._drawn.num_boxes)
 
-    def known_dataloader(self, limit: int) -> DataLoader[Example]:
-        """Up to `limit` random training images with boxes of names, as evaluation sees them; after `setup("fit")`.
+    def known_dataloader(self, limit: int, split: Literal["train", "val"] = "train") -> DataLoader[Example]:
+        """Up to `limit` random images with boxes of names, as evaluation sees them; after `setup("fit")`.
 
-        The labels of several sets are different ones.
+        The labels of several training sets are different ones.
         """
-        sets = self._mixture or [TrainSet(self.train_records.images, self.train_records.names)]
+        sets = self._mixture
+        if split == "val" or not sets:
+            records = self.val_records if split == "val" else self.train_records
+            sets = [TrainSet(records.images, records.names)]
         images, names = known_images(sets, limit, self.seed)
-        return self._eval_dataloader(images, names, "data.train", self.config.unreadable)
+        return self._eval_dataloader(images, names, f"data.{split}", self.config.unreadable)
 
     def train_dataloader(self) -> DataLoader[Example]:
         """What is left of the run: from the trainer's step, which a checkpoint has restored before this is called."""

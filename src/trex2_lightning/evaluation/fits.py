@@ -49,18 +49,26 @@ PROTOCOL_OF: dict[PromptSource, str] = {
 }
 
 
-def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, float]:
+def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all") -> dict[PromptSource, float]:
     """Fit the appearance to training's boxes and the scores of each kind of prompt to the val split, in place.
 
     The detector's own weights stay as they are. A kind of prompt that finds nothing right, or nothing wrong, in val
     keeps what it has, with a line in the log.
 
+    Args:
+        config: the run, with the data to fit to.
+        module: with the detector.
+        evidence_used: key of `models.calibration.USED`.
+
     Returns:
         The lowest scores that `predict` keeps, of the kinds of prompts that were fitted.
 
     Raises:
-        InputError: there is more than one process, each of which would fit to a part of val; or val has no box.
+        InputError: there is more than one process, each of which would fit to a part of val; or val has no box; or a
+            part of the evidence is to be used of a detector that compares no appearance.
     """
+    if evidence_used != "all" and module.detector.appearance is None:
+        raise InputError(f"--evidence {evidence_used}: it compares no appearance: add model.appearance.name=backbone")
     if config.train.world_size > 1:
         raise InputError("scores are fitted in one process: leave train.devices and train.nodes at 1")
     if is_trained_on_val(config):
@@ -84,9 +92,8 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     references = encode_references(module, trainer, data, data.names, count) if by_example else None
     shown = None if references is None else average(references).appearance
     if detector.appearance is not None and shown is not None:
-        trainer.limit_predict_batches = -(-KNOWN_IMAGES // config.eval.batch_size)
-        vectors, labels = _known_boxes(detector, detector.appearance, trainer, data.val_dataloader())
-        trainer.limit_predict_batches = 1.0
+        some_of_val = data.known_dataloader(KNOWN_IMAGES, "val")
+        vectors, labels = _known_boxes(detector, detector.appearance, trainer, some_of_val)
         every = max(1, -(-len(vectors) // COMPARED_BOXES))
         device = detector.appearance.mean.device
         some = (vectors[::every].to(device), labels[::every].to(device))
@@ -106,7 +113,7 @@ def calibrate(config: Config, module: DetectionModule) -> dict[PromptSource, flo
     kept: dict[PromptSource, float] = {}
     for source, (evidence, right) in collector.collected().items():
         if right.any() and not right.all():
-            kept[source] = detector.calibration.fit(source, evidence, right, config.eval.evidence)
+            kept[source] = detector.calibration.fit(source, evidence, right, evidence_used)
         else:
             missing = "wrong" if right.any() else "right"
             log.warning("%s prompts find nothing %s in val: their scores stay as they are", source, missing)

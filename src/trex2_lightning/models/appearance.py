@@ -54,6 +54,7 @@ class Appearance(nn.Module):
         section = "model.backbone" if own else "model.appearance"
         self.before, self.pixels = pixel_statistics(backbone), pixel_statistics(source, section)
         model = any_size_model(source, options, section)
+        self.pretrained = bool(source.weights)  # else random, until weights are loaded into it
         self.model: nn.Module = model.requires_grad_(False)
         self.scale = config.scale
         # What else its vectors depend on, beside its weights.

@@ -195,7 +195,7 @@ def any_size_model(config: BackboneConfig, options: dict[str, Any], section: str
     is_swin = returns_channels_last(config.name)
     fixed: dict[str, Any] = {"strict_img_size": False, "always_partition": True} if is_swin else {}
     if is_model_in_modules(config.name, PLAIN_TRANSFORMERS):
-        fixed = {"dynamic_img_size": True, "dynamic_img_pad": True}
+        fixed = {"dynamic_img_size": True}
     model: Any = timm_model(config, fixed | options, section)
     if is_swin:
         model.patch_embed.dynamic_img_pad = True

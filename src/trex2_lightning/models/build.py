@@ -56,20 +56,18 @@ def build_appearance(config: ModelConfig) -> Appearance | None:
     if config.appearance.name == BACKBONE and config.init_from:
         network = Appearance(config.appearance, replace(config.backbone, weights=""))
         if load_backbone(network.model, config.init_from):
+            network.pretrained = True
             return network
     return Appearance(config.appearance, config.backbone)
 
 
-def warn_of_random_appearance(config: ModelConfig) -> None:
-    """Say it where the settings give the network of `model.appearance` no weights."""
-    own = config.appearance.name == BACKBONE
-    weights = config.backbone.weights or config.init_from if own else config.appearance.weights
-    if config.appearance.name and not weights:
+def warn_of_random_appearance(detector: PromptedDetector) -> None:
+    """Say it where a new detector, or a new network in one, compares appearance by random weights."""
+    if detector.appearance is not None and not detector.appearance.pretrained:
         log.warning(
-            "model.appearance.name=%s has random weights, which tell nothing apart: set model.%s.weights, or the name "
-            "of another network that has some",
-            config.appearance.name,
-            "backbone" if own else "appearance",
+            "model.appearance: %s has random weights, which tell nothing apart: set model.backbone.weights, or of "
+            "another network model.appearance.weights",
+            detector.appearance.name,
         )
 
 

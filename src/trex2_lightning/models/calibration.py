@@ -100,7 +100,7 @@ class ScoreCalibration(nn.Module):
         if compared:
             unused = torch.ones(len(EVIDENCE), dtype=torch.bool)
             unused[USED[used]] = False
-            inputs[:, unused] = 0  # what is always 0 gets no weight
+            inputs = inputs.masked_fill(unused.to(inputs.device), 0)  # what is always 0 gets no weight
         wanted = right.double()
         mean, scale = inputs.mean(0), inputs.std(0).clamp(min=1e-3)
         weight = torch.zeros_like(mean, requires_grad=True)

@@ -89,7 +89,7 @@ def compare_appearance(config: Config, module: DetectionModule, appearance: Appe
         )
     config.model.appearance = appearance
     module.detector.appearance = build_appearance(config.model)
-    warn_of_random_appearance(config.model)
+    warn_of_random_appearance(module.detector)
     module.eval()
 
 
@@ -137,7 +137,7 @@ def start_from(module: DetectionModule, config: Config, path: Path) -> None:
         state = _with_own(module, state, ".of_prompt")
     if before.model.appearance != config.model.appearance:
         state = _with_own(module, state, "detector.appearance.")
-        warn_of_random_appearance(config.model)
+        warn_of_random_appearance(module.detector)
         if before.model.appearance.input != config.model.appearance.input:
             state = _with_own(module, state, "detector.appearance_input.")
         if before.model.appearance.learned_weight != config.model.appearance.learned_weight:

@@ -90,7 +90,7 @@ def train(
     elif start:
         start_from(module, config, start)
     else:
-        warn_of_random_appearance(config.model)
+        warn_of_random_appearance(module.detector)
     module.provenance = gone_on(module.provenance, origin(config, audits, before.step if before else 0))
     module.known_names = known_names(data.train_names)
     if config.data.negatives.hard:
