@@ -5,6 +5,7 @@ An optimizer step takes its images from one set, so that a batch has one vocabul
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 
 from trex2_lightning.config import DataConfig, RhythmConfig, SetConfig
@@ -25,6 +27,7 @@ from trex2_lightning.data.sampling.sharing import SharedCategories
 from trex2_lightning.data.sampling.vocabulary import NO_FOREIGN, ForeignNames, Nearest, NearNames, negative_pool
 from trex2_lightning.errors import InputError
 
+log = logging.getLogger(__name__)
 # Detection judges all its names in every image; grounding the phrases of its own caption; nameless has no names.
 SetKind = Literal["detection", "grounding", "nameless"]
 
@@ -56,7 +59,7 @@ class TrainSet(NamedTuple):
 
 
 def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
-    """The sets of `data.sets` that have steps in the rhythm.
+    """The sets of `data.sets` that have steps in the rhythm; the log names the others.
 
     Raises:
         InputError: a set is missing or broken, its format unknown or of another kind; the message has the commands
@@ -64,6 +67,10 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     """
     root = Path(config.root)
     used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
+    for name, some in config.sets.items():
+        if name not in used:
+            told = "data.sets.%s is not trained on: its weights are text=%g, visual=%g, and steps text=%d, visual=%d"
+            rank_zero_only(log.info)(told, name, some.text, some.visual, rhythm.text, rhythm.visual)
     forms = {name: format_named(some.format, f"data.sets.{name}.format") for name, some in used.items()}
     for name, form in forms.items():  # of an index, the format is only told where it is missing
         is_read = form.is_direct(root / used[name].annotations)
