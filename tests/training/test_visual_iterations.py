@@ -6,6 +6,7 @@ import pytest
 import torch
 from iteration_parts import asked, batch_of, module_of
 
+from trex2_lightning.models.early import EarlyFusionDetector
 from trex2_lightning.structures import Exemplars, Prompts
 
 
@@ -77,6 +78,34 @@ def test_what_is_learned_of_likeness_counts_where_some_of_many_categories_are_as
     )
     found, expected = (detector.decode(features, asked).queries.logits for asked in (of_many, prompts))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_what_is_learned_of_likeness_counts_where_early_fusion_asks_in_parts() -> None:
+    detector = (
+        module_of("model.appearance={name: backbone, learned_weight: true}", "model.fusion=early").eval().detector
+    )
+    assert isinstance(detector, EarlyFusionDetector)
+    assert detector.appearance_term is not None
+    assert detector.appearance is not None
+    with torch.no_grad():
+        detector.appearance_term.weight.fill_(1.0)
+    batch = batch_of("box", [[0, 1], [1]])
+    assert batch.prompts.exemplars is not None
+    with torch.no_grad():
+        features = detector.encode_image(batch.images)
+        prompts = detector.encode_prompts(batch.prompts, features)
+        assert prompts.appearance is not None
+        alone = []
+        for number in (0, 1):
+            one = batch.prompts.exemplars._replace(
+                boxes=batch.prompts.exemplars.boxes[:, [number]], valid=batch.prompts.exemplars.valid[:, [number]]
+            )
+            alone.append(detector.decode(features, detector.encode_prompts(Prompts(exemplars=one), features)))
+        detector.max_tokens = 1
+        for shown in (prompts.appearance, detector.appearance.whitened(prompts.appearance)):
+            merged = detector.decode(features, prompts._replace(appearance=shown))
+            for number, found in enumerate(merged.queries.logits[-1].chunk(2, 1)):
+                torch.testing.assert_close(found[..., number], alone[number].queries.logits[-1, ..., 0])
 
 
 def test_in_the_first_steps_the_visual_prompt_encoder_alone_is_trained() -> None:

@@ -20,7 +20,15 @@ from trex2_lightning.layers.recomputation import call
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.position import sine_embedding
 from trex2_lightning.ops.prompt_tokens import parts, take
-from trex2_lightning.structures import Detections, DetectorOutput, FeatureMaps, Images, NoisedQueries, PromptTokens
+from trex2_lightning.structures import (
+    Detections,
+    DetectorOutput,
+    ExemplarAppearance,
+    FeatureMaps,
+    Images,
+    NoisedQueries,
+    PromptTokens,
+)
 
 
 class EarlyFusionDetector(PromptedDetector):
@@ -63,7 +71,7 @@ class EarlyFusionDetector(PromptedDetector):
                 f"model.max_tokens={self.max_tokens} at once where gradients are taken: ask for fewer categories at a "
                 "time, or, to find and not to train, use torch.no_grad()"
             )
-        outputs = [self._decode(features, take(prompts, index), None) for index in indices]
+        outputs = [self._decode(features, _part(prompts, index), None) for index in indices]
         return DetectorOutput(
             queries=_merge([output.queries for output in outputs], indices, len(prompts.category)),
             proposals=_merge([output.proposals for output in outputs], indices, len(prompts.category)),
@@ -87,6 +95,17 @@ class EarlyFusionDetector(PromptedDetector):
             tokens = call(layer, features, reference, recomputed=self.encoder.recomputed)
             features = features._replace(tokens=tokens)
         return features, prompts
+
+
+def _part(prompts: PromptTokens, index: Tensor) -> PromptTokens:
+    """Some of the tokens, and the exemplars of their categories alone."""
+    some, shown = take(prompts, index), prompts.appearance
+    if shown is None:
+        return some
+    own = torch.isin(shown.category, some.category)
+    white = None if shown.white is None else shown.white[:, own]
+    shown = ExemplarAppearance(shown.vectors[:, own], shown.valid[:, own], shown.category[own], white)
+    return some._replace(appearance=shown)
 
 
 class FusionLayer(nn.Module):

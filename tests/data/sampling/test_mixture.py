@@ -150,14 +150,14 @@ def test_what_is_missing_is_named_with_the_command_that_prepares_it(tmp_path: Pa
     assert "unused" not in str(caught.value)
 
 
-def test_a_set_without_a_weight_is_told_of(tiny_coco: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_has_no_steps_is_told_of(tiny_coco: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     used, visual = SetConfig("train.json", "train", text=1), SetConfig("train.json", "train", visual=1)
     sets = {"used": used, "forgotten": SetConfig("train.json", "train"), "visual": visual}
     read_mixture(DataConfig(root=str(tiny_coco), sets=sets), RhythmConfig())  # of text alone
     told = [record.getMessage() for record in caplog.records if "is not trained on" in record.getMessage()]
-    assert [line.split()[0] for line in told] == ["data.sets.forgotten", "data.sets.visual"]
-    assert told[1].endswith("its weights are text=0, visual=1, and steps text=1, visual=0")
+    assert [line.split()[0] for line in told] == ["data.train", "data.sets.forgotten", "data.sets.visual"]
+    assert told[2].endswith("its weights are text=0, visual=1, and steps text=1, visual=0")
 
 
 def test_a_set_that_is_a_file_is_read_as_its_format_has_it(tiny_coco: Path) -> None:

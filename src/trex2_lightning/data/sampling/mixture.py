@@ -59,7 +59,7 @@ class TrainSet(NamedTuple):
 
 
 def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
-    """The sets of `data.sets` that have steps in the rhythm; the log names the others.
+    """The sets of `data.sets` that have steps in the rhythm; the log names what has none, `data.train` among it.
 
     Raises:
         InputError: a set is missing or broken, its format unknown or of another kind; the message has the commands
@@ -67,6 +67,7 @@ def read_mixture(config: DataConfig, rhythm: RhythmConfig) -> list[TrainSet]:
     """
     root = Path(config.root)
     used = {name: some for name, some in config.sets.items() if some.text * rhythm.text + some.visual * rhythm.visual}
+    rank_zero_only(log.info)("data.train (%s) is not trained on: data.sets has its place", config.train.annotations)
     for name, some in config.sets.items():
         if name not in used:
             told = "data.sets.%s is not trained on: its weights are text=%g, visual=%g, and steps text=%d, visual=%d"
