@@ -49,6 +49,20 @@ def test_a_limit_is_one_of_val_too_where_that_is_the_training_split(tiny_coco: P
     assert len(datamodule(tiny_coco, train=train, val=train).val_records.images) == 6
 
 
+def test_a_limit_is_one_of_references_and_names_too(tiny_coco: Path) -> None:
+    """A few images are all that is known: what others show is neither an exemplar nor, as a negative, absent."""
+    module = datamodule(tiny_coco, limit=1)
+    shown = {module.names[label] for label in module.train_records.images[0].labels.tolist()}
+    assert len(shown) < len(module.names)
+    assert {*module.train_names} == shown
+    assert [{*some.pool} for some in module._sets()] == [shown]
+    module.draw_references(module.names, 4)
+    assert [image.id for image in module.drawn_images] == [1]
+    whole = datamodule(tiny_coco, limit=1, reference=SplitConfig("val.json", "val"))
+    whole.draw_references(whole.names, 4)
+    assert len(whole.drawn_images) > 1
+
+
 def test_without_its_index_a_run_ends_with_the_command_that_makes_it(tiny_coco: Path) -> None:
     with pytest.raises(InputError, match=r"indexes/lvis: no index is there; make it with trex2 prepare"):
         datamodule(tiny_coco, train=SplitConfig("indexes/lvis"))

@@ -71,6 +71,11 @@ def test_folders_are_compared(make_run: MakeRun, tmp_path: Path, capsys: pytest.
     assert "comparison.md and ap.png" in capsys.readouterr().out
 
 
+def test_what_val_was_asked_with_is_told(make_run: MakeRun) -> None:
+    visual = make_run("visual", 0.4, "train.rhythm={text: 0, visual: 1}")
+    assert facts(str(visual)).figures["ap"]["interactive_box, val split"] == {"all": 0.4, "seen": 0.4}
+
+
 def test_runs_of_different_formats_differ_in_settings_of_both_alone(make_run: MakeRun, tmp_path: Path) -> None:
     pixels = [f"model.backbone.{name}={[*values]}" for name, values in IMAGENET_PIXELS._asdict().items()]
     new, old = make_run("new", 0.7, *pixels), make_run("old", 0.4)  # as the earlier one saw them

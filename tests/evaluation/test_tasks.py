@@ -221,15 +221,13 @@ def test_the_figures_go_to_wandb(monkeypatch: pytest.MonkeyPatch, tiny_config: T
     assert made[1].logged == {"lvis_val/ap/text/all": 0.25, "lvis_val/ap/text/rare": 0.5}
 
 
-# Evaluation files
-
-
 def test_an_evaluation_file_gives_data_and_protocols_and_leaves_the_rest(tiny_config: TinyConfig) -> None:
-    trained = tiny_config("eval.batch_size=3")
+    trained = tiny_config("eval={batch_size: 3, group: novel, aggregation: best, references: [2], max_detections: 9}")
     config = for_benchmark(trained, EVAL / "lvis_minival.yaml")
     assert (config.data.root, config.data.format, config.eval.metric) == ("", "lvis", "lvis")
     assert config.data.test.annotations.endswith("lvis_v1_minival_inserted_image_name.json")
     assert config.data.reference.annotations.endswith("lvis_v1_train.json")
+    assert (config.eval.group, config.eval.aggregation, config.eval.max_detections) == ("", "mean", 1000)
     assert (config.data.size, config.eval.batch_size, config.model) == (trained.data.size, 3, trained.model)
 
 

@@ -168,6 +168,9 @@ def test_exemplars_bring_their_appearance_with_them(cell: Config, images: list[P
     predictor.module.detector.appearance = None
     bare = Predictor(cell, predictor.module)
     assert not bare.load(tmp_path / "prompts.safetensors").appearance
+    bare.module.visual_trained = False
+    with pytest.raises(InputError, match="has 'cell' by exemplars, and this checkpoint was trained with text alone"):
+        bare.load(tmp_path / "prompts.safetensors")
 
 
 def test_a_prompt_set_is_made_ready_once_for_many_images(

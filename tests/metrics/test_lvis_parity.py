@@ -163,7 +163,9 @@ def best(found: list[dict[str, Any]], key: str, limit: int) -> list[dict[str, An
     return kept
 
 
-def test_equal_to_a_slow_evaluation_on_published_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_to_a_slow_evaluation_on_published_annotations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """With the federated fields of LVIS, and a room of 12 per category, which some of the categories need."""
     if "TREX2_DATA" not in os.environ:
         pytest.skip("TREX2_DATA is not set")
@@ -173,6 +175,7 @@ def test_equal_to_a_slow_evaluation_on_published_annotations(tmp_path: Path, mon
     config = Config()
     config.eval.metric = "lvis"
     metric = build_metric(config, records)
+    assert "eval.metric=lvis counts the 300 best detections of an image, and eval.max_detections=100" in caplog.text
     found = guesses(file, random.Random(0))
     metric.update(as_results(found, records.category_ids, [image.id for image in records.images]))
     monkeypatch.setattr(lvis, "PER_CATEGORY", 12)

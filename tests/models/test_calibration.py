@@ -140,3 +140,14 @@ def test_the_threshold_has_the_best_f1() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.6, 0.5])
     right = torch.tensor([True, False, True, False, False])
     assert threshold_of_best_f1(scores, right) == scores[2]  # 2 * 2 / (3 + 2) = .8, alone .67
+
+
+def test_a_fit_that_is_no_number_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    fits = {name: fit.clone() for name, fit in ScoreCalibration().fits().items()}
+    fits["weight"][1, 2], fits["threshold"][1, 2] = torch.nan, torch.nan
+    fits["threshold"][1, 1] = 0.7
+    calibration = ScoreCalibration()
+    calibration.load_fits(fits)
+    assert torch.equal(calibration.weight, ScoreCalibration().weight)
+    assert calibration.threshold[1].tolist() == pytest.approx([0.3, 0.7, 0.3, 0.3, 0.3])
+    assert "fit them again" in caplog.text

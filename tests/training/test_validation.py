@@ -92,6 +92,17 @@ def test_what_a_run_does_not_train_is_left_out_and_said(
     assert any(message.startswith("best.ckpt is chosen by") and told in message for message in caplog.messages)
 
 
+def test_what_no_step_shows_is_left_out(tiny_config: TinyConfig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    kinds = "train.best_by=[text,interactive_box,interactive_point]"
+    for points, never in ((0, "point"), (1, "box")):
+        config = tiny_config("train.rhythm.visual=1", kinds, f"data.exemplars.points={points}")
+        data = build_datamodule(config)
+        data.setup("fit")
+        assert f"interactive_{never}" not in validation_of(config, data)
+        assert f"without interactive_{never}: no step shows a {never}" in caplog.text
+
+
 def test_something_must_be_left(tiny_config: TinyConfig) -> None:
     config = tiny_config("train.best_by=[generic]")
     data = build_datamodule(config)

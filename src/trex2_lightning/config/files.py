@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trex2_lightning.config.checks import ConfigError
+from trex2_lightning.config.evaluation import EvalConfig
 from trex2_lightning.config.experiment import Config
 from trex2_lightning.config.migrations import CONFIG_FORMAT, migrate, what_became_of
 from trex2_lightning.config.typed_text import as_typed, in_full, is_text, kind_of
@@ -88,7 +89,8 @@ def for_benchmark(config: Config, path: Path) -> Config:
     """A copy of a checkpoint's `config` with the data and the protocols of the evaluation file `path`.
 
     The file is like an experiment file, but has `data` and `eval` alone; all else is the checkpoint's, but for what
-    it trained on: the folder of the data, its sets, its limit and its share of nameless images.
+    it trained on, the folder of the data, its sets, its limit and its share of nameless images, and for how that is
+    evaluated: of `eval` the size of batches and the numbers of references stay, for the rest there are defaults.
 
     Raises:
         ConfigError: as `load`, or the file has other sections.
@@ -99,6 +101,7 @@ def for_benchmark(config: Config, path: Path) -> Config:
     trained = asdict(config)
     trained["data"] |= {"root": "", "sets": {}, "limit": 0}
     trained["data"]["nameless"]["share"] = 0.0
+    trained["eval"] = asdict(EvalConfig(batch_size=config.eval.batch_size, references=config.eval.references))
     try:
         return _validated(OmegaConf.merge(OmegaConf.create(trained), benchmark))
     except OmegaConfBaseException as error:

@@ -11,7 +11,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader
 
-from trex2_lightning.config import DataConfig, RhythmConfig
+from trex2_lightning.config import DataConfig, RhythmConfig, SplitConfig
 from trex2_lightning.data.images.transforms import eval_transform, train_transform
 from trex2_lightning.data.inventory import SetAudit, audit_split
 from trex2_lightning.data.records import ImageRecord, Records
@@ -109,7 +109,7 @@ class DetectionDataModule(lightning.LightningDataModule):
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
                 if split == "train":
                     size = self.config.negatives.foreign if self.rhythm.text else 0
-                    named = len(annotated_names(self._records[split]))
+                    named = len(annotated_names(self.train_records))
                     self._foreign = foreign_names(self._records[split].names, named, size, "data.train")
             if split != "reference":
                 self.names = self._records[split].names
@@ -130,7 +130,8 @@ class DetectionDataModule(lightning.LightningDataModule):
 
     @property
     def reference_records(self) -> Records:
-        return self._records["reference"]
+        of_train = self.config.format != "shapes" and self.config.reference in (SplitConfig(), self.config.train)
+        return limited(self._records["reference"], self.config.limit * of_train)
 
     @property
     def has_references(self) -> bool:
@@ -219,17 +220,16 @@ class DetectionDataModule(lightning.LightningDataModule):
         found = []
         for some in self._sets():
             assert some.records
-            records = self.train_records if some.key == "data.train" else some.records
             asked = some.kind != "nameless" and some.text * self.rhythm.text
             negatives = len({*some.pool, *some.foreign.names}) if asked else None
-            found.append(audit_split(some.key, records, negatives=negatives, nameless=some.kind == "nameless"))
+            found.append(audit_split(some.key, some.records, negatives=negatives, nameless=some.kind == "nameless"))
         return [*found, audit_split("data.val", self.val_records, evaluated=True)]
 
     def _sets(self) -> list[TrainSet]:
         """As they were read."""
         sets = self._mixture
         if not sets:
-            records = self._records["train"]
+            records = self.train_records
             pool = negative_pool(self.config.negatives, annotated_names(records))
             sets = [TrainSet(records.images, records.names, pool, foreign=self._foreign, records=records)]
         if share := self.config.nameless.share:
@@ -241,9 +241,8 @@ class DetectionDataModule(lightning.LightningDataModule):
     def _train_sets(self) -> list[TrainSet]:
         sets = self._sets()
         if not self._mixture:
-            records = self.train_records
-            shared = shared_categories(records) if self.config.exemplars.cross_image else None
-            sets[0] = sets[0]._replace(images=records.images, shared=shared)
+            shared = shared_categories(self.train_records) if self.config.exemplars.cross_image else None
+            sets[0] = sets[0]._replace(shared=shared)
         if self.nearest is not None:
             sets = with_near(sets, self.nearest, self.config.negatives.hard)
         least = self.config.batch_size * self._world * self.accumulate
@@ -258,7 +257,7 @@ class DetectionDataModule(lightning.LightningDataModule):
     def train_names(self) -> list[str]:
         """Names of what is marked in the training images."""
         if not self._mixture:
-            return [*annotated_names(self._records["train"])]
+            return annotated_names(self.train_records)
         named = [some for some in self._mixture if some.kind == "detection"]
         return [*dict.fromkeys(name for some in named for name in annotated_names(some))]
 

@@ -129,9 +129,11 @@ def _of_folder(folder: Path) -> RunFacts:
         raise InputError(f"{folder} is no run, it has no config.yaml: name a folder that trex2 train has written")
     settings, history = OmegaConf.to_container(OmegaConf.load(config)), read_history(folder)
     found, logged = evaluation_of(folder), {name: points[-1][1] for name, points in history.items()}
-    figures = {metric: found.get(metric, {}) | _of_split(logged, "val", metric) for metric in COMPARED}
+    flat_settings = _settings(settings, config)
+    asked = _chosen_by(flat_settings)
+    figures = {metric: found.get(metric, {}) | _of_split(logged, "val", metric, asked) for metric in COMPARED}
     latency = read_json(measures)["latency"][NUM_NAMES] if measures.is_file() else {}
-    return RunFacts(_settings(settings, config), figures, history, latency, read_provenance(folder))
+    return RunFacts(flat_settings, figures, history, latency, read_provenance(folder))
 
 
 def _of_wandb(name: str) -> RunFacts:
@@ -163,7 +165,7 @@ def _of_wandb(name: str) -> RunFacts:
                 figures[match[2]].setdefault(match[3], {})[match[4]] = float(value)
     for split in ("test", "val"):
         for metric, found in figures.items():
-            found |= _of_split(summary, split, metric)
+            found |= _of_split(summary, split, metric, _chosen_by(settings) if split == "val" else "text")
     if not any(figures.values()):
         raise InputError(
             f"the W&B run {name} was never evaluated: it has no val/ap, and no run of its name has a figure such as "
@@ -174,8 +176,16 @@ def _of_wandb(name: str) -> RunFacts:
     return RunFacts(settings, figures, history, latency, [UNKNOWN])
 
 
-def _of_split(logged: Mapping[str, Any], split: str, metric: str) -> dict[str, dict[str, float]]:
-    """A row of what was logged of a split last, which is asked with text, if anything was."""
+def _chosen_by(settings: Mapping[str, Any]) -> str:
+    """What `val/ap` is asked with: the first of `train.best_by` that the run trains."""
+    for one in settings.get("train.best_by", ()):
+        if settings.get(f"train.rhythm.{'text' if one == 'text' else 'visual'}"):
+            return str(one)
+    return "text"
+
+
+def _of_split(logged: Mapping[str, Any], split: str, metric: str, asked: str) -> dict[str, dict[str, float]]:
+    """A row of what was logged of a split last, if anything was, and what its images were asked with."""
     whole, groups = f"{split}/{metric}", f"{split}/{metric}/"
     row = {"all": logged[whole]} if whole in logged else {}
     row |= {
@@ -183,7 +193,7 @@ def _of_split(logged: Mapping[str, Any], split: str, metric: str) -> dict[str, d
         for name, value in logged.items()
         if name.startswith(groups) and name.count("/") == 2
     }
-    return {f"text, {split} split": {group: float(value) for group, value in row.items()}} if row else {}
+    return {f"{asked}, {split} split": {group: float(value) for group, value in row.items()}} if row else {}
 
 
 def _curve(history: History) -> Sequence[tuple[int, float]]:

@@ -15,6 +15,7 @@ from trex2_lightning.data.inventory import audit_split, check_images, check_usab
 from trex2_lightning.data.records import Records
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
+from trex2_lightning.evaluation.known_data import warn_of_known_data
 from trex2_lightning.evaluation.reliability import reliability
 from trex2_lightning.evaluation.report import Evaluation, EvaluationReport
 from trex2_lightning.metrics.detection import DetectionMetric
@@ -77,6 +78,7 @@ def evaluate(
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
         support = {count: data.support(count) for count in config.eval.references}
+    warn_of_known_data(f"data.{split}", records, data.reference_records if support else None, module.provenance)
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None

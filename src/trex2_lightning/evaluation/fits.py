@@ -17,13 +17,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.ops import box_iou
 
-from trex2_lightning.config import Config
+from trex2_lightning.config import Config, SplitConfig
 from trex2_lightning.data.inventory import audit_split, check_usable
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
 from trex2_lightning.models.appearance import Appearance
-from trex2_lightning.models.calibration import SOURCES
+from trex2_lightning.models.calibration import SIMILARITY, SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
 from trex2_lightning.ops.prompt_tokens import average, from_vectors
@@ -71,6 +71,8 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
         raise InputError(f"--evidence {evidence_used}: it compares no appearance: add model.appearance.name=backbone")
     if config.train.world_size > 1:
         raise InputError("scores are fitted in one process: leave train.devices and train.nodes at 1")
+    if config.eval.aggregation != "mean":
+        log.warning("eval.aggregation=%s: fitted is the mean, as predict takes it", config.eval.aggregation)
     if is_trained_on_val(config):
         log.warning("data.val is what it was trained on: the scores will promise too much of other images")
     trainer, data = build_evaluator(config, alone=True), build_datamodule(config)
@@ -79,7 +81,9 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
     check_usable(audit_split("data.val", data.val_records, evaluated=True))
     if not module.known_names:  # of a checkpoint from before they were written
         module.known_names = known_names(data.train_names)
-    if detector.appearance is not None:
+    if detector.appearance_term is not None and detector.appearance_term.weight != 0:
+        log.info("appearance keeps what it was fitted to: the learned weight was trained with that")
+    elif detector.appearance is not None:
         vectors, labels = _known_boxes(detector, detector.appearance, trainer, data.known_dataloader(KNOWN_IMAGES))
         if len(vectors) > len(labels.unique()):
             detector.appearance.fit(vectors, labels)
@@ -122,7 +126,9 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
 
 def is_trained_on_val(config: Config) -> bool:
     """Whether the split that scores are fitted to is that of training: they would promise too much."""
-    return config.data.val == config.data.train and not config.data.sets
+    val, sets = config.data.val, config.data.sets.values()
+    trained = [SplitConfig(one.annotations, one.images) for one in sets if one.text or one.visual]
+    return val in trained if sets else val == config.data.train
 
 
 def _known_boxes(
@@ -174,11 +180,16 @@ class EvidenceCollector(L.LightningModule):
         self._pairs: dict[PromptSource, list[tuple[Tensor, Tensor]]] = {each.source: [] for each in asked}
 
     def collected(self) -> dict[PromptSource, tuple[Tensor, Tensor]]:
-        """Evidence (n, F) and right (n,) bool of each source."""
-        return {
-            source: (torch.cat([e for e, _ in pairs]), torch.cat([r for _, r in pairs]))
-            for source, pairs in self._pairs.items()
-        }
+        """Evidence (n, F) and right (n,) bool of each source, with appearance where some of it has any.
+
+        A category without references is asked for by its name alone: what it finds was compared with nothing.
+        """
+        joined = {}
+        for source, pairs in self._pairs.items():
+            evidence, right = torch.cat([e for e, _ in pairs]), torch.cat([r for _, r in pairs])
+            compared = evidence[:, SIMILARITY] > -torch.inf
+            joined[source] = (evidence[compared], right[compared]) if compared.any() else (evidence, right)
+        return joined
 
     def on_predict_start(self) -> None:
         self._proposing = self.module.proposing()

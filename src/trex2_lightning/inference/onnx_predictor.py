@@ -182,7 +182,8 @@ class OnnxPredictor:
         Raises:
             InputError: as `read_prompts`.
         """
-        return read_prompts(path, self.settings.width, self.settings.weights, self.settings.network)
+        how = self.settings
+        return read_prompts(path, how.width, how.weights, how.network, learned=how.learned_exemplars)
 
     def _seen(self, image: PictureOrSeen) -> SeenImage:
         return image if isinstance(image, SeenImage) else self.encode(image)

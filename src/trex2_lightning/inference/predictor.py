@@ -262,7 +262,8 @@ class Predictor:
         Raises:
             InputError: as `load_prompts`.
         """
-        return load_prompts(path, self._config.model.width, self._fingerprint, self._network)
+        learned = self.module.visual_trained
+        return load_prompts(path, self._config.model.width, self._fingerprint, self._network, learned=learned)
 
     @cached_property
     def _fingerprint(self) -> str:

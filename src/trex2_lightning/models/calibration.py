@@ -5,6 +5,7 @@ B images, N boxes, C categories, F kinds of evidence, S sources of prompts, n pa
 
 from __future__ import annotations
 
+import logging
 from typing import get_args
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from trex2_lightning.structures import PromptSource
 
+log = logging.getLogger(__name__)
 SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
 # What speaks for and against a box: `prompting.finding` says what each is. The first three there always are.
 EVIDENCE = ("score", "overlap", "inside", "best_score", "any_score", "similarity", "share", "in_picture")
@@ -75,10 +77,13 @@ class ScoreCalibration(nn.Module):
         return {name: tensor.cpu() for name, tensor in self.named_buffers()}
 
     def load_fits(self, fits: dict[str, Tensor]) -> None:
-        """Take what `fits` gave; what is missing stays as it is."""
+        """Take what `fits` gave; what is missing, or no number, stays as it is."""
         for name, tensor in self.named_buffers():
             if name in fits:
-                tensor.copy_(fits[name])
+                fit = fits[name].to(tensor)
+                tensor.copy_(torch.where(fit.isfinite(), fit, tensor))
+                if not fit.isfinite().all():
+                    log.warning("some fitted scores are no numbers and left out: fit them again by calibrate")
         before = (self.weight[1] == self.weight.new_tensor(UNFITTED_APPEARANCE_BEFORE)).all(-1) & (self.bias[1] == 0)
         self.weight[1, before] = self.weight.new_tensor(UNFITTED_APPEARANCE)
         self._note_fitted()

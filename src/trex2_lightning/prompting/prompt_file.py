@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 FILE_FORMAT = "trex2_lightning.prompts"
 FILE_VERSION = "2"
 READABLE = ("1", FILE_VERSION)  # the first had no appearance, and one word for all prompts of exemplars
+NOT_BY_EXAMPLE = ("text", "tuned")  # sources whose vectors no exemplar has made
 APPEARANCE = "appearance."  # and the number of the category: the name of a tensor
 
 
@@ -79,7 +80,9 @@ def prompt_file(path: str | Path) -> Path:
     return Path(path)
 
 
-def read_prompts(path: str | Path, width: int, weights: str, network: str = "") -> PromptArrays:
+def read_prompts(
+    path: str | Path, width: int, weights: str, network: str = "", *, learned: bool = True
+) -> PromptArrays:
     """Read a set; nothing that the file holds is executed.
 
     Args:
@@ -89,11 +92,12 @@ def read_prompts(path: str | Path, width: int, weights: str, network: str = "") 
             refused: their detections would be nonsense without any sign of it.
         network: name and `fingerprint` of the network that compares appearance; "": none, and what the file has of it
             is left out.
+        learned: the detector has learned vectors of exemplars.
 
     Raises:
         InputError: no such file, not safetensors (a pickle), another format or version, names that are missing,
             repeated or not as many as vectors, vectors that are not finite or of another width, or other weights
-            of the detector or of the network.
+            of the detector or of the network; or what exemplars ask for means nothing to the detector.
     """
     metadata, tensors = _read(Path(path))
 
@@ -133,7 +137,11 @@ def read_prompts(path: str | Path, width: int, weights: str, network: str = "") 
     for tensor in shown.values():
         fits = tensor.dtype == np.float32 and tensor.ndim == 2 and bool(np.isfinite(tensor).all())
         check(fits, "has appearance that is no finite 32-bit numbers of shape (exemplars, channels)")
-    return PromptArrays(names, vectors, sources, {places[place]: tensor for place, tensor in shown.items()})
+    appearance = {places[place]: tensor for place, tensor in shown.items()}
+    by_exemplars = {name for name, source in zip(names, sources, strict=True) if source not in NOT_BY_EXAMPLE}
+    unknown = [] if learned else sorted(by_exemplars - appearance.keys())
+    check(not unknown, f"has '{unknown and unknown[0]}' by exemplars, and this checkpoint was trained with text alone")
+    return PromptArrays(names, vectors, sources, appearance)
 
 
 def check_wanted(names: Sequence[str], negative: Collection[str] = ()) -> None:

@@ -118,9 +118,9 @@ def save_prompts(prompts: PromptSet, path: str | Path, weights: str, network: st
     write_prompts(PromptArrays(prompts.names, prompts.vectors.numpy(), prompts.sources, shown), path, weights, network)
 
 
-def load_prompts(path: str | Path, width: int, weights: str, network: str = "") -> PromptSet:
+def load_prompts(path: str | Path, width: int, weights: str, network: str = "", *, learned: bool = True) -> PromptSet:
     """Read a set, as `read_prompts`."""
-    read = read_prompts(path, width, weights, network)
+    read = read_prompts(path, width, weights, network, learned=learned)
     shown = {name: torch.from_numpy(seen) for name, seen in read.appearance.items()}
     return PromptSet(read.names, torch.from_numpy(read.vectors), read.sources, shown)
 

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+
+from lightning.pytorch.utilities import rank_zero_only
+
 from trex2_lightning.config import Config, ConfigError, RhythmConfig, to_dict
 from trex2_lightning.data.datamodule import DetectionDataModule
 from trex2_lightning.data.records import Records
 from trex2_lightning.losses.criterion import Criterion
 from trex2_lightning.metrics.counting import CountingMetric
 from trex2_lightning.metrics.detection import DetectionMetric, Truth
-from trex2_lightning.metrics.lvis import Federated, LvisMetric
+from trex2_lightning.metrics.lvis import PER_IMAGE, Federated, LvisMetric
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.models.weights import pixel_statistics
 from trex2_lightning.prompting.memory_bank import MemoryBank
 from trex2_lightning.prompting.training_prompts import TrainingPrompts, trains_text
 from trex2_lightning.training.module import DetectionModule
+
+log = logging.getLogger(__name__)
 
 
 def build_module(config: Config) -> DetectionModule:
@@ -98,6 +104,9 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
                 f"eval.metric=lvis needs images that say which categories they judge, but {records.annotations} "
                 f"of data.format={config.data.format} does not say it for all"
             )
+        if config.eval.max_detections < PER_IMAGE:
+            told = "eval.metric=lvis counts the %d best detections of an image, and eval.max_detections=%d gives fewer"
+            rank_zero_only(log.warning)(told, PER_IMAGE, config.eval.max_detections)
         return LvisMetric(truth, federated, records.names, records.groups)
     limit = config.eval.max_detections
     if config.eval.metric == "coco":
@@ -108,4 +117,6 @@ def build_metric(config: Config, records: Records, threshold: float | None = Non
             f"eval.metric=counting needs images that say how many objects they have, but "
             f"{records.annotations} of data.format={config.data.format} does not say it for all"
         )
+    if most := sum(count > limit for count in counts.values()):
+        rank_zero_only(log.warning)("%d images have more objects than eval.max_detections=%d can count", most, limit)
     return CountingMetric(truth, counts, records.names, records.groups, threshold=threshold, max_detections=limit)

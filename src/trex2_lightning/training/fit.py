@@ -9,6 +9,7 @@ from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from trex2_lightning.config import Config, check_harmless, experiment_file, save
@@ -30,6 +31,7 @@ from trex2_lightning.training.provenance import gone_on, origin, provenance_of, 
 from trex2_lightning.training.published import is_published
 from trex2_lightning.training.resuming import resumption
 from trex2_lightning.training.trainer import build_trainer, finish_wandb
+from trex2_lightning.training.unused import unused_settings
 from trex2_lightning.training.validation import validation_of
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,8 @@ def train(
     last = config.folder / "checkpoints" / "last.ckpt"
     if not resume:
         require_new(config.folder)
+        for told in unused_settings(config):
+            rank_zero_only(log.warning)(told)
     if resume and not last.exists():
         raise InputError(f"there is nothing to resume in {config.folder}: leave out --resume to start the run")
     last = resumable(last.parent) if resume else last

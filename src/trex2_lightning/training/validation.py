@@ -48,6 +48,9 @@ def _missing(config: Config, data: DetectionDataModule) -> dict[str, str]:
     if not config.train.rhythm.visual:
         visual = [*(f"interactive_{kind}" for kind in EXEMPLAR_KINDS), "generic"]
         return missing | dict.fromkeys(visual, "no step has visual prompts")
+    if config.data.exemplars.points in (0, 1):
+        never = "box" if config.data.exemplars.points else "point"
+        missing |= {f"interactive_{never}": f"no step shows a {never}"}
     return missing if data.has_references else missing | {"generic": "data.reference names no images"}
 
 

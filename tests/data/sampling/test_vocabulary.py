@@ -123,5 +123,6 @@ def test_a_share_of_the_negatives_is_nearest_to_the_positives() -> None:
     one = {drawn_negatives(["cat", "pig"], pool, 2, generator(seed), near)[0] for seed in range(40)}
     assert one == {"cow", "dog", "hen"}
     assert sorted(drawn_negatives(["ant"], pool, 9, generator(), near)) == sorted({*pool} - {"ant"})  # none is near
+    assert {*drawn_negatives(["cat"], ("dog", "elk"), 4, generator(), near)} == {"dog", "elk"}  # cow is not judged
     asked = batch_vocabulary(labels([0]), NAMES, pool, 4, generator(), near=near).phrases
     assert {"cat", "cow", "dog"} < {*asked}

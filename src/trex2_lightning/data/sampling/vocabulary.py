@@ -88,7 +88,9 @@ def drawn_negatives(
 ) -> list[str]:
     """Up to `count` phrases of `pool` that are none of `phrases`, as `batch_vocabulary` draws them."""
     if near is not None:
-        nearest = [*dict.fromkeys(name for phrase in phrases for name in near.nearest.get(phrase, ()))]
+        known = set(pool)  # some of what the nearest are of
+        candidates = (name for phrase in phrases for name in near.nearest.get(phrase, ()))
+        nearest = [*dict.fromkeys(name for name in candidates if name in known)]
         hard = drawn_negatives(phrases, nearest, round(near.share * count), generator)
         return hard + drawn_negatives([*phrases, *hard], pool, count - len(hard), generator)
     taken = {_key(phrase) for phrase in phrases}

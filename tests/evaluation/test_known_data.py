@@ -1,0 +1,58 @@
+"""Figures of what a checkpoint knows already are told of."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from trex2_lightning.config import override
+from trex2_lightning.evaluation.evaluate import evaluate
+from trex2_lightning.evaluation.fits import is_trained_on_val
+from trex2_lightning.training.checkpoint import load_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((), ""),
+        (("data.test={annotations: train.json, images: train}",), "data.test is what it was trained on, data.train"),
+        (("data.test={annotations: val.json, images: val}",), "data.test is what data.val was, by which best.ckpt"),
+        (("data.test={annotations: copy.json, images: val}",), "data.test is what data.val was, by which best.ckpt"),
+    ],
+)
+def test_a_split_that_training_saw_is_told_of(
+    checkpoint: Path, tiny_coco: Path, caplog: pytest.LogCaptureFixture, changes: tuple[str, ...], told: str
+) -> None:
+    shutil.copy(tiny_coco / "val.json", tiny_coco / "copy.json")
+    config, module = load_checkpoint(checkpoint)
+    assert [*module.provenance[0]["data"]] == ["data.train", "data.val"]
+    evaluate(override(config, [*changes]), module, "test", ["text"])
+    assert told in caplog.text
+    assert ("data.test is" in caplog.text) == bool(told)
+
+
+def test_the_val_split_is_evaluated_without_a_word(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config, module = load_checkpoint(checkpoint)
+    evaluate(config, module, "val", ["text"])
+    assert "data.val is" not in caplog.text
+
+
+def test_references_that_are_what_is_evaluated_are_told_of(
+    visual_checkpoint: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, module = load_checkpoint(visual_checkpoint)
+    evaluate(config, module, "test", ["generic"])
+    assert "exemplars" not in caplog.text
+    evaluate(override(config, ["data.reference={annotations: test.json, images: test}"]), module, "test", ["generic"])
+    assert "data.test is data.reference too: an image's own boxes are among its exemplars" in caplog.text
+
+
+def test_a_set_may_be_the_val_split(checkpoint: Path) -> None:
+    config, _ = load_checkpoint(checkpoint)
+    of_val, of_train = (f"data.sets.a={{annotations: {s}.json, images: {s}, text: 1}}" for s in ("val", "train"))
+    assert is_trained_on_val(override(config, [of_val]))
+    assert not is_trained_on_val(override(config, [of_train]))
+    assert not is_trained_on_val(override(config, [of_train, "data.sets.b={annotations: val.json, images: val}"]))
+    assert is_trained_on_val(override(config, ["data.val={annotations: train.json, images: train}"]))
