@@ -239,11 +239,12 @@ def test_names_find_boxes_for_exemplars_that_were_not_learned(late: Exported, tm
             **{n: getattr(known, n).numpy() for n in ("embed", "category", "attend", "position")},
         )
         marks = {"both": MARKS["both"]}
-        for phrases in ((), ("a blue moon",)):
+        for phrases in ((), ("a blue moon",), ("both", "a blue moon")):
             expected = predictor.detect(image, predictor.mixed(phrases, [(image, marks)]), 0.0)
             assert_found(runtime.detect(image, runtime.mixed(phrases, [(image, marks)]), 0.0), expected, image)
-        with pytest.raises(InputError, match="two names"):
-            runtime.mixed(("both",), [(image, marks)])
+        prompts, mixed = (one.mixed(("both",), [(image, marks)]) for one in (predictor, runtime))
+        np.testing.assert_allclose(mixed.vectors, predictor.text("both").vectors, atol=1e-5)
+        assert prompts.sources == mixed.sources == ("mixed",)
     finally:
         one.module.visual_trained, one.module.known_names = True, ()
         (one.folder / "known.npz").unlink(missing_ok=True)

@@ -106,16 +106,36 @@ def test_presence_is_not_said_of_exemplars_that_nothing_was_learned_of(
     assert tuple(learned.present(image, prompts)) == prompts.names
 
 
-def test_a_phrase_and_boxes_of_one_name_need_boxes_that_mean_something(
-    tiny_config: Callable[..., Config], image: Path
+@pytest.mark.parametrize("cell", [("phrase", "late"), ("word", "late"), ("word", "early")], ids="-".join)
+def test_a_phrase_with_boxes_that_are_not_learned_is_asked_for_by_itself(
+    cell: tuple[str, str], tiny_config: Callable[..., Config], image: Path, tmp_path: Path
 ) -> None:
-    module = build_module(tiny_config("model.appearance.name=backbone"))
-    predictor = Predictor(tiny_config(), module)
-    with pytest.raises(InputError, match=r"'cell' cannot be a phrase and boxes at once: give them two names"):
-        predictor.mixed(("ring", "cell"), references=[(image, {"cell": [BOX]})])
-    predictor.mixed(("ring",), references=[(image, {"cell": [BOX]})])
+    """What it finds is compared with the boxes; what boxes alone ask for is what names find."""
+    torch.manual_seed(0)
+    settings = (f"model.granularity={cell[0]}", f"model.fusion={cell[1]}", "model.presence=true")
+    config = tiny_config(*settings, "model.appearance.name=backbone", "eval.max_detections=1000")
+    module = build_module(config)
+    module.known_names = PHRASES
+    predictor, encoded = Predictor(config, module), Predictor(config, module).encode(image)
+    text = predictor.text(("ring", "cell"))
+    prompts = predictor.mixed(("ring", "cell"), [(encoded, {"cell": [BOX, OTHER], "a thing": [BOX]})])
+    assert prompts.sources == ("text", "mixed", "generic")
+    assert {name: len(vectors) for name, vectors in prompts.appearance.items()} == {"cell": 2, "a thing": 1}
+    assert torch.equal(prompts.vectors[:2], text.vectors), "its vector is the phrase's"
+    only_mixed = prompts.apart()["cell"]
+    found = predictor.detect(encoded, only_mixed, 0.0)
+    other = only_mixed._replace(vectors=torch.randn_like(only_mixed.vectors))
+    same = predictor.detect(encoded, other, 0.0) == found
+    assert same is (cell[0] == "word"), "words are read in the vector's place"
+    looks_else = predictor.generic([(encoded, {"cell": [BOX, OTHER]})])
+    assert predictor.detect(encoded, looks_else, 0.0) != found, "the phrase counts"
+    assert predictor.detect(encoded, text.apart()["cell"], 0.0) != found, "and so do the boxes"
+    assert predictor.present(encoded, prompts).keys() == {"ring", "cell"}
+    predictor.save(prompts, path := tmp_path / "prompts.safetensors")
+    assert predictor.detect(encoded, predictor.load(path), 0.0) == predictor.detect(encoded, prompts, 0.0)
     module.visual_trained = True
-    predictor.mixed(("ring", "cell"), references=[(image, {"cell": [BOX]})])
+    learned = Predictor(config, module).mixed(("ring", "cell"), [(encoded, {"cell": [BOX]})])
+    assert not torch.allclose(learned.vectors[1], text.vectors[1])
 
 
 def test_as_many_boxes_are_looked_at_as_the_run_wants(

@@ -85,5 +85,16 @@ def test_what_cannot_be_refined(predictor: Predictor, tiny_config: Callable[...,
     with pytest.raises(InputError, match=r"there is no phrase .* give one by --text"):
         refine(predictor, (), [image])
     text_alone = tiny_config()
-    with pytest.raises(InputError, match=r"trained with text alone, .*take one of stage 2, or leave out --refine"):
+    with pytest.raises(InputError, match=r"trained with text alone, .*take one of stage 2, .*, or leave out --refine"):
         refine(Predictor(text_alone, build_module(text_alone)), PHRASES, [image])
+
+
+def test_what_text_finds_is_compared_where_exemplars_are_not_learned(
+    tiny_config: Callable[..., Config], image: Path
+) -> None:
+    config = tiny_config("model.appearance.name=backbone")
+    module = build_module(config)
+    module.known_names = PHRASES
+    refined = refine(Predictor(config, module), PHRASES[:1], [image], refining=Refining(least=0.0))
+    assert refined.sources == ("mixed",)
+    assert len(refined.appearance[PHRASES[0]]) == 3

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trex2_lightning.config import Config
 from trex2_lightning.models.build import build_detector
-from trex2_lightning.models.calibration import EVIDENCE
+from trex2_lightning.models.calibration import EVIDENCE, SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
 from trex2_lightning.prompting import finding
@@ -81,7 +81,7 @@ def test_as_many_boxes_are_kept_as_detections_are_wanted(
 @torch.no_grad()
 def test_exemplars_have_their_appearance_and_no_box_comes_twice(detector: PromptedDetector, images: Images) -> None:
     features = detector.encode_image(images)
-    evidence = gather_evidence(detector, features, detector.encode_prompts(exemplars(), features))
+    evidence = gather_evidence(detector, features, detector.encode_prompts(exemplars(), features), "generic")
     values = evidence.values
     assert values.shape[2:] == (2, len(EVIDENCE))
     assert values.isfinite().all() or (values[..., 0] == -torch.inf).any()
@@ -113,9 +113,9 @@ def test_what_is_known_finds_boxes_where_exemplars_are_not_learned(detector: Pro
     known = detector.encode_prompts(Prompts(("a red block", "a ring", "a star")))
     prompts = detector.encode_prompts(exemplars(), features)
     nonsense = prompts._replace(embed=torch.randn_like(prompts.embed))
-    one, other = (gather_evidence(detector, features, p, known) for p in (prompts, nonsense))
+    one, other = (gather_evidence(detector, features, p, "generic", known) for p in (prompts, nonsense))
     torch.testing.assert_close(one.values, other.values, rtol=1e-4, atol=1e-4)
-    alone = gather_evidence(detector, features, prompts)
+    alone = gather_evidence(detector, features, prompts, "generic")
     assert not torch.equal(one.boxes[:, :5], alone.boxes[:, :5])
 
 
@@ -127,10 +127,38 @@ def test_a_name_beside_exemplars_keeps_its_own_score(detector: PromptedDetector,
     text = detector.encode_prompts(Prompts(("a red block",)))
     text = text._replace(embed=text.embed.expand(2, -1, -1), valid=text.valid.expand(2, -1))
     shown = renumbered(detector.encode_prompts(exemplars(), features), torch.tensor([1, 2]))
-    values = gather_evidence(detector, features, together(text, shown), known).values
+    sources = torch.tensor([SOURCES.index(source) for source in ("text", "generic", "generic")])
+    values = gather_evidence(detector, features, together(text, shown), sources, known).values
     score, best = values[..., KIND["score"]], values[..., KIND["best_score"]]
     assert not torch.allclose(score[..., 0], best[..., 0])
     torch.testing.assert_close(score[..., 1:], best[..., 1:])
+
+
+@torch.no_grad()
+def test_a_name_with_exemplars_that_are_not_learned_keeps_its_own_score(
+    detector: PromptedDetector, images: Images
+) -> None:
+    """Beside what exemplars alone ask for, which has the best score of the box."""
+    features = detector.encode_image(images)
+    known, text = (
+        tokens._replace(embed=tokens.embed.expand(2, -1, -1), valid=tokens.valid.expand(2, -1))
+        for tokens in (detector.encode_prompts(Prompts((name,))) for name in ("a blue block", "a red block"))
+    )
+    shown = detector.encode_prompts(exemplars(), features)
+    generic = from_vectors(shown.embed[:, 1:])
+    prompts = together(text, renumbered(generic, torch.tensor([1])))._replace(appearance=shown.appearance)
+    sources = torch.tensor([SOURCES.index(source) for source in ("mixed", "generic")])
+    values = gather_evidence(detector, features, prompts, sources, known).values
+    named = prompts._replace(appearance=None, valid=prompts.valid & (prompts.category != 1))
+    output = detector.decode(features, together(named, renumbered(known, torch.tensor([2]))))
+    own = detector.scores(output)[..., 0]
+    for image in range(2):
+        found, scores = values[image, :, 0, KIND["score"]].sigmoid(), own[image]
+        assert (found[:, None] - scores).abs().amin(1).max() < 1e-5, "its score of a box, whichever was kept"
+    best, score = values[..., KIND["best_score"]], values[..., KIND["score"]]
+    torch.testing.assert_close(score[..., 1], best[..., 1])
+    assert not torch.allclose(score[..., 0], best[..., 0])
+    assert values[..., KIND["similarity"]].isfinite().all(), "both are compared"
 
 
 @torch.no_grad()
@@ -139,7 +167,10 @@ def test_text_and_exemplars_are_asked_together(detector: PromptedDetector, image
     text = detector.encode_prompts(Prompts(("a red block",)))
     shown = detector.encode_prompts(exemplars(), features)
     text = text._replace(embed=text.embed.expand(2, -1, -1), valid=text.valid.expand(2, -1))
-    values = gather_evidence(detector, features, together(text, renumbered(shown, torch.tensor([1, 2])))).values
+    sources = torch.tensor([SOURCES.index(source) for source in ("text", "generic", "generic")])
+    values = gather_evidence(
+        detector, features, together(text, renumbered(shown, torch.tensor([1, 2]))), sources
+    ).values
     assert (values[..., 0, KIND["similarity"]] == -torch.inf).all()
     assert values[..., 1:, KIND["similarity"]].isfinite().any()
 

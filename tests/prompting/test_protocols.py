@@ -158,6 +158,22 @@ def test_mixed_prompts_by_both_formulas() -> None:
     assert half[1] == mean[1] == [3] * 6
 
 
+def test_mixed_prompts_of_references_that_are_not_learned_are_their_names_with_an_appearance() -> None:
+    """Words stay words: their mean is nothing that such a detector was asked for."""
+    detector: Any = Glass()
+    words = from_words(torch.arange(24.0).view(2, 2, 6), [2, 2])
+    detector.encode_prompts = lambda _: words
+    references = from_vectors(torch.full((1, 2, 6), 100.0))
+    seen = ExemplarAppearance(torch.randn(1, 2, 3), references.valid, references.category)
+    mixed = Mixed(Text(), references._replace(appearance=seen), learned=False)
+    batch = batch_of(IMAGES[0])
+    mixed.start()
+    asked = mixed(detector, batch, detector.encode_image(batch.images))
+    assert asked.appearance is not None
+    assert torch.equal(asked.appearance.vectors, seen.vectors)
+    assert all(torch.equal(one, other) for one, other in zip(asked[:-1], words[:-1], strict=True))
+
+
 def test_of_references_by_themselves_the_best_score_counts() -> None:
     """Three references with 1, 2 and 6 for every category; the second has none of the last one."""
     valid = torch.ones(3, 4, dtype=torch.bool)

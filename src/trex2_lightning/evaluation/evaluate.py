@@ -82,9 +82,8 @@ def evaluate(
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
-        asked = promptings(
-            asked, records.names, config.seed, references, config.eval.references, given, config.eval.aggregation
-        )
+        of_references = (references, config.eval.references, given, config.eval.aggregation)
+        asked = promptings(asked, records.names, config.seed, *of_references, learned=module.visual_trained)
         if not asked and "region_classification" not in chosen:
             raise InputError(f"{records.annotations}: its names do not allow {', '.join(chosen)}: ask with text too")
     module.protocols = {

@@ -103,9 +103,8 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
         some = (vectors[::every].to(device), labels[::every].to(device))
         detector.appearance.fit_scale(*some, move_data_to_device(shown, device), len(data.names))
     wanted = {source: protocol for source, protocol in PROTOCOL_OF.items() if by_example or source == "text"}
-    if not module.visual_trained:
-        wanted.pop("mixed", None)  # a mean with vectors that mean nothing
-    rows = promptings(wanted.values(), data.names, config.seed, references, config.eval.references)
+    learned = module.visual_trained
+    rows = promptings(wanted.values(), data.names, config.seed, references, config.eval.references, learned=learned)
     asked: list[Prompting] = [*rows.values()]
     if references is not None:
         asked.append(OneCategory(references, config.seed, "interactive"))
@@ -202,7 +201,7 @@ class EvidenceCollector(L.LightningModule):
         for prompting in self._asked:
             source = prompting.source
             prompts = prompting(detector, batch, features)
-            found = gather_evidence(detector, features, prompts, self._proposing, self._most)
+            found = gather_evidence(detector, features, prompts, source, self._proposing, self._most)
             number = torch.full(found.values.shape[2:3], SOURCES.index(source), device=self.device)
             scores = detector.calibration(found.values, number)
             for image, target in enumerate(batch.targets):

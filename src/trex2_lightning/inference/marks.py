@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -113,29 +113,16 @@ def to_boxes(name: str, exemplars: Sequence[Exemplar], size: tuple[int, int]) ->
     return np.concatenate([(low + high) / 2, high - low], -1)
 
 
-def check_learned(learned: bool, known: bool, phrases: Collection[str], images: Sequence[Marks]) -> None:
-    """What is marked means something to the detector.
-
-    Args:
-        learned: it was trained with exemplars.
-        known: it was, or compares their appearance.
-        phrases, images: what it is asked with.
+def check_known(known: bool, images: Sequence[Marks]) -> None:
+    """What is marked in images means something to the detector.
 
     Raises:
-        InputError: it was trained with text alone, and compares no appearance, or has a phrase of the same name, which
-            could not go into a mean with what it has not learned.
+        InputError: it does not: trained with text alone, it compares no appearance.
     """
-    if not images or learned:
-        return
-    if not known:
+    if images and not known:
         raise InputError(
             "this checkpoint was trained with text alone, so boxes and points mean nothing to it: take one of "
             "stage 2, or leave them out, or let trex2 calibrate add model.appearance.name=backbone"
-        )
-    if both := [name for name in phrases if any(name in marks for marks in images)]:
-        raise InputError(
-            f"this checkpoint was trained with text alone, so '{both[0]}' cannot be a phrase and boxes at once: give "
-            "them two names, or take one of stage 2"
         )
 
 

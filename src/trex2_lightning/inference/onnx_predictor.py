@@ -18,11 +18,18 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference import array_finding as finding
 from trex2_lightning.inference import phrase_rows as text
 from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_picture
-from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned
+from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_known
 from trex2_lightning.inference.onnx_detector import OnnxDetector, SeenImage
 from trex2_lightning.inference.phrase_rows import TokenArrays
 from trex2_lightning.inference.thresholds import NothingFound, Threshold, lowest_scores
-from trex2_lightning.prompting.prompt_file import PromptArrays, check_wanted, read_prompts, repeated, write_prompts
+from trex2_lightning.prompting.prompt_file import (
+    PromptArrays,
+    asked_by_name,
+    check_wanted,
+    read_prompts,
+    repeated,
+    write_prompts,
+)
 from trex2_lightning.structures import Detection, PromptSource
 
 _SOURCES: tuple[PromptSource, ...] = get_args(PromptSource)
@@ -101,7 +108,7 @@ class OnnxPredictor:
         marked = [marks for _, marks in references]
         check_kinds(marked)
         learned = self.settings.learned_exemplars
-        check_learned(learned, learned or self.settings.appearance is not None, phrases, marked)
+        check_known(learned or self.settings.appearance is not None, marked)
         shown = [self._detector.exemplars(self._seen(image), marks) for image, marks in references]
         written = dict(zip(phrases, self._phrase_vectors(phrases), strict=True)) if phrases else {}
         names = tuple(dict.fromkeys(chain(written, *shown)))
@@ -113,7 +120,8 @@ class OnnxPredictor:
             seen = [image[name][1] for image in shown if name in image]
             if rows and mix == "half":
                 rows = [_mean(rows)]
-            vectors.append(_mean([*([written[name]] if name in written else []), *rows]))
+            own = [written[name]] if name in written else []
+            vectors.append(_mean([*own, *(rows if learned or not own else [])]))
             sources.append(("mixed" if name in written else "generic") if rows else "text")
             if rows and self.settings.appearance is not None:
                 appearance[name] = np.concatenate(seen)
@@ -159,8 +167,8 @@ class OnnxPredictor:
             InputError: as `Predictor.present`.
         """
         check_wanted(prompts.names)
-        shown = () if self._detector.known is None else prompts.appearance
-        kept = [place for place, name in enumerate(prompts.names) if name not in shown]
+        unlearned = [*self._by_exemplars(prompts)] if self._detector.known is not None else []
+        kept = [place for place in range(len(prompts.names)) if place not in unlearned]
         if not kept:
             return {}
         names = tuple(prompts.names[place] for place in kept)
@@ -201,9 +209,10 @@ class OnnxPredictor:
         how, count = self.settings.appearance, len(prompts.names)
         tokens, compared = self._asked(prompts), how is not None and bool(prompts.appearance)
         shown = {prompts.names.index(name): vectors for name, vectors in prompts.appearance.items()}
+        by_exemplars = self._by_exemplars(prompts)
         by_names = compared and self._detector.known is not None
         if by_names and self._detector.known is not None:
-            written = np.flatnonzero(~np.isin(tokens.category, [*shown]))
+            written = np.flatnonzero(~np.isin(tokens.category, by_exemplars))
             further = np.arange(self._detector.known.category.max() + 1) + count
             tokens = text.joined(text.taken(tokens, written), text.renamed(self._detector.known, further))
         decoded = self._detector.decode(seen, tokens)
@@ -213,7 +222,7 @@ class OnnxPredictor:
             return likely, boxes
         best, any_score, likely = likely.max(1), 1 - (1 - likely).prod(1), likely[:, :count]
         if by_names:
-            likely[:, [*shown]] = best[:, None]
+            likely[:, by_exemplars] = best[:, None]
         if compared:
             kept = finding.apart(boxes, best, max(self.settings.max_detections, finding.MOST_BOXES))
             boxes, best, any_score, likely = boxes[kept], best[kept], any_score[kept], likely[kept]
@@ -223,9 +232,16 @@ class OnnxPredictor:
             evidence = finding.compared_evidence(evidence, best, finding.similarity(vectors, shown, count, how), how)
         return finding.weighed(evidence, sources, self.settings), boxes
 
+    def _by_exemplars(self, prompts: PromptArrays) -> list[int]:
+        """Places of the categories whose exemplars alone say what is looked for."""
+        named = asked_by_name(learned=self.settings.learned_exemplars)
+        rows = enumerate(zip(prompts.names, prompts.sources, strict=True))
+        return [place for place, (name, source) in rows if name in prompts.appearance and source not in named]
+
     def _asked(self, prompts: PromptArrays) -> TokenArrays:
         """The vector of each category, or the words of its name where it was made from a phrase and they are read."""
-        written = np.array([source == "text" for source in prompts.sources])
+        named = asked_by_name(learned=self.settings.learned_exemplars)
+        written = np.array([source in named for source in prompts.sources])
         if not (self.settings.text.words and written.any()):
             return text.of_vectors(prompts.vectors)
         place, others = np.flatnonzero(written), np.flatnonzero(~written)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
@@ -20,30 +20,29 @@ from trex2_lightning.data.images.transforms import eval_transform
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import AnyImage, AnyPicture, EncodedImage, padded_batches, picture_of
 from trex2_lightning.inference.inputs import as_names, as_phrases
-from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_learned, read_marks
+from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_known, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.pretrained import load_pretrained
 from trex2_lightning.inference.search import Search, asked_of, thresholds_of
 from trex2_lightning.inference.thresholds import NothingFound, Threshold
 from trex2_lightning.models.compiling import compile_parts
-from trex2_lightning.ops.prompt_tokens import average, category_vectors
-from trex2_lightning.prompting.prompt_file import check_wanted, repeated
+from trex2_lightning.ops.prompt_tokens import category_vectors
+from trex2_lightning.prompting.prompt_file import asked_by_name, check_wanted, repeated
 from trex2_lightning.prompting.prompt_set import (
+    Mix,
     PromptSet,
     fingerprint,
     from_one_source,
     load_prompts,
+    mixed,
     network_fingerprint,
-    rows_of,
     save_prompts,
-    sources_of,
     without_exemplars,
 )
-from trex2_lightning.structures import Detection, FeatureMaps, Images, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Images, Prompts, PromptSource, PromptTokens
 from trex2_lightning.training.acceleration import use_matmul_precision
 from trex2_lightning.training.module import DetectionModule
 
-Mix = Literal["half", "mean"]
 Reference = tuple[AnyImage, Marks]
 
 
@@ -146,8 +145,9 @@ class Predictor:
     def mixed(self, phrases: str | Sequence[str], references: Sequence[Reference], mix: Mix = "half") -> PromptSet:
         """Categories of phrases and of exemplars; one that has both, under one name, gets their mean.
 
-        Where the detector reads words, a phrase's vector is their mean. That goes into a mean with exemplars and into
-        tuning; but what a phrase alone has prompted, `detect` asks for by its words.
+        A detector that has learned no visual prompts is asked for such a category by its phrase, and what it finds is
+        compared with the exemplars. Where the detector reads words, a phrase's vector is their mean. That goes into a
+        mean with exemplars and into tuning; but what a phrase alone has prompted, `detect` asks for by its words.
 
         Args:
             phrases: text prompts.
@@ -165,19 +165,13 @@ class Predictor:
         references = as_references(references)
         marked = [exemplars for _, exemplars in references]
         check_kinds(marked)
-        check_learned(self.module.visual_trained, self.module.knows_exemplars, phrases, marked)
+        check_known(self.module.knows_exemplars, marked)
         shown = [self._read(self._encoded(image), exemplars) for image, exemplars in references]
-        written = []
+        written = {}
         if phrases:
             text_vectors = category_vectors(self._encode_prompts(Prompts(phrases)))
-            written = [dict(zip(phrases, text_vectors[0], strict=True))]
-        read = [{name: vector for name, (vector, _) in row.items()} for row in shown]
-        names = tuple(dict.fromkeys(name for row in [*written, *read] for name in row))
-        text, visual = (rows_of(names, rows, self._config.model.width, self.module.device) for rows in (written, read))
-        prompts = average(text, average(visual) if mix == "half" else visual)
-        seen = {name: [row[name][1] for row in shown if name in row] for name in names}
-        appearance = {name: torch.cat(rows).cpu() for name, rows in seen.items() if rows and rows[0].numel()}
-        return PromptSet(names, prompts.embed[0].cpu(), sources_of(text, visual), appearance)
+            written = dict(zip(phrases, text_vectors[0], strict=True))
+        return mixed(written, shown, self._config.model.width, mix, learned=self.module.visual_trained)
 
     @overload
     def detect(
@@ -245,7 +239,7 @@ class Predictor:
         """
         check_wanted(prompts.names)
         encoded, detector = self._encoded(image), self.module.detector
-        known = prompts if self._proposing is None else without_exemplars(prompts)
+        known = prompts if self._proposing is None else without_exemplars(prompts, self._named)
         if not known.names:
             return {}
         with self.autocast():
@@ -277,6 +271,10 @@ class Predictor:
     def _proposing(self) -> PromptTokens | None:
         return self.module.proposing()
 
+    @property
+    def _named(self) -> tuple[PromptSource, ...]:
+        return asked_by_name(learned=self.module.visual_trained)
+
     def _encoded(self, image: AnyImage) -> EncodedImage:
         return image if isinstance(image, EncodedImage) else self.encode(image)
 
@@ -295,6 +293,6 @@ class Predictor:
         """What the detector is asked with; of the last set it is kept, as one is asked of many images."""
         if self._last is None or self._last[0] is not prompts:
             reads_words = self._config.model.granularity == "word"
-            asked = asked_of(prompts, self.module.device, self._encode_prompts if reads_words else None)
+            asked = asked_of(prompts, self.module.device, self._encode_prompts if reads_words else None, self._named)
             self._last = prompts, self.module.detector.prepared(asked)
         return self._last[1]

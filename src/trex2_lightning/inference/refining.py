@@ -11,8 +11,8 @@ import torch
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import AnyImage, EncodedImage
 from trex2_lightning.inference.inputs import as_phrases
-from trex2_lightning.inference.predictor import Mix, Predictor, Reference
-from trex2_lightning.prompting.prompt_set import PromptSet
+from trex2_lightning.inference.predictor import Predictor, Reference
+from trex2_lightning.prompting.prompt_set import Mix, PromptSet
 from trex2_lightning.structures import Box, Detection, Exemplar
 
 ONE_OBJECT = 0.5  # IoU from which two boxes of a category show one object, and the worse is no further exemplar
@@ -46,7 +46,7 @@ def refine(
     A phrase that finds nothing, or has exemplars already, stays as `mixed` has it.
 
     Args:
-        predictor: of a detector that has learned visual prompts.
+        predictor: of a detector to which exemplars mean something.
         phrases: text prompts.
         pictures: to look at, one after the other; those with a best box are looked at again, if they are no
             `EncodedImage`.
@@ -60,10 +60,10 @@ def refine(
     phrases = as_phrases(phrases)
     if not phrases:
         raise InputError("there is no phrase whose boxes could become exemplars: give one by --text")
-    if not predictor.module.visual_trained:
+    if not predictor.module.knows_exemplars:
         raise InputError(
-            "this checkpoint was trained with text alone, so what text finds cannot prompt it: take one of stage 2, or "
-            "leave out --refine"
+            "this checkpoint was trained with text alone, so what text finds cannot prompt it: take one of stage 2, "
+            "let trex2 calibrate add model.appearance.name=backbone, or leave out --refine"
         )
     marked = {name for _, marks in references for name in marks}
     asked = tuple(phrase for phrase in phrases if phrase not in marked)

@@ -18,7 +18,7 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.scores import rank, to_pixels, without
 from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_set import PromptSet
-from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptTokens
+from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptSource, PromptTokens
 from trex2_lightning.training.module import DetectionModule
 
 
@@ -91,7 +91,10 @@ class Search:
 
 
 def asked_of(
-    prompts: PromptSet, device: torch.device, encode_words: Callable[[Prompts], PromptTokens] | None
+    prompts: PromptSet,
+    device: torch.device,
+    encode_words: Callable[[Prompts], PromptTokens] | None,
+    named: Collection[PromptSource],
 ) -> PromptTokens:
     """The vector of each category, or the words of its name where it was made from a phrase and they are read.
 
@@ -99,9 +102,10 @@ def asked_of(
         prompts: the categories.
         device: of the detector.
         encode_words: phrases to tokens, of a detector that reads words; None: of one that does not.
+        named: sources of what is asked for by name.
     """
-    words = encode_words(Prompts(prompts.written)) if encode_words and prompts.written else None
-    return prompts.tokens(device, words)
+    written = prompts.made_from(named)
+    return prompts.tokens(device, encode_words(Prompts(written)) if encode_words and written else None, named)
 
 
 def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Threshold = None) -> dict[str, float]:

@@ -61,22 +61,21 @@ def find_objects(
     """Find what the prompts ask for.
 
     Args:
-        detector, features, prompts, proposing, most: as of `gather_evidence`.
-        source: what the prompts were made from, or (C,) index into `models.calibration.SOURCES` of each category.
+        detector, features, prompts, source, proposing, most: as of `gather_evidence`.
     """
     if not (_compared(detector, features, prompts) or detector.calibration.fitted_without_appearance):
         output = detector.decode(features, prompts)
         return Found(detector.scores(output), output.queries.boxes[-1].float())
-    evidence = gather_evidence(detector, features, prompts, proposing, most)
-    if not isinstance(source, Tensor):
-        source = torch.full(evidence.values.shape[2:3], SOURCES.index(source), device=evidence.boxes.device)
-    return Found(detector.calibration(evidence.values, source), evidence.boxes, evidence.values)
+    numbers = _numbers(source, prompts)
+    evidence = gather_evidence(detector, features, prompts, numbers, proposing, most)
+    return Found(detector.calibration(evidence.values, numbers), evidence.boxes, evidence.values)
 
 
 def gather_evidence(
     detector: PromptedDetector,
     features: FeatureMaps,
     prompts: PromptTokens,
+    source: PromptSource | Tensor,
     proposing: PromptTokens | None = None,
     most: int = MOST_BOXES,
 ) -> Evidence:
@@ -88,21 +87,24 @@ def gather_evidence(
         detector: in evaluation mode.
         features: of B images.
         prompts: of C categories, of batch size 1 or B.
+        source: what they were made from, or (C,) index into `models.calibration.SOURCES` of each category.
         proposing: prompts of what the detector knows, by which boxes are found in place of exemplars; None: by these
-            too, as the visual prompt encoder is trained.
+            too, as the visual prompt encoder is trained. Else mixed prompts are those of their phrases.
         most: detections of an image that are wanted; as many boxes are kept, and `MOST_BOXES` in any case.
     """
     shown, seen, appearance = prompts.appearance, features.appearance, detector.appearance
     compared = _compared(detector, features, prompts)
-    num_categories, asked = int(prompts.category.max()) + 1, prompts
+    numbers, asked = _numbers(source, prompts), prompts
+    num_categories, by_exemplars = len(numbers), torch.zeros_like(numbers, dtype=torch.bool)
     if proposing is not None and shown is not None and compared:
-        asked = _with_proposing(prompts, proposing, num_categories)
+        by_exemplars[shown.category] = True
+        by_exemplars &= numbers != SOURCES.index("mixed")
+        asked = _with_proposing(prompts, proposing, by_exemplars)
     output = detector.decode(features, asked)
     scores, boxes = detector.scores(output), output.queries.boxes[-1].float()  # (B, Q, C or more), (B, Q, 4)
     best, any_score = scores.amax(-1), 1 - (1 - scores).prod(-1)
     scores = scores[..., :num_categories]
-    if asked is not prompts and shown is not None:  # its learned score says nothing
-        by_exemplars = torch.isin(torch.arange(num_categories, device=scores.device), shown.category)
+    if asked is not prompts:  # what exemplars ask for has a learned score that says nothing
         scores = torch.where(by_exemplars, best[..., None] * _asked(prompts), scores)
     if compared:
         kept, real = _kept(boxes, best, max(most, MOST_BOXES))
@@ -141,11 +143,18 @@ def _logit(scores: Tensor) -> Tensor:
     return scores.clamp(SMALLEST, LARGEST).logit()
 
 
-def _with_proposing(prompts: PromptTokens, proposing: PromptTokens, num_categories: int) -> PromptTokens:
-    """What names ask for, without what exemplars do, and further categories that help to find boxes."""
-    assert prompts.appearance is not None
-    valid = prompts.valid & ~torch.isin(prompts.category, prompts.appearance.category)
-    further = torch.arange(int(proposing.category.max()) + 1, device=valid.device) + num_categories
+def _numbers(source: PromptSource | Tensor, prompts: PromptTokens) -> Tensor:
+    """(C,) index into `SOURCES` of each category."""
+    if isinstance(source, Tensor):
+        return source
+    count = int(prompts.category.max()) + 1
+    return torch.full((count,), SOURCES.index(source), device=prompts.category.device)
+
+
+def _with_proposing(prompts: PromptTokens, proposing: PromptTokens, by_exemplars: Tensor) -> PromptTokens:
+    """What names ask for, without what exemplars do (C,), and further categories that help to find boxes."""
+    valid = prompts.valid & ~torch.isin(prompts.category, by_exemplars.nonzero()[:, 0])
+    further = torch.arange(int(proposing.category.max()) + 1, device=valid.device) + len(by_exemplars)
     others = renumbered(proposing, further)
     size = len(prompts.embed)
     others = others._replace(embed=others.embed.expand(size, -1, -1), valid=others.valid.expand(size, -1))

@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 FILE_FORMAT = "trex2_lightning.prompts"
 FILE_VERSION = "2"
 READABLE = ("1", FILE_VERSION)  # the first had no appearance, and one word for all prompts of exemplars
-NOT_BY_EXAMPLE = ("text", "tuned")  # sources whose vectors no exemplar has made
 APPEARANCE = "appearance."  # and the number of the category: the name of a tensor
 
 
@@ -112,8 +111,10 @@ def read_prompts(
     check(names is not None, "has no names of its categories")
     if version == "1" and sources is not None:
         sources = tuple("generic" if source == "visual" else source for source in sources)
-    known = set(get_args(PromptSource))
-    check(sources is not None and set(sources) <= known, "does not say what its vectors were made from")
+    check(
+        sources is not None and set(sources) <= set(get_args(PromptSource)),
+        "does not say what its vectors were made from",
+    )
     vectors = tensors.get("vectors", np.empty(0))
     check(
         vectors.dtype == np.float32 and vectors.ndim == 2,
@@ -138,10 +139,20 @@ def read_prompts(
         fits = tensor.dtype == np.float32 and tensor.ndim == 2 and bool(np.isfinite(tensor).all())
         check(fits, "has appearance that is no finite 32-bit numbers of shape (exemplars, channels)")
     appearance = {places[place]: tensor for place, tensor in shown.items()}
-    by_exemplars = {name for name, source in zip(names, sources, strict=True) if source not in NOT_BY_EXAMPLE}
+    known = {*asked_by_name(learned=learned), "tuned"}
+    by_exemplars = {name for name, source in zip(names, sources, strict=True) if source not in known}
     unknown = [] if learned else sorted(by_exemplars - appearance.keys())
     check(not unknown, f"has '{unknown and unknown[0]}' by exemplars, and this checkpoint was trained with text alone")
     return PromptArrays(names, vectors, sources, appearance)
+
+
+def asked_by_name(*, learned: bool) -> tuple[PromptSource, ...]:
+    """Sources of the prompts whose name is the phrase that is asked for.
+
+    A detector that has not learned vectors of exemplars asks for mixed prompts by their phrase alone: what their
+    exemplars add is how much boxes look like them.
+    """
+    return ("text",) if learned else ("text", "mixed")
 
 
 def check_wanted(names: Sequence[str], negative: Collection[str] = ()) -> None:

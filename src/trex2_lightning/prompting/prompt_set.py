@@ -6,9 +6,9 @@ C categories, D model width, R exemplars, A channels of appearance.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
 from trex2_lightning.prompting.prompt_file import PromptArrays, read_prompts, repeated, write_prompts
 from trex2_lightning.structures import ExemplarAppearance, PromptSource, PromptTokens
+
+Mix = Literal["half", "mean"]
 
 
 class PromptSet(NamedTuple):
@@ -32,10 +34,9 @@ class PromptSet(NamedTuple):
     sources: tuple[PromptSource, ...]  # C, what each vector was made from
     appearance: Mapping[str, Tensor] = {}  # (m, A) float32 on the CPU, of each category that has m exemplars
 
-    @property
-    def written(self) -> tuple[str, ...]:
-        """The names that were made from text alone."""
-        return tuple(name for name, source in zip(self.names, self.sources, strict=True) if source == "text")
+    def made_from(self, sources: Collection[PromptSource]) -> tuple[str, ...]:
+        """The names that were made from one of these."""
+        return tuple(name for name, source in zip(self.names, self.sources, strict=True) if source in sources)
 
     def apart(self) -> dict[str, PromptSet]:
         """Each category as a set of its own, by its name."""
@@ -45,16 +46,19 @@ class PromptSet(NamedTuple):
             for name, vector, source in zip(self.names, self.vectors, self.sources, strict=True)
         }
 
-    def tokens(self, device: torch.device, words: PromptTokens | None = None) -> PromptTokens:
+    def tokens(
+        self, device: torch.device, words: PromptTokens | None = None, named: Collection[PromptSource] = ()
+    ) -> PromptTokens:
         """What any image is asked with.
 
         Args:
             device: where the detector is.
-            words: of the names `written`; they find these in the vectors' place.
+            words: of the names `made_from(named)`; they find these in the vectors' place.
+            named: sources of what is asked for by name.
         """
         tokens = from_vectors(self.vectors[None].to(device))
         if words is not None:
-            written = torch.tensor([source == "text" for source in self.sources], device=device)
+            written = torch.tensor([source in named for source in self.sources], device=device)
             place, others = written.nonzero()[:, 0], (~written).nonzero()[:, 0]
             tokens = together(renumbered(words, place), renumbered(from_vectors(tokens.embed[:, others]), others))
         shown = [(self.names.index(name), vectors) for name, vectors in self.appearance.items()]
@@ -66,23 +70,36 @@ class PromptSet(NamedTuple):
         return tokens._replace(appearance=ExemplarAppearance(joined, valid, category))
 
 
-def sources_of(text: PromptTokens, visual: PromptTokens) -> tuple[PromptSource, ...]:
-    """Of C categories, by where their phrases and their exemplars are valid."""
-    written, shown = text.valid.any(0).tolist(), visual.valid.any(0).tolist()
-    return tuple(("mixed" if w else "generic") if s else "text" for w, s in zip(written, shown, strict=True))
+def mixed(
+    written: Mapping[str, Tensor],
+    shown: Sequence[Mapping[str, tuple[Tensor, Tensor]]],
+    width: int,
+    mix: Mix,
+    *,
+    learned: bool,
+) -> PromptSet:
+    """Categories of phrases and of exemplars in n images; one that has both gets the mean of their vectors.
 
-
-def rows_of(
-    names: tuple[str, ...], rows: Sequence[Mapping[str, Tensor]], width: int, device: torch.device
-) -> PromptTokens:
-    """Prompt tokens (n, C, D) of n rows of vectors (D,) by name, valid where a row has the category."""
-    vectors = torch.zeros(len(rows), len(names), width, device=device)
-    valid = torch.zeros(len(rows), len(names), dtype=torch.bool, device=device)
-    for i, row in enumerate(rows):
-        for name, vector in row.items():
-            vectors[i, names.index(name)] = vector
-            valid[i, names.index(name)] = True
-    return from_vectors(vectors, valid)
+    Args:
+        written: vector (D,) of each phrase.
+        shown: of each image the vector (D,) and the appearance (m, A) of the exemplars of a category; A = 0: none.
+        width: D.
+        mix: weight of a phrase's vector, as of `Predictor.mixed`.
+        learned: exemplars' vectors mean something; else that of a category with a phrase is the phrase's.
+    """
+    names = tuple(dict.fromkeys(name for row in [written, *shown] for name in row))
+    vectors, appearance = torch.zeros(len(names), width), {}
+    sources: list[PromptSource] = []
+    for place, name in enumerate(names):
+        own, rows = [written[name]] if name in written else [], [row[name] for row in shown if name in row]
+        sources.append(("mixed" if own else "generic") if rows else "text")
+        visual = [vector for vector, _ in rows] if learned or not own else []
+        if visual and mix == "half":
+            visual = [torch.stack(visual).mean(0)]
+        vectors[place] = torch.stack([*own, *visual]).mean(0)
+        if rows and rows[0][1].numel():
+            appearance[name] = torch.cat([seen for _, seen in rows]).cpu()
+    return PromptSet(names, vectors, tuple(sources), appearance)
 
 
 def from_one_source(prompts: PromptSet, source: PromptSource) -> PromptSet:
@@ -91,9 +108,10 @@ def from_one_source(prompts: PromptSet, source: PromptSource) -> PromptSet:
     return prompts._replace(sources=tuple(sources))
 
 
-def without_exemplars(prompts: PromptSet) -> PromptSet:
-    """The categories whose exemplars have no appearance, as none of a phrase has."""
-    kept = [place for place, name in enumerate(prompts.names) if name not in prompts.appearance]
+def without_exemplars(prompts: PromptSet, named: Collection[PromptSource]) -> PromptSet:
+    """The categories whose exemplars have no appearance, as none of a phrase has, or that are made from `named`."""
+    rows = enumerate(zip(prompts.names, prompts.sources, strict=True))
+    kept = [place for place, (name, source) in rows if name not in prompts.appearance or source in named]
     names, sources = tuple(prompts.names[place] for place in kept), tuple(prompts.sources[place] for place in kept)
     return PromptSet(names, prompts.vectors[kept], sources)
 

@@ -15,4 +15,4 @@ PROTOCOLS = (
 )
 OWN_EXEMPLARS = "exemplars"  # the protocol of data sets that bring their prompts, as counting benchmarks do
 FROM_REFERENCES = {"generic", "random_references", "mixed", "mixed_mean"}
-BY_LEARNED_VECTORS = {"mixed", "mixed_mean", "region_classification"}  # of exemplars, whatever their appearance
+BY_LEARNED_VECTORS = {"mixed_mean", "region_classification"}  # of exemplars, whatever their appearance

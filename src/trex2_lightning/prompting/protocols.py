@@ -70,6 +70,8 @@ def promptings(
     counts: Sequence[int],
     exemplars: Mapping[int, Tensor] | None = None,
     aggregation: Aggregation = "mean",
+    *,
+    learned: bool = True,
 ) -> dict[str, Prompting]:
     """The rows of a table of results: one per protocol, `generic_N` for each count of references.
 
@@ -83,6 +85,7 @@ def promptings(
         counts: how many references make a generic prompt.
         exemplars: boxes by image id, as `Given` takes them; None: not the protocol `exemplars`.
         aggregation: what is made of the references of a generic prompt, as `eval.aggregation`.
+        learned: the references' vectors mean something, beside their appearance.
     """
     text = Text()
     rows: dict[str, Prompting] = {
@@ -99,7 +102,7 @@ def promptings(
             swapped := swapped_references(first_images(references, max(counts)), seed)
         ):
             rows["random_references"] = _generic(swapped, aggregation)
-        rows["mixed"] = Mixed(text, average(references))
+        rows["mixed"] = Mixed(text, average(references), learned)
         rows["mixed_mean"] = Mixed(text, references)
     if exemplars is not None:
         rows[OWN_EXEMPLARS] = Given(exemplars)
@@ -269,13 +272,15 @@ class Mixed(Fixed):
     Args:
         text: asks for the names.
         visual: the mean over the references (half and half, section 3.4), or all N of them (plain mean, issue 98).
+        learned: the references' vectors mean something; else it is text with their appearance.
     """
 
     source = "mixed"
 
-    def __init__(self, text: Text, visual: PromptTokens) -> None:
+    def __init__(self, text: Text, visual: PromptTokens, learned: bool = True) -> None:
         super().__init__(visual)
         self._text = text
+        self._learned = learned
 
     def start(self) -> None:
         super().start()
@@ -284,7 +289,8 @@ class Mixed(Fixed):
     def _joined(
         self, tokens: PromptTokens, detector: PromptedDetector, batch: Batch, features: FeatureMaps
     ) -> PromptTokens:
-        return average(self._text(detector, batch, features), tokens)
+        text = self._text(detector, batch, features)
+        return average(text, tokens) if self._learned else text._replace(appearance=tokens.appearance)
 
 
 def _generic(references: PromptTokens, aggregation: Aggregation) -> Prompting:

@@ -13,9 +13,9 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.inference.labelling.decoding import Group, decode
 from trex2_lightning.inference.labelling.rows import LabelRow, judged_row
 from trex2_lightning.inference.marks import Marks
-from trex2_lightning.inference.predictor import Mix, Predictor
+from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.search import Search, thresholds_of
-from trex2_lightning.prompting.prompt_set import PromptSet, fingerprint, join, network_fingerprint
+from trex2_lightning.prompting.prompt_set import Mix, PromptSet, fingerprint, join, network_fingerprint
 
 NEAR = 0.5  # share of its threshold from which on a score is a doubt, and not nothing
 

@@ -20,10 +20,9 @@ from trex2_lightning.data.images.image_files import ImageError
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.marks import MARK_FORMS, typed_marks
 from trex2_lightning.inference.prediction_files import prediction_values
-from trex2_lightning.inference.predictor import Mix
 from trex2_lightning.inference.serving.served_detector import ServedDetector, Wanted
 from trex2_lightning.inference.serving.serving_limits import ServingLimits, TooLargeError, check_picture
-from trex2_lightning.prompting.prompt_set import PromptSet
+from trex2_lightning.prompting.prompt_set import Mix, PromptSet
 
 TEXTS = ("text", *MARK_FORMS, "negative", "mix", "threshold")  # fields; all others are files
 MOST_FILES, MOST_TEXTS = 32, 2000  # of a request

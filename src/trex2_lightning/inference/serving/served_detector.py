@@ -16,11 +16,11 @@ from torch import Tensor
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.encoding import EncodedImage
 from trex2_lightning.inference.marks import Marks
-from trex2_lightning.inference.predictor import Mix, Predictor
+from trex2_lightning.inference.predictor import Predictor
 from trex2_lightning.inference.search import thresholds_of
 from trex2_lightning.inference.serving.serving_limits import MIB
 from trex2_lightning.inference.thresholds import Threshold
-from trex2_lightning.prompting.prompt_set import PromptSet, join
+from trex2_lightning.prompting.prompt_set import Mix, PromptSet, join
 from trex2_lightning.structures import Detection
 
 T = TypeVar("T")
