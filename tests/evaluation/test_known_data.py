@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def test_a_split_that_training_saw_is_told_of(
     evaluate(override(config, [*changes]), module, "test", ["text"])
     assert told in caplog.text
     assert ("data.test is" in caplog.text) == bool(told)
+
+
+def test_a_group_of_it_is_told_of_too(checkpoint: Path, tiny_coco: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tiny_coco / "val.json"
+    content = json.loads(file.read_text())
+    for category, group in zip(content["categories"], ("novel", "base", "base"), strict=True):
+        category["group"] = group
+    (tiny_coco / "grouped.json").write_text(json.dumps(content))
+    config, module = load_checkpoint(checkpoint)
+    grouped = ["data.test={annotations: grouped.json, images: val}", "eval.group=novel"]
+    report = evaluate(override(config, grouped), module, "test", ["text"])
+    assert report.records.groups == ("novel",)
+    assert "data.test is what data.val was, by which best.ckpt" in caplog.text
 
 
 def test_the_val_split_is_evaluated_without_a_word(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:
