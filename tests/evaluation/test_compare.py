@@ -71,9 +71,30 @@ def test_folders_are_compared(make_run: MakeRun, tmp_path: Path, capsys: pytest.
     assert "comparison.md and ap.png" in capsys.readouterr().out
 
 
-def test_what_val_was_asked_with_is_told(make_run: MakeRun) -> None:
-    visual = make_run("visual", 0.4, "train.rhythm={text: 0, visual: 1}")
-    assert facts(str(visual)).figures["ap"]["interactive_box, val split"] == {"all": 0.4, "seen": 0.4}
+@pytest.mark.parametrize(
+    ("asked", "settings"),
+    [
+        ("interactive_box", ("train.rhythm={text: 0, visual: 1}",)),
+        (
+            "interactive_point",
+            ("train.rhythm={text: 0, visual: 1}", "train.best_by=[interactive_box, interactive_point]"),
+        ),
+        ("generic", ("train.rhythm={text: 1, visual: 1}", "train.best_by=[generic, text]")),
+        (
+            "text",
+            (
+                "train.rhythm={text: 1, visual: 1}",
+                "train.best_by=[generic, text]",
+                "data.sets.a={annotations: a.json, images: a, text: 1, visual: 1}",
+            ),
+        ),
+        ("text", ("train.best_by=[generic, text]",)),
+    ],
+)
+def test_what_val_was_asked_with_is_told(make_run: MakeRun, asked: str, settings: tuple[str, ...]) -> None:
+    points = ["data.exemplars.points=1"] if asked == "interactive_point" else []
+    run = make_run("visual", 0.4, *settings, *points)
+    assert facts(str(run)).figures["ap"][f"{asked}, val split"] == {"all": 0.4, "seen": 0.4}
 
 
 def test_runs_of_different_formats_differ_in_settings_of_both_alone(make_run: MakeRun, tmp_path: Path) -> None:

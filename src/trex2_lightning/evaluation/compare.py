@@ -178,10 +178,15 @@ def _of_wandb(name: str) -> RunFacts:
 
 def _chosen_by(settings: Mapping[str, Any]) -> str:
     """What `val/ap` is asked with: the first of `train.best_by` that the run trains."""
-    for one in settings.get("train.best_by", ()):
-        if settings.get(f"train.rhythm.{'text' if one == 'text' else 'visual'}"):
-            return str(one)
-    return "text"
+    visual, points = settings.get("train.rhythm.visual"), settings.get("data.exemplars.points")
+    of_sets = any(key.startswith("data.sets.") for key in settings)
+    trained = {
+        "text": settings.get("train.rhythm.text"),
+        "interactive_box": visual and points != 1,
+        "interactive_point": visual and points != 0,
+        "generic": visual and (settings.get("data.reference.annotations") or not of_sets),
+    }
+    return next((one for one in settings.get("train.best_by", ()) if trained[one]), "text")
 
 
 def _of_split(logged: Mapping[str, Any], split: str, metric: str, asked: str) -> dict[str, dict[str, float]]:

@@ -78,7 +78,9 @@ def evaluate(
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
         support = {count: data.support(count) for count in config.eval.references}
-    warn_of_known_data(f"data.{split}", data.read[split], data.reference_records if support else None, module.provenance)
+    warn_of_known_data(
+        f"data.{split}", data.read[split], data.reference_records if support else None, module.provenance
+    )
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
