@@ -20,6 +20,7 @@ from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation import fits
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.fits import calibrate, is_known, is_right
+from trex2_lightning.evaluation.one_category import OneCategory
 from trex2_lightning.models.build import build_detector
 from trex2_lightning.models.calibration import ScoreCalibration
 from trex2_lightning.ops.prompt_tokens import from_vectors
@@ -91,7 +92,7 @@ def test_an_image_is_asked_for_what_it_lacks_by_one_exemplar(
     batch = Batch(Images(*[torch.zeros(3)] * 3), Prompts(("a", "b", "c")), targets)
     features = maps(torch.zeros(3, 4, 8), torch.ones(3, 4, dtype=torch.bool), ((2, 2),))
     detector = build_detector(tiny_config().model)
-    asked = fits.OneCategory(references._replace(appearance=seen), 0, "interactive")(detector, batch, features)
+    asked = OneCategory(references._replace(appearance=seen), 0, "interactive")(detector, batch, features)
     shown = asked.appearance
     assert shown is not None
     assert shown.vectors.shape == (3, 2, 5)
@@ -114,11 +115,11 @@ def test_references_ask_for_one_category_alone_that_may_be_there(
     batch = Batch(Images(*[torch.zeros(20)] * 3), Prompts(("a", "b", "c")), targets)
     features = maps(torch.zeros(20, 4, 8), torch.ones(20, 4, dtype=torch.bool), ((2, 2),))
     detector = build_detector(tiny_config().model)
-    asked = fits.OneCategory(references, 0, "generic")(detector, batch, features).valid
+    asked = OneCategory(references, 0, "generic")(detector, batch, features).valid
     assert asked.sum(1).tolist() == [1] * 20
     assert asked.any(0).all()
-    assert not torch.equal(asked, fits.OneCategory(references, 1, "generic")(detector, batch, features).valid)
-    assert not fits.OneCategory(references, 0, "interactive")(detector, batch, features).valid.any()
+    assert not torch.equal(asked, OneCategory(references, 1, "generic")(detector, batch, features).valid)
+    assert not OneCategory(references, 0, "interactive")(detector, batch, features).valid.any()
 
 
 def test_all_together_and_one_alone_are_asked_equally_often(
@@ -135,11 +136,11 @@ def test_all_together_and_one_alone_are_asked_equally_often(
     config, module = load_checkpoint(visual_checkpoint)
     config.eval.references = [1, 2]
     calibrate(config, module)
-    kinds = [(type(one).__name__, one.source) for one in asked if one.source in ("generic", "interactive")]
+    kinds = [(type(one).__name__, one.source) for one in asked if one.source != "text"]
     assert sorted(kinds) == sorted(
         [("Fixed", "generic")] * 2
         + [("OneCategory", "generic")] * 2
-        + [("Interactive", "interactive"), ("OneCategory", "interactive")]
+        + [("Interactive", "interactive"), ("OneCategory", "interactive"), ("Mixed", "mixed"), ("OneMixed", "mixed")]
     )
 
 
@@ -223,7 +224,10 @@ def test_known_images_have_boxes_and_labels_of_all_sets(tiny_config: Callable[..
     assert known_images([], 3, seed=0) == ([], [])
 
 
-def test_a_checkpoint_of_text_alone_takes_exemplars_with_appearance(checkpoint: Path) -> None:
+def test_a_checkpoint_of_text_alone_takes_exemplars_with_appearance(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fits, "RIGHT", 0.01)  # of random weights
     folder = checkpoint.parent
     with pytest.raises(InputError, match="was trained with text alone"):
         run(evaluate_command, "--ckpt", checkpoint, "--protocol", "generic")
@@ -235,6 +239,8 @@ def test_a_checkpoint_of_text_alone_takes_exemplars_with_appearance(checkpoint: 
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
     assert module.detector.appearance is not None
     assert not torch.equal(module.detector.appearance.transform, torch.eye(module.detector.appearance.channels))
+    changed = (module.detector.calibration.weight != ScoreCalibration().weight).any(-1)[1].tolist()
+    assert changed == [False, True, True, True, False], "of text, interactive, generic and mixed prompts, compared"
     config.eval.references = [2]
     config.eval.protocols = ["text", "generic", "interactive_box", "mixed", "region_classification"]
     rows = evaluate(config, module, "test").rows

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from trex2_lightning.config import override
+from trex2_lightning.config import Config, override
 from trex2_lightning.evaluation.evaluate import evaluate
 from trex2_lightning.evaluation.fits import is_trained_on_val
 from trex2_lightning.training.checkpoint import load_checkpoint
+from trex2_lightning.training.fit import train
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,22 @@ def test_a_group_of_it_is_told_of_too(checkpoint: Path, tiny_coco: Path, caplog:
     report = evaluate(override(config, grouped), module, "test", ["text"])
     assert report.records.groups == ("novel",)
     assert "data.test is what data.val was, by which best.ckpt" in caplog.text
+
+
+@pytest.mark.parametrize("setting", ["data.limit=2", "eval.group=novel"])
+def test_what_was_trained_on_in_part_is_told_of(
+    tiny_config: Callable[..., Config], tiny_coco: Path, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    content = json.loads((tiny_coco / "train.json").read_text())
+    for category, group in zip(content["categories"], ("novel", "base", "base"), strict=True):
+        category["group"] = group
+    (tiny_coco / "train.json").write_text(json.dumps(content))
+    same = "data.val={annotations: train.json, images: train}"
+    train(tiny_config(setting, same, "train.max_steps=1", "train.calibrate=false"))
+    config, module = load_checkpoint(tiny_config().folder / "checkpoints" / "last.ckpt")
+    caplog.clear()
+    evaluate(config, module, "val", ["text"])
+    assert "data.val is what it was trained on, data.train" in caplog.text
 
 
 def test_the_val_split_is_evaluated_without_a_word(checkpoint: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -231,14 +231,16 @@ def test_names_find_boxes_for_exemplars_that_were_not_learned(late: Exported, tm
     one, image = late, PICTURES[1]
     one.module.visual_trained, one.module.known_names = False, ("red star", "a ring")
     try:
-        predictor, runtime = predictors(one)
+        one.module.requires_grad_(True)  # as a checkpoint is loaded for an export
         known = one.module.proposing()
         assert known is not None
+        assert not known.embed.requires_grad
+        predictor, runtime = predictors(one)
         np.savez(
             one.folder / "known.npz",
             **{n: getattr(known, n).numpy() for n in ("embed", "category", "attend", "position")},
         )
-        marks = {"both": MARKS["both"]}
+        marks = {"both": MARKS["both"], "more": MARKS["both"]}
         for phrases in ((), ("a blue moon",), ("both", "a blue moon")):
             expected = predictor.detect(image, predictor.mixed(phrases, [(image, marks)]), 0.0)
             assert_found(runtime.detect(image, runtime.mixed(phrases, [(image, marks)]), 0.0), expected, image)

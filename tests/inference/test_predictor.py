@@ -129,10 +129,12 @@ def test_a_phrase_with_boxes_that_are_not_learned_is_asked_for_by_itself(
     assert same is (cell[0] == "word"), "words are read in the vector's place"
     looks_else = predictor.generic([(encoded, {"cell": [BOX, OTHER]})])
     assert predictor.detect(encoded, looks_else, 0.0) != found, "the phrase counts"
-    assert predictor.detect(encoded, text.apart()["cell"], 0.0) != found, "and so do the boxes"
+    elsewhere = {name: torch.randn_like(vectors) for name, vectors in prompts.appearance.items()}
+    all_found = predictor.detect(encoded, prompts, 0.0)
+    assert predictor.detect(encoded, prompts._replace(appearance=elsewhere), 0.0) != all_found, "and so do the boxes"
     assert predictor.present(encoded, prompts).keys() == {"ring", "cell"}
     predictor.save(prompts, path := tmp_path / "prompts.safetensors")
-    assert predictor.detect(encoded, predictor.load(path), 0.0) == predictor.detect(encoded, prompts, 0.0)
+    assert predictor.detect(encoded, predictor.load(path), 0.0) == all_found
     module.visual_trained = True
     learned = Predictor(config, module).mixed(("ring", "cell"), [(encoded, {"cell": [BOX]})])
     assert not torch.allclose(learned.vectors[1], text.vectors[1])

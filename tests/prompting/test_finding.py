@@ -149,6 +149,8 @@ def test_a_name_with_exemplars_that_are_not_learned_keeps_its_own_score(
     prompts = together(text, renumbered(generic, torch.tensor([1])))._replace(appearance=shown.appearance)
     sources = torch.tensor([SOURCES.index(source) for source in ("mixed", "generic")])
     values = gather_evidence(detector, features, prompts, sources, known).values
+    asked = finding._with_proposing(prompts, known, torch.tensor([False, True]))
+    assert len(asked.category) == len(text.category) + len(known.category), "they take no room of what is asked"
     named = prompts._replace(appearance=None, valid=prompts.valid & (prompts.category != 1))
     output = detector.decode(features, together(named, renumbered(known, torch.tensor([2]))))
     own = detector.scores(output)[..., 0]

@@ -43,7 +43,7 @@ def add_refine_options(parser: argparse.ArgumentParser, where: str) -> None:
     refined.add_argument(
         "--refine",
         action="store_true",
-        help=f"mix each --text with the best boxes that it finds in {where}; for checkpoints with visual prompts",
+        help=f"mix each --text with the best boxes that it finds in {where}; for checkpoints that take boxes",
     )
     refined.add_argument(
         "--refine-boxes", type=int, default=3, metavar="N", help="how many of them for each phrase (default: 3)"

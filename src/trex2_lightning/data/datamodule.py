@@ -86,7 +86,6 @@ class DetectionDataModule(lightning.LightningDataModule):
         self.eval_group = eval_group
         self._files = SplitFiles(config)
         self._records: dict[str, Records] = {}
-        self.read: dict[str, Records] = {}  # the splits with the categories of all groups
         self._mixture: list[TrainSet] = []
         self.nearest: Nearest | None = None  # set before training where negatives are to be hard
 
@@ -105,7 +104,7 @@ class DetectionDataModule(lightning.LightningDataModule):
             if split == "train" and self.config.sets:
                 continue
             if split not in self._records:
-                read = self.read[split] = self._files.read(split)
+                read = self._files.read(split)
                 self._records[split] = of_group(read, self.eval_group) if split in ("val", "test") else read
                 check_names(self._records[split], "detection", "data.nameless, or data.sets with kind=nameless")
                 if split == "train":
@@ -128,6 +127,10 @@ class DetectionDataModule(lightning.LightningDataModule):
     @property
     def test_records(self) -> Records:
         return self._records["test"]
+
+    def whole(self, split: Literal["val", "test"]) -> Records:
+        """The split with all its images and the categories of all groups."""
+        return self._files.read(split)
 
     @property
     def reference_records(self) -> Records:

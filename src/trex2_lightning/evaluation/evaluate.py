@@ -78,9 +78,8 @@ def evaluate(
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
         support = {count: data.support(count) for count in config.eval.references}
-    warn_of_known_data(
-        f"data.{split}", data.read[split], data.reference_records if support else None, module.provenance
-    )
+    forms, shown = [records, data.whole(split)], data.reference_records if support else None
+    warn_of_known_data(f"data.{split}", forms, shown, module.provenance)
     asked = chosen
     if not isinstance(asked, Mapping):
         given = _given_exemplars(records) if OWN_EXEMPLARS in chosen else None
@@ -143,8 +142,8 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     chosen = [protocol for protocol in listed if protocol in {*TEXT_PROTOCOLS, *(by_example - unlearned)}]
     if not chosen:
         raise InputError(
-            f"this checkpoint was trained with text alone, so boxes mean nothing to it, and {', '.join(listed)} cannot "
-            "be evaluated: take one of stage 2"
+            f"this checkpoint was trained with text alone, and has not learned what {', '.join(listed)} would ask it, "
+            "which cannot be evaluated: take one of stage 2"
         )
     if left_out := [protocol for protocol in listed if protocol not in chosen]:
         log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))

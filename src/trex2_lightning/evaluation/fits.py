@@ -6,9 +6,8 @@ B images, N boxes, n objects, C categories, F kinds of evidence, A channels of a
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -22,14 +21,15 @@ from trex2_lightning.data.inventory import audit_split, check_usable
 from trex2_lightning.data.records import ImageRecord
 from trex2_lightning.errors import InputError
 from trex2_lightning.evaluation.generic_prompts import encode_references
+from trex2_lightning.evaluation.one_category import OneCategory, OneMixed
 from trex2_lightning.models.appearance import Appearance
 from trex2_lightning.models.calibration import SIMILARITY, SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.ops.prompt_tokens import average, from_vectors
+from trex2_lightning.ops.prompt_tokens import average
 from trex2_lightning.prompting.finding import gather_evidence
 from trex2_lightning.prompting.protocols import Prompting, promptings
-from trex2_lightning.structures import Batch, ExemplarAppearance, FeatureMaps, PromptSource, PromptTokens, Targets
+from trex2_lightning.structures import Batch, PromptSource, PromptTokens, Targets
 from trex2_lightning.training.build import build_datamodule
 from trex2_lightning.training.fit import known_names
 from trex2_lightning.training.module import DetectionModule
@@ -111,6 +111,7 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
         # As often as all categories are asked for together.
         draws = range(len(config.eval.references))
         asked += [OneCategory(references, config.seed + draw, "generic") for draw in draws]
+        asked.append(OneMixed(references, config.seed, learned=learned))
     collector = EvidenceCollector(module, asked, data.val_records.images, config.eval.max_detections)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
     kept: dict[PromptSource, float] = {}
@@ -213,49 +214,6 @@ class EvidenceCollector(L.LightningModule):
                 best = told.topk(min(BEST, len(told))).indices
                 best = best[told[best] > 0]
                 self._pairs[source].append((found.values[image].flatten(0, 1)[best].cpu(), right[best].cpu()))
-
-
-class OneCategory(Prompting):
-    """In each image one category alone, by the exemplars of one reference.
-
-    Interactive prompts: one that the image does not have, so that nothing that is found is right; exemplars of the
-    image itself alone would teach that whatever is found is what they show. Generic ones: any category; where all were
-    asked for together, the best of them would be right, and of one that is asked for alone whatever is found.
-
-    Args:
-        references: of batch size N, with C categories.
-        seed: of the draw, which depends on the image too.
-        source: what the prompts stand for.
-    """
-
-    def __init__(self, references: PromptTokens, seed: int, source: Literal["interactive", "generic"]) -> None:
-        self._references = references
-        self._seed = seed
-        self.source = source
-
-    def __call__(self, _detector: PromptedDetector, batch: Batch, features: FeatureMaps) -> PromptTokens:
-        references, device = self._references, features.tokens.device
-        places = references.valid.nonzero().tolist()  # of a reference and a category that it shows
-        chosen: list[tuple[int, int, int]] = []  # of an image, a reference and a category
-        for image, target in enumerate(batch.targets):
-            has = {*target.labels.tolist()} if self.source == "interactive" else set()
-            others = [place for place in places if place[1] not in has]
-            if others:
-                reference, category = random.Random(f"{self._seed} {target.image_id}").choice(others)
-                chosen.append((image, reference, category))
-        size, shown = references.embed.shape[1], references.appearance
-        rows = torch.tensor(chosen, dtype=torch.long).view(-1, 3)
-        place, reference, kind = rows.unbind(1)
-        embed = references.embed.new_zeros(len(batch.targets), *references.embed.shape[1:])
-        embed[place, kind] = references.embed[reference, kind]
-        valid = torch.zeros(len(embed), size, dtype=torch.bool)
-        valid[place, kind] = True
-        prompts = from_vectors(embed, valid)
-        if shown is not None:  # one exemplar for each image
-            vectors = shown.vectors[reference, kind].expand(len(embed), -1, -1)
-            own = torch.arange(len(embed))[:, None] == place
-            prompts = prompts._replace(appearance=ExemplarAppearance(vectors, own, kind))
-        return move_data_to_device(prompts, device)
 
 
 def is_known(boxes: Tensor, num_categories: int, record: ImageRecord) -> Tensor:

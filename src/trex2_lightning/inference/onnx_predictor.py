@@ -152,6 +152,8 @@ class OnnxPredictor:
         compared = np.array([name in prompts.appearance for name in prompts.names], int)
         own = np.array(self.settings.calibration_threshold)[compared, sources].tolist()
         least = lowest_scores(dict(zip(prompts.names, own, strict=True)), threshold)
+        asked = scores[query, label] > 0  # 0: not asked for
+        query, label = query[asked], label[asked]
         kept = scores[query, label] >= np.array([least[name] for name in prompts.names], np.float32)[label]
         pixels = finding.corners(boxes[query]).clip(0, 1) * np.array([*seen.size[::-1]] * 2, np.float32)
         rows = zip(pixels.tolist(), scores[query, label].tolist(), label.tolist(), strict=True)
@@ -167,7 +169,7 @@ class OnnxPredictor:
             InputError: as `Predictor.present`.
         """
         check_wanted(prompts.names)
-        unlearned = [*self._by_exemplars(prompts)] if self._detector.known is not None else []
+        unlearned = self._by_exemplars(prompts) if self._detector.known is not None else []
         kept = [place for place in range(len(prompts.names)) if place not in unlearned]
         if not kept:
             return {}

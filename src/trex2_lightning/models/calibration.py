@@ -22,7 +22,7 @@ ALWAYS, SIMILARITY = 3, EVIDENCE.index("similarity")
 # Kinds of evidence that may be weighed where boxes were compared with exemplars: the learned score is the first.
 USED = {"all": slice(None), "learned": slice(SIMILARITY), "appearance": slice(1, None)}
 # What is not fitted: a learned score as it is; with appearance, times the root of the share of likeness, less where a
-# better box is at its place. Where exemplars were not learned from, `score` is the best of the box.
+# better box is at its place. Where exemplars were not learned from and there is no phrase, `score` is the box's best.
 UNFITTED = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 UNFITTED_APPEARANCE = (1.0, -3.0, -3.0, 0.0, 0.0, 0.0, 0.5, 0.0)
 UNFITTED_APPEARANCE_BEFORE = (0.0, -3.0, -3.0, 1.0, 0.0, 0.0, 1.0, 0.0)  # what earlier checkpoints have in its place

@@ -14,12 +14,14 @@ from torchvision.ops import batched_nms
 from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.boxes import cxcywh_to_xyxy
-from trex2_lightning.ops.prompt_tokens import renumbered, together
+from trex2_lightning.ops.prompt_tokens import renumbered, take, together
 from trex2_lightning.ops.scores import category_scores
+from trex2_lightning.prompting.prompt_file import asked_by_name
 from trex2_lightning.structures import FeatureMaps, PromptSource, PromptTokens
 
 MOST_BOXES = 100  # boxes of an image that appearance is asked about, unless more detections are wanted
 DUPLICATE_IOU = 0.8  # IoU from which two boxes are taken for one
+BY_NAME = [SOURCES.index(source) for source in asked_by_name(learned=False)]
 SMALLEST, LARGEST = 1e-12, 1 - 2**-24  # scores whose logits are taken; others would be infinite
 
 
@@ -98,7 +100,7 @@ def gather_evidence(
     num_categories, by_exemplars = len(numbers), torch.zeros_like(numbers, dtype=torch.bool)
     if proposing is not None and shown is not None and compared:
         by_exemplars[shown.category] = True
-        by_exemplars &= numbers != SOURCES.index("mixed")
+        by_exemplars &= ~torch.isin(numbers, numbers.new_tensor(BY_NAME))
         asked = _with_proposing(prompts, proposing, by_exemplars)
     output = detector.decode(features, asked)
     scores, boxes = detector.scores(output), output.queries.boxes[-1].float()  # (B, Q, C or more), (B, Q, 4)
@@ -153,12 +155,12 @@ def _numbers(source: PromptSource | Tensor, prompts: PromptTokens) -> Tensor:
 
 def _with_proposing(prompts: PromptTokens, proposing: PromptTokens, by_exemplars: Tensor) -> PromptTokens:
     """What names ask for, without what exemplars do (C,), and further categories that help to find boxes."""
-    valid = prompts.valid & ~torch.isin(prompts.category, by_exemplars.nonzero()[:, 0])
-    further = torch.arange(int(proposing.category.max()) + 1, device=valid.device) + len(by_exemplars)
+    named = take(prompts, (~torch.isin(prompts.category, by_exemplars.nonzero()[:, 0])).nonzero()[:, 0])
+    further = torch.arange(int(proposing.category.max()) + 1, device=named.valid.device) + len(by_exemplars)
     others = renumbered(proposing, further)
     size = len(prompts.embed)
     others = others._replace(embed=others.embed.expand(size, -1, -1), valid=others.valid.expand(size, -1))
-    return together(prompts._replace(valid=valid, appearance=None), others)
+    return together(named._replace(appearance=None), others)
 
 
 def _asked(prompts: PromptTokens) -> Tensor:

@@ -25,7 +25,7 @@ Mix = Literal["half", "mean"]
 class PromptSet(NamedTuple):
     """Categories by name, each with the vector that finds it.
 
-    A detector that reads words finds what is made from `text` by the words of its name instead: there the name is the
+    A detector that reads words finds what is `asked_by_name` by the words of its name instead: there the name is the
     phrase, and the vector the mean of its words.
     """
 

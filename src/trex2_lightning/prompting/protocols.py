@@ -103,7 +103,8 @@ def promptings(
         ):
             rows["random_references"] = _generic(swapped, aggregation)
         rows["mixed"] = Mixed(text, average(references), learned)
-        rows["mixed_mean"] = Mixed(text, references)
+        if learned:
+            rows["mixed_mean"] = Mixed(text, references)
     if exemplars is not None:
         rows[OWN_EXEMPLARS] = Given(exemplars)
     return {row: prompting for row, prompting in rows.items() if row.rstrip("_0123456789") in protocols}

@@ -222,6 +222,7 @@ class DetectionModule(L.LightningModule):
         """Whether exemplars mean anything to it: learned, or by their appearance."""
         return self.visual_trained or self.detector.appearance is not None
 
+    @torch.no_grad()
     def proposing(self) -> PromptTokens | None:
         """What finds boxes for exemplars where the visual prompt encoder is not trained: all names of the training."""
         if self.visual_trained or self.detector.appearance is None or not self.known_names:
