@@ -228,23 +228,22 @@ def test_a_checkpoint_of_text_alone_takes_exemplars_with_appearance(
     checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fits, "RIGHT", 0.01)  # of random weights
-    folder = checkpoint.parent
     with pytest.raises(InputError, match="was trained with text alone"):
         run(evaluate_command, "--ckpt", checkpoint, "--protocol", "generic")
     before = torch.load(checkpoint, weights_only=True)["state_dict"]
     run(calibrate_command, "--ckpt", checkpoint, APPEARANCE)
-    config, module = load_checkpoint(folder / "calibrated.ckpt")
+    config, module = load_checkpoint(checkpoint.with_name("calibrated.ckpt"))
     assert config.model.appearance.name == "backbone"
     assert module.known_names == ("red block", "green block", "blue block")
     assert all(torch.equal(module.state_dict()[name], tensor) for name, tensor in before.items())
-    assert module.detector.appearance is not None
-    assert not torch.equal(module.detector.appearance.transform, torch.eye(module.detector.appearance.channels))
+    assert (appearance := module.detector.appearance) is not None
+    assert not torch.equal(appearance.transform, torch.eye(appearance.channels))
     changed = (module.detector.calibration.weight != ScoreCalibration().weight).any(-1)[1].tolist()
     assert changed == [False, True, True, True, False], "of text, interactive, generic and mixed prompts, compared"
     config.eval.references = [2]
     config.eval.protocols = ["text", "generic", "interactive_box", "mixed", "region_classification"]
-    rows = evaluate(config, module, "test").rows
-    assert rows.keys() == {"text", "interactive_box", "generic_2", "mixed"}  # regions have their vectors alone
+    found = evaluate(config, module, "test").rows.keys()  # without regions, which have their vectors alone
+    assert found == {"text", "interactive_box", "generic_2", "mixed"}
 
 
 def test_what_is_fitted_is_kept_and_used(
