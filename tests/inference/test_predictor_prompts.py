@@ -195,3 +195,21 @@ def test_a_prompt_set_is_made_ready_once_for_many_images(
     assert len(prepared) == len(images) + 1
     assert predictor.detect(images[0], other, threshold=0.0) != kept[0]
     assert predictor.detect(images[0], one, threshold=0.0) == kept[0]
+
+
+def test_prompts_whose_scores_are_not_fitted_are_told_of_once(
+    cell: Config, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor(cell, build_module(cell))
+    both = predictor.mixed(PHRASES[:1], [(images[0], {PHRASES[0]: [BOX], "cell": [OTHER]})])
+    predictor.detect(images[0], both)
+    assert "not fitted" not in caplog.text, "none is"
+    bias = torch.zeros(2, 5)
+    bias[0, [0, 2]] = 1.0  # of text and generic prompts, without appearance
+    predictor.module.detector.calibration.load_fits({"bias": bias})
+    predictor.detect(images[0], predictor.text(PHRASES))
+    assert "not fitted" not in caplog.text
+    again = both._replace()
+    for image in images:
+        predictor.detect(image, again)
+    assert caplog.text.count("scores of mixed prompts are not fitted, and those of others are") == 1

@@ -102,10 +102,15 @@ def export(config: Config, module: DetectionModule, folder: Path) -> list[Path]:
     for name, graph in graphs(detector, knows_exemplars=module.knows_exemplars).items():
         log.info("%s is written", write_graph(name, graph, folder))
     tokenizer_of(detector.text_encoder).save(str(folder / TOKENIZER))
-    if (known := module.proposing()) is not None:
-        np.savez(folder / KNOWN_NAMES, **{part: getattr(known, part).numpy() for part in TOKEN_PARTS})
+    write_known_names(module, folder)
     settings(config, module).write(folder)  # last: without them it is no exported detector
     return [folder / file for file in EXPORTED_FILES if (folder / file).is_file()]
+
+
+def write_known_names(module: DetectionModule, folder: Path) -> None:
+    """What finds boxes for exemplars that were not learned, where there is anything."""
+    if (known := module.proposing()) is not None:
+        np.savez(folder / KNOWN_NAMES, **{part: getattr(known, part).numpy() for part in TOKEN_PARTS})
 
 
 def require_onnx() -> None:

@@ -72,6 +72,10 @@ class ScoreCalibration(nn.Module):
         """
         return float(self.threshold[int(compared), SOURCES.index(source)])
 
+    def is_fitted(self, source: PromptSource, *, compared: bool) -> bool:
+        """Whether `fit` has learned of such prompts; arguments as of `lowest_score`."""
+        return bool(self._changed()[int(compared), SOURCES.index(source)])
+
     def fits(self) -> dict[str, Tensor]:
         """What `fit` has found, for a checkpoint."""
         return {name: tensor.cpu() for name, tensor in self.named_buffers()}
@@ -132,9 +136,12 @@ class ScoreCalibration(nn.Module):
         return float(self.threshold[row])
 
     def _note_fitted(self) -> None:
-        as_it_is = self.weight.new_tensor([UNFITTED, UNFITTED_APPEARANCE])[:, None]
-        changed = ((self.weight != as_it_is).any(-1) | (self.bias != 0)).any(1).tolist()
+        changed = self._changed().any(1).tolist()
         self.fitted, self.fitted_without_appearance = any(changed), changed[0]
+
+    def _changed(self) -> Tensor:
+        as_it_is = self.weight.new_tensor([UNFITTED, UNFITTED_APPEARANCE])[:, None]
+        return (self.weight != as_it_is).any(-1) | (self.bias != 0)
 
 
 def unfitted_scores(evidence: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.models.detector import PromptedDetector
-from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
+from trex2_lightning.ops.prompt_tokens import from_vectors
 from trex2_lightning.prompting.prompt_file import PromptArrays, read_prompts, repeated, write_prompts
 from trex2_lightning.structures import ExemplarAppearance, PromptSource, PromptTokens
 
@@ -34,10 +34,6 @@ class PromptSet(NamedTuple):
     sources: tuple[PromptSource, ...]  # C, what each vector was made from
     appearance: Mapping[str, Tensor] = {}  # (m, A) float32 on the CPU, of each category that has m exemplars
 
-    def made_from(self, sources: Collection[PromptSource]) -> tuple[str, ...]:
-        """The names that were made from one of these."""
-        return tuple(name for name, source in zip(self.names, self.sources, strict=True) if source in sources)
-
     def apart(self) -> dict[str, PromptSet]:
         """Each category as a set of its own, by its name."""
         shown = {name: {name: vectors} for name, vectors in self.appearance.items()}
@@ -46,21 +42,9 @@ class PromptSet(NamedTuple):
             for name, vector, source in zip(self.names, self.vectors, self.sources, strict=True)
         }
 
-    def tokens(
-        self, device: torch.device, words: PromptTokens | None = None, named: Collection[PromptSource] = ()
-    ) -> PromptTokens:
-        """What any image is asked with.
-
-        Args:
-            device: where the detector is.
-            words: of the names `made_from(named)`; they find these in the vectors' place.
-            named: sources of what is asked for by name.
-        """
+    def tokens(self, device: torch.device) -> PromptTokens:
+        """The vectors as any image is asked with them, on the detector's device."""
         tokens = from_vectors(self.vectors[None].to(device))
-        if words is not None:
-            written = torch.tensor([source in named for source in self.sources], device=device)
-            place, others = written.nonzero()[:, 0], (~written).nonzero()[:, 0]
-            tokens = together(renumbered(words, place), renumbered(from_vectors(tokens.embed[:, others]), others))
         shown = [(self.names.index(name), vectors) for name, vectors in self.appearance.items()]
         if not shown:
             return tokens
