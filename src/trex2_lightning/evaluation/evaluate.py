@@ -78,7 +78,8 @@ def evaluate(
     if FROM_REFERENCES & set(chosen):
         references = encode_references(module, trainer, data, records.names, max(config.eval.references))
         support = {count: data.support(count) for count in config.eval.references}
-    forms, shown = [records, data.whole(split)], data.reference_records if support else None
+    whole, shown = data.whole(split), data.reference_records if support else None
+    forms = [records] if whole is records else [records, whole]
     warn_of_known_data(f"data.{split}", forms, shown, module.provenance)
     asked = chosen
     if not isinstance(asked, Mapping):
