@@ -143,8 +143,7 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     chosen = [protocol for protocol in listed if protocol in {*TEXT_PROTOCOLS, *(by_example - unlearned)}]
     if not chosen:
         raise InputError(
-            f"this checkpoint was trained with text alone, and has not learned what {', '.join(listed)} would ask it, "
-            "which cannot be evaluated: take one of stage 2"
+            f"this checkpoint was trained with text alone, so {', '.join(listed)} cannot be evaluated: take one of stage 2"
         )
     if left_out := [protocol for protocol in listed if protocol not in chosen]:
         log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))
