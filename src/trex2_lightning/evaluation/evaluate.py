@@ -143,7 +143,8 @@ def trained_protocols(protocols: Sequence[str] | None, config: Config, module: D
     chosen = [protocol for protocol in listed if protocol in {*TEXT_PROTOCOLS, *(by_example - unlearned)}]
     if not chosen:
         raise InputError(
-            f"this checkpoint was trained with text alone, so {', '.join(listed)} cannot be evaluated: take one of stage 2"
+            f"this checkpoint was trained with text alone, so {', '.join(listed)} cannot be evaluated: "
+            "take one of stage 2"
         )
     if left_out := [protocol for protocol in listed if protocol not in chosen]:
         log.warning("this checkpoint was trained with text alone: %s left out", ", ".join(left_out))
