@@ -183,15 +183,14 @@ def test_detections_are_the_predictor_s(fusion: str, request: pytest.FixtureRequ
 
 @pytest.fixture
 def calibrated(late: Exported) -> Iterator[Exported]:
-    """With weights and thresholds of its own for every source, then as it was."""
+    """With weights and thresholds of its own for every source but the last, then as it was."""
     calibration = late.module.detector.calibration
     before = {name: tensor.clone() for name, tensor in calibration.fits().items()}
-    generator = torch.Generator().manual_seed(0)
+    generator, weight, fitted = torch.Generator().manual_seed(0), before["weight"], torch.tensor([1, 1, 1, 1, 0])
     calibration.load_fits(
         {
-            "weight": before["weight"]
-            + 0.1 * torch.randn(before["weight"].shape, generator=generator) * (before["weight"] != 0),
-            "bias": torch.randn(before["bias"].shape, generator=generator),
+            "weight": weight + 0.1 * torch.randn(weight.shape, generator=generator) * (weight != 0) * fitted[:, None],
+            "bias": torch.randn(before["bias"].shape, generator=generator) * fitted,
             "threshold": torch.rand(before["threshold"].shape, generator=generator) * 0.004,
         }
     )
@@ -199,7 +198,7 @@ def calibrated(late: Exported) -> Iterator[Exported]:
     calibration.load_fits(before)
 
 
-def test_what_was_fitted_holds_and_so_do_names_that_find_boxes(calibrated: Exported) -> None:
+def test_fits_hold_and_so_do_names_that_find_boxes(calibrated: Exported, caplog: pytest.LogCaptureFixture) -> None:
     one, image = calibrated, PICTURES[1]
     assert one.module.detector.calibration.fitted_without_appearance
     predictor, runtime = predictors(one)
@@ -208,6 +207,10 @@ def test_what_was_fitted_holds_and_so_do_names_that_find_boxes(calibrated: Expor
         expected = predictor.detect(image, prompts)
         assert len(expected) < len(predictor.detect(image, prompts, 0.0))
         assert_found(runtime.detect(image, runtime.mixed(phrases, references)), expected, image)
+    assert "not fitted" not in caplog.text
+    tuned = runtime.text(PHRASES[0])._replace(sources=("tuned",))
+    assert runtime.detect(image, tuned) == runtime.detect(image, tuned)
+    assert caplog.text.count("scores of tuned prompts are not fitted") == 1
 
 
 def test_it_takes_what_the_predictor_takes(late: Exported, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

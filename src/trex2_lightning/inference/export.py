@@ -243,7 +243,7 @@ def settings(config: Config, module: DetectionModule) -> ExportedDetector:
         calibration_weight=calibration.weight.tolist(),
         calibration_bias=calibration.bias.tolist(),
         calibration_threshold=calibration.threshold.tolist(),
-        calibrated=calibration.fitted_without_appearance,
+        calibration_fitted=calibration.fitted_sources(),
         appearance=None
         if appearance is None
         else ExportedAppearance(

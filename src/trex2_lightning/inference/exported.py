@@ -73,7 +73,7 @@ class ExportedDetector:
     calibration_weight: list[list[list[float]]]
     calibration_bias: list[list[float]]
     calibration_threshold: list[list[float]]
-    calibrated: bool  # without appearance too
+    calibration_fitted: list[list[bool]]  # else it leaves a score as it was learned
     appearance: ExportedAppearance | None = None
 
     def write(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ from trex2_lightning.inference.inputs import Picture, as_names, as_phrases, as_p
 from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_known
 from trex2_lightning.inference.onnx_detector import OnnxDetector, SeenImage
 from trex2_lightning.inference.phrase_rows import TokenArrays
-from trex2_lightning.inference.thresholds import NothingFound, Threshold, lowest_scores
+from trex2_lightning.inference.thresholds import NothingFound, Threshold, lowest_scores, tell_unfitted
 from trex2_lightning.prompting.prompt_file import (
     PromptArrays,
     asked_by_name,
@@ -56,6 +56,7 @@ class OnnxPredictor:
         self._detector = OnnxDetector(Path(folder), providers, threads)
         self.settings = self._detector.settings
         self._nothing = NothingFound()
+        self._told: PromptArrays | None = None
 
     def encode(self, image: Picture) -> SeenImage:
         """See an image, for any number of prompts; of early fusion, which sees it with its prompts, only prepare it.
@@ -150,6 +151,9 @@ class OnnxPredictor:
         best = np.argsort(-scores, axis=None, kind="stable")[: self.settings.max_detections]
         query, label = np.unravel_index(best, scores.shape)
         compared = np.array([name in prompts.appearance for name in prompts.names], int)
+        if self._told is not prompts:
+            tell_unfitted(self.settings.calibration_fitted, prompts.sources, compared.astype(bool).tolist())
+            self._told = prompts
         own = np.array(self.settings.calibration_threshold)[compared, sources].tolist()
         least = lowest_scores(dict(zip(prompts.names, own, strict=True)), threshold)
         asked = scores[query, label] > 0  # 0: not asked for
@@ -220,7 +224,7 @@ class OnnxPredictor:
         decoded = self._detector.decode(seen, tokens)
         boxes, total = decoded.boxes, max(count, int(tokens.category.max()) + 1)
         likely = finding.scores(decoded, tokens.category, total)
-        if not (compared or self.settings.calibrated):
+        if not (compared or any(self.settings.calibration_fitted[0])):
             return likely, boxes
         best, any_score, likely = likely.max(1), 1 - (1 - likely).prod(1), likely[:, :count]
         if by_names:

@@ -23,8 +23,8 @@ from trex2_lightning.inference.inputs import as_names, as_phrases
 from trex2_lightning.inference.marks import Marks, as_references, check_kinds, check_known, read_marks
 from trex2_lightning.inference.precision import computes_half
 from trex2_lightning.inference.pretrained import load_pretrained
-from trex2_lightning.inference.search import Search, asked_of, tell_unfitted, thresholds_of
-from trex2_lightning.inference.thresholds import NothingFound, Threshold
+from trex2_lightning.inference.search import Search, asked_of, thresholds_of
+from trex2_lightning.inference.thresholds import NothingFound, Threshold, tell_unfitted
 from trex2_lightning.models.compiling import compile_parts
 from trex2_lightning.ops.prompt_tokens import category_vectors
 from trex2_lightning.prompting.prompt_file import asked_by_name, check_wanted, repeated
@@ -293,7 +293,8 @@ class Predictor:
         """What the detector is asked with; of the last set it is kept, as one is asked of many images."""
         if self._last is None or self._last[0] is not prompts:
             reads_words = self._config.model.granularity == "word"
-            tell_unfitted(self.module.detector.calibration, prompts)
+            compared = [name in prompts.appearance for name in prompts.names]
+            tell_unfitted(self.module.detector.calibration.fitted_sources(), prompts.sources, compared)
             asked = asked_of(prompts, self.module.device, self._encode_prompts if reads_words else None, self._named)
             self._last = prompts, self.module.detector.prepared(asked)
         return self._last[1]

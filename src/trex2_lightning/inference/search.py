@@ -5,7 +5,6 @@ B images, C categories, n detections of an image.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import compress
 
@@ -15,7 +14,7 @@ from torchvision.ops import batched_nms
 
 from trex2_lightning.errors import InputError
 from trex2_lightning.inference.thresholds import Threshold, lowest_scores
-from trex2_lightning.models.calibration import SOURCES, ScoreCalibration
+from trex2_lightning.models.calibration import SOURCES
 from trex2_lightning.models.detector import PromptedDetector
 from trex2_lightning.ops.prompt_tokens import from_vectors, renumbered, together
 from trex2_lightning.ops.scores import rank, to_pixels, without
@@ -23,8 +22,6 @@ from trex2_lightning.prompting.finding import find_objects
 from trex2_lightning.prompting.prompt_set import PromptSet
 from trex2_lightning.structures import Detection, FeatureMaps, Prompts, PromptSource, PromptTokens
 from trex2_lightning.training.module import DetectionModule
-
-log = logging.getLogger(__name__)
 
 
 class Search:
@@ -117,15 +114,6 @@ def asked_of(
     words = encode_words(Prompts(tuple(compress(prompts.names, written))))
     joined = together(renumbered(words, place), renumbered(from_vectors(tokens.embed[:, others]), others))
     return joined._replace(appearance=tokens.appearance)
-
-
-def tell_unfitted(calibration: ScoreCalibration, prompts: PromptSet) -> None:
-    """Warn where scores are as they were learned, and the checkpoint's others are fitted."""
-    asked = [(source, name in prompts.appearance) for name, source in zip(prompts.names, prompts.sources, strict=True)]
-    left = {source for source, compared in asked if not calibration.is_fitted(source, compared=compared)}
-    if calibration.fitted and left:
-        told = "scores of %s prompts are not fitted, and those of others are: one threshold does not suit both"
-        log.warning(told, ", ".join(sorted(left)))
 
 
 def thresholds_of(module: DetectionModule, prompts: PromptSet, threshold: Threshold = None) -> dict[str, float]:

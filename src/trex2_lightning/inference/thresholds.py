@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import get_args
 
 from trex2_lightning.errors import InputError
-from trex2_lightning.structures import Detection
+from trex2_lightning.structures import Detection, PromptSource
 
 Threshold = float | Mapping[str, float] | None  # of all categories, of some by name, or the checkpoint's own
 
@@ -31,6 +32,21 @@ def lowest_scores(own: Mapping[str, float], threshold: Threshold) -> dict[str, f
     if strange := [name for name in given if name not in own]:
         raise InputError(f"the threshold of '{strange[0]}' is for none of the categories {', '.join(own)}")
     return {**own, **given}
+
+
+def tell_unfitted(fitted: Sequence[Sequence[bool]], sources: Iterable[PromptSource], compared: Iterable[bool]) -> None:
+    """Warn where scores are as they were learned, and the detector's others are fitted.
+
+    Args:
+        fitted: without appearance and with it, of each source of prompts, as `ScoreCalibration.fitted_sources`.
+        sources: of the categories.
+        compared: each of them is compared with exemplars by their appearance.
+    """
+    places = {source: place for place, source in enumerate(get_args(PromptSource))}
+    left = {source for source, seen in zip(sources, compared, strict=True) if not fitted[int(seen)][places[source]]}
+    if left and any(map(any, fitted)):
+        told = "scores of %s prompts are not fitted, and those of others are: one threshold does not suit both"
+        log.warning(told, ", ".join(sorted(left)))
 
 
 class NothingFound:

@@ -72,9 +72,9 @@ class ScoreCalibration(nn.Module):
         """
         return float(self.threshold[int(compared), SOURCES.index(source)])
 
-    def is_fitted(self, source: PromptSource, *, compared: bool) -> bool:
-        """Whether `fit` has learned of such prompts; arguments as of `lowest_score`."""
-        return bool(self._changed()[int(compared), SOURCES.index(source)])
+    def fitted_sources(self) -> list[list[bool]]:
+        """Whether `fit` has learned of prompts without appearance and with it, of each of `SOURCES`."""
+        return self._changed().tolist()
 
     def fits(self) -> dict[str, Tensor]:
         """What `fit` has found, for a checkpoint."""
