@@ -39,6 +39,7 @@ def weights_of(config: Config) -> dict[str, Tensor]:
     return checkpoint["state_dict"] | {f"now.{n}": w for n, w in checkpoint["current_model_state"].items()}
 
 
+@pytest.mark.slow
 def test_compiled_and_other_runs_have_one_kind_of_checkpoint(
     tiny_config: TinyConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

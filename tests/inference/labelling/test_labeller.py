@@ -67,7 +67,7 @@ def test_a_table_of_arrow_has_the_rows(labeller: Labeller, files: list[Path]) ->
     )
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_workers_of_ray_write_the_rows_of_one_process(
     request_: LabelRequest, files: list[Path], tmp_path: Path
 ) -> None:
