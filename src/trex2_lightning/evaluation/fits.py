@@ -112,7 +112,9 @@ def calibrate(config: Config, module: DetectionModule, evidence_used: str = "all
         draws = range(len(config.eval.references))
         asked += [OneCategory(references, config.seed + draw, "generic") for draw in draws]
         asked.append(OneMixed(references, config.seed, learned=learned))
-    collector = EvidenceCollector(module, asked, data.val_records.images, config.eval.max_detections)
+    images = data.val_records.images
+    log.info("scores are fitted to %d images of data.val, each asked in %d ways", len(images), len(asked))
+    collector = EvidenceCollector(module, asked, images, config.eval.max_detections)
     trainer.predict(collector, data.val_dataloader(), return_predictions=False)
     kept: dict[PromptSource, float] = {}
     for source, (evidence, right) in collector.collected().items():
