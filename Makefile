@@ -24,11 +24,10 @@ help:  ## list the targets
 
 install: $(INSTALLED)  ## set up .venv with the versions of requirements.txt (PYTHON=python3)
 
-# Not compiled: of 20,000 files of Python few are ever imported, and those are compiled then.
 $(INSTALLED): requirements.txt setup.cfg
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --no-compile -r requirements.txt -e .
+	$(PY) -m pip install -r requirements.txt -e .
 	@touch $@
 
 demo: $(INSTALLED)  ## train and show the detector on synthetic shapes, in minutes on a CPU (ARGS="key=value ...")
