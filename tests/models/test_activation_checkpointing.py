@@ -180,7 +180,7 @@ def test_the_setting_turns_it_on(tiny_config):
         build_module(tiny_config("train.checkpoint_activations=true"))
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_ranks_have_the_same_gradients_as_with_activations_that_are_kept(tmp_path: Path):
     multiprocessing.spawn(one_rank, args=(str(tmp_path),), nprocs=2)
     one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))

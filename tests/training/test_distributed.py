@@ -176,7 +176,7 @@ def test_two_ranks_train_the_visual_prompt_encoder_alone(config: Config, ranks: 
     assert first["digest"] == second["digest"]
 
 
-@pytest.mark.ci
+@pytest.mark.slow
 def test_two_ranks_evaluate_to_the_figures_of_one(config: Config, ranks: Ranks) -> None:
     """Three images: one rank gets an image that the other one has too."""
     settings = ["optim.lr=3e-3", "train.max_steps=60", "train.val_every=60", "train.ema_decay=0"]
