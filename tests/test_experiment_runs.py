@@ -212,7 +212,10 @@ def test_the_full_comparison_trains_evaluates_and_compares_and_goes_on_where_it_
 
 
 def kinds_of_runs() -> list[Any]:
-    """The first experiment of each fusion, rhythm, scope and bank that ships for several GPUs; CI has both stages."""
+    """The first experiment of each fusion, rhythm, scope and bank that ships for several GPUs.
+
+    CI has stage 1 of early fusion and what there is of stage 2 of late fusion.
+    """
     found: dict[tuple[str, int, str, bool], Path] = {}
     for path in TRAINED:
         config = load(path)
@@ -220,10 +223,11 @@ def kinds_of_runs() -> list[Any]:
             train = config.train
             key = (config.model.fusion, train.rhythm.visual, train.prompt_scope, bool(train.memory_bank.size))
             found.setdefault(key, path)
-    held = ("phrase_early", "phrase_late_stage2")
     return [
-        pytest.param(path, id=path.stem, marks=pytest.mark.ci if path.stem in held else pytest.mark.slow)
-        for path in found.values()
+        pytest.param(
+            path, id=path.stem, marks=pytest.mark.ci if (fusion == "late") == (visual > 0) else pytest.mark.slow
+        )
+        for (fusion, visual, *_), path in found.items()
     ]
 
 

@@ -30,7 +30,7 @@ NAMES = ("cell", "dust", "leaf")
 SIZE = (128, 96)  # in which the documents' boxes lie
 FEDERATED = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
 # Checkpoints that the documents speak of, by what they were trained with.
-TEXT_RUNS = ("small_coco", "other", "stage1", "trex2_swin_t", "demo/published")
+TEXT_RUNS = ("small_coco", "other", "stage1", "trex2_swin_t", "demo/stage1", "demo/published")
 VISUAL_RUNS = ("NAME", "stage2", "demo/stage2", "demo/one_gpu")
 
 

@@ -91,7 +91,7 @@ def test_interpreted_values_in_bfloat16_are_summed_in_float32() -> None:
 @interpreted
 @pytest.mark.parametrize("place", [-1e30, -0.6, 1.6, 1e30, float("inf")])
 def test_interpreted_points_outside_see_nothing_and_stay(place: float) -> None:
-    value, locations, weights = inputs_of(queries=5)
+    value, locations, weights = inputs_of()
     locations = torch.full_like(locations, place).requires_grad_()
     out = fused(value, locations, weights)
     assert not out.any()
